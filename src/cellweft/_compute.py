@@ -66,10 +66,10 @@ def resolve_device(device: str) -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     if not there.get(kind, False) or (colon and not (index.isdecimal() and int(index) < n_devices)):
-        found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        available = ", ".join(kind for kind, is_there in there.items() if is_there)
         fix = "Use " + arg("device", "auto") + " to use the best available one."
         raise SettingError(
-            "device", expected=f"'auto' or a device of this machine ({found})", got=repr(device), fix=fix
+            "device", expected=f"'auto' or a device of this machine ({available})", got=repr(device), fix=fix
         )
     return torch.device(device)
 
@@ -100,14 +100,14 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     if device == "all":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)
-    found = tuple(resolve_device(name.strip()) for name in device.split(","))
-    if len({one.type for one in found}) > 1:
+    devices = tuple(resolve_device(name.strip()) for name in device.split(","))
+    if len({resolved.type for resolved in devices}) > 1:
         several = arg("device", "cuda:0,cuda:1"), arg("device", "all")
         fix = sentence("For example {}, or {} for every GPU.", *several)
         raise SettingError(
             "device", expected="devices of one kind, which give equal results", got=repr(device), fix=fix
         )
-    return found
+    return devices
 
 
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
@@ -199,20 +199,20 @@ def parse_memory(memory: str | int) -> int:
         The text is not a size, or a number without a unit is less than a megabyte: such a number is one of
         bytes, and whoever writes 4 means 4 GB.
     """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
-    unit = found.group(2) if found else ""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
+    unit = match.group(2) if match else ""
     unit = unit + "B" if unit and not unit.endswith("B") else unit
-    if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
+    if match is None or unit not in _UNITS or float(match.group(1)) <= 0:
         fix = "Pass the budget in this form."
         raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
-    if not unit and float(found.group(1)) < _LEAST_WITHOUT_UNIT:
+    if not unit and float(match.group(1)) < _LEAST_WITHOUT_UNIT:
         raise SettingError(
             "memory",
             expected="a size such as '4 GB' or '512 MiB'",
             got=f"{memory!r} without a unit, which means bytes",
-            fix="Write the unit: " + arg("memory", f"{found.group(1)} GB") + ".",
+            fix="Write the unit: " + arg("memory", f"{match.group(1)} GB") + ".",
         )
-    return int(float(found.group(1)) * _UNITS[unit])
+    return int(float(match.group(1)) * _UNITS[unit])
 
 
 def process_bytes() -> float:

@@ -82,7 +82,7 @@ class Message(str):
 
     def render(self, style: Callable[[Argument], str]) -> str:
         """Return the text with every argument as ``style`` shows it."""
-        return "".join(style(one) if isinstance(one, Argument) else one for one in self.parts)
+        return "".join(style(part) if isinstance(part, Argument) else part for part in self.parts)
 
 
 class Placeholder(str):
@@ -298,14 +298,14 @@ def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            arguments = signature.bind(*args, **kwargs).arguments
         except TypeError:  # Python itself says it best
-            given = {}
-        for name, value in given.items():
+            arguments = {}
+        for name, value in arguments.items():
             _check_kinds(name, value, kinds[name])
-        for name in [one for one in paths if one in given]:
-            several = isinstance(given[name], list | tuple)
-            for value in given[name] if several else [given[name]]:
+        for name in [argument for argument in paths if argument in arguments]:
+            several = isinstance(arguments[name], list | tuple)
+            for value in arguments[name] if several else [arguments[name]]:
                 if isinstance(value, str | os.PathLike):
                     check_path(name, value)
         return function(*args, **kwargs)
@@ -335,10 +335,12 @@ def check_path(where: str, path: str | os.PathLike[str]) -> None:
         reasons = {errno.ENAMETOOLONG: "a path that is too long", errno.ELOOP: "links that form a loop"}
         got = reasons.get(error.errno or 0, "")
     if got:
-        shown = text.encode(errors="replace").decode().replace("\0", "?")
-        shown = shown if len(shown) < 80 else f"{shown[:60]}..."
+        path_text = text.encode(errors="replace").decode().replace("\0", "?")
+        path_text = path_text if len(path_text) < 80 else f"{path_text[:60]}..."
         fix = "Rename it, or pass another path."
-        raise SettingError(f"{where} ({shown})", expected="the path of a file or folder", got=got, fix=fix)
+        raise SettingError(
+            f"{where} ({path_text})", expected="the path of a file or folder", got=got, fix=fix
+        )
 
 
 def path_of(where: str, source: object, *, expected: str) -> str:
@@ -379,7 +381,7 @@ def _kinds_in(annotation: str) -> tuple[str, ...]:
     """Return the kinds that an annotation allows, none where it is not one that can be checked plainly."""
     parts = re.sub(r"\[[^][]*(\[[^][]*\][^][]*)*\]", "", annotation).split(" | ")
     has_own_check = {*parts} <= {"int", "float", "None"} or {"AnnData", "PathLike"} <= {*parts}
-    is_plain = all(one in _PLAIN_KINDS or one in _CLASSES for one in parts)
+    is_plain = all(part in _PLAIN_KINDS or part in _CLASSES for part in parts)
     return tuple(parts) if is_plain and not has_own_check else ()
 
 
@@ -392,22 +394,22 @@ _MADE_BY = {
 
 def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
     """Raise unless a value is of one of the kinds that `_kinds_in` returns; none allow anything."""
-    bases = {one.__name__ for one in type(value).__mro__}
+    bases = {kind.__name__ for kind in type(value).__mro__}
     if not kinds or any(
-        one.rpartition(".")[2] in bases if one in _CLASSES else isinstance(value, _PLAIN_KINDS[one][0])
-        for one in kinds
+        kind.rpartition(".")[2] in bases if kind in _CLASSES else isinstance(value, _PLAIN_KINDS[kind][0])
+        for kind in kinds
     ):
         return
-    names = [one.rpartition(".")[2] for one in kinds]
+    names = [kind.rpartition(".")[2] for kind in kinds]
     said = [
-        _PLAIN_KINDS[one][1] if one in _PLAIN_KINDS else f"{'an' if plain[0] in 'AI' else 'a'} {plain}"
-        for one, plain in zip(kinds, names, strict=True)
+        _PLAIN_KINDS[kind][1] if kind in _PLAIN_KINDS else f"{'an' if plain[0] in 'AI' else 'a'} {plain}"
+        for kind, plain in zip(kinds, names, strict=True)
     ]
     expected = " or ".join(dict.fromkeys(said))
-    shown = repr(value) if isinstance(value, str | int | float | complex | type(None)) else ""
-    got = f"{shown[:60]} ({type(value).__name__})" if shown else f"a {type(value).__name__}"
-    is_data = any(one in _CLASSES for one in kinds)
-    fix = next((_MADE_BY[one] for one in names if one in _MADE_BY), f"Pass {expected}.")
+    value_text = repr(value) if isinstance(value, str | int | float | complex | type(None)) else ""
+    got = f"{value_text[:60]} ({type(value).__name__})" if value_text else f"a {type(value).__name__}"
+    is_data = any(kind in _CLASSES for kind in kinds)
+    fix = next((_MADE_BY[kind] for kind in names if kind in _MADE_BY), f"Pass {expected}.")
     raise (InputError if is_data else SettingError)(name, expected=expected, got=got, fix=fix)
 
 

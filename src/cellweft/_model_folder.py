@@ -83,7 +83,7 @@ def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False
     """Write a model folder and return where it lies; parameters and errors as of `FolderModel.save`."""
     target = check_output(path, overwrite=overwrite, kind="model")
     config = {"schema": SCHEMA, **folder.config, "versions": versions()}
-    tensors = {name: one.detach().cpu().contiguous() for name, one in folder.tensors.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in folder.tensors.items()}
     with partial_output(target, overwrite=overwrite, kind="model") as partial, output_errors(target):
         partial.mkdir()
         (partial / _CONFIG).write_text(json.dumps(config, indent=2))
@@ -148,7 +148,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
 
 def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
     """Return the tensors or arrays of one network with its name before theirs, as in `part_of`."""
-    return {f"{name}.{key}": one for key, one in parts.items()}
+    return {f"{name}.{key}": part for key, part in parts.items()}
 
 
 def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what: str) -> None:
@@ -166,16 +166,18 @@ def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what
     what
         Which of them says it, for the error.
     """
-    found = len(tensors[name])
-    if found != width:
+    n_rows = len(tensors[name])
+    if n_rows != width:
         raise InputError(
             f"{_WEIGHTS}, {name}",
             expected=f"{width:,} rows, as {what} states",
-            got=f"{found:,}",
+            got=f"{n_rows:,}",
             fix="The files are damaged or come from two models: fit the model and save it again.",
         )
 
 
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Return the tensors of one network, whose names start with its own."""
-    return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")
+    }

@@ -93,7 +93,7 @@ def provenance(
     """
     return stamp(kind) | {
         "duration": {"fit": float(fit_seconds), "run": 0.0},
-        "inputs": {side: dict(found) for side, found in inputs.items()},
+        "inputs": {side: dict(details) for side, details in inputs.items()},
         "preset": preset,
         "settings": {name: "none" if value is None else value for name, value in asdict(settings).items()},
         "seed": int(seed),

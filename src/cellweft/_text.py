@@ -66,9 +66,9 @@ def near(name: str, known: Iterable[str]) -> str:
     >>> near("zzz", ["spatial", "X_pca"])
     "Known: 'X_pca', 'spatial'."
     """
-    names = sorted({str(one) for one in known})
-    lower = {one.lower(): one for one in reversed(names)}
-    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
+    names = sorted({str(candidate) for candidate in known})
+    lower = {candidate.lower(): candidate for candidate in reversed(names)}
+    close = [lower[candidate] for candidate in difflib.get_close_matches(name.lower(), lower, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
     return f"Known: {shorten(names)}." if names else "There are none."
@@ -82,5 +82,5 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
     >>> shorten(["a", "b", "c"], most=2)
     "'a', 'b' and 1 more"
     """
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    listed = ", ".join(map(repr, names[:most]))
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

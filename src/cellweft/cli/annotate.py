@@ -47,12 +47,12 @@ def annotate(
     with running(run) as screen:
         from cellweft.data.io.atomic_output import Asked, check_apart, check_outputs
 
-        asked: Asked = {
+        outputs: Asked = {
             "output": (output, (".csv", ".parquet")),
             "parameters": (output.with_suffix(".json") if output.name else output, (".json",)),
             "save_model": (save_model, "model"),
         }
-        targets = check_outputs(asked, overwrite=overwrite)
+        targets = check_outputs(outputs, overwrite=overwrite)
         check_apart(targets, [sc, st])
         screen.hold(*targets)
         chosen = read_settings(preset, settings or [])
@@ -62,9 +62,11 @@ def annotate(
         from cellweft.impute.imputer import Imputer
 
         pair = data.pair(sc, st, *targets)
-        labels = None if columns is None else [one.strip() for one in columns.split(",") if one.strip()]
-        known = read_labels(pair, labels, argument="labels" if labels is None else "columns")
-        screen.announce(pair, f"{known.names.shape[1]:,} labels in {pair.st.n_cells:,} cells")
+        labels = (
+            None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
+        )
+        reference_labels = read_labels(pair, labels, argument="labels" if labels is None else "columns")
+        screen.announce(pair, f"{reference_labels.names.shape[1]:,} labels in {pair.st.n_cells:,} cells")
         imputer = Imputer(preset=preset, settings=chosen, reliability=False, seed=run.seed, device=run.device)
         with screen.progress() as progress:
             imputer.fit(pair, progress=progress)

@@ -66,7 +66,7 @@ def _compared(screen: Screen, paths: list[Path | None]) -> dict[str, int]:
     from cellweft.data.io.zarr_store import check_manifest, is_store
 
     compared = {}
-    for path in (one for one in paths if one is not None and one.exists()):
+    for path in (candidate for candidate in paths if candidate is not None and candidate.exists()):
         n_chunks = check_manifest(path, deep=True) if is_store(path) else 0
         if not n_chunks:
             screen.say(f"{path}: no checksums; only zarr stores that cellweft wrote have them.")

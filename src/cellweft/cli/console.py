@@ -119,7 +119,7 @@ def counted(pair: Pair) -> str:
 
 def cautions_of(pair: Pair) -> list[str]:
     """Return the cautions, with arguments as options."""
-    return [in_options(one) for one in pair.cautions]
+    return [in_options(caution) for caution in pair.cautions]
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def demo(
     with running(run) as screen:
         check_device(run.device)
         with screen.progress() as progress:
-            made = run_demo(
+            results = run_demo(
                 out,
                 n_cells=cells,
                 seed=run.seed,
@@ -105,8 +105,10 @@ def demo(
                 progress=progress,
             )
         screen.say("")
-        screen.show(score_table(_by_preset(made.held_out), title="Panel genes, one third hidden at a time"))
-        off_panel = _by_preset(made.against_truth)
+        screen.show(
+            score_table(_by_preset(results.held_out), title="Panel genes, one third hidden at a time")
+        )
+        off_panel = _by_preset(results.against_truth)
         screen.show(score_table(off_panel, title="Genes outside the panel, compared with the truth"))
         screen.say(
             "Medians over genes and cells, and agreement between clusters. Higher is better, except mse.\n"
@@ -116,7 +118,7 @@ def demo(
             "its steps:\n"
             f"{_method(SETTINGS)}.\n"
         )
-        places = _by_preset(made.places)
+        places = _by_preset(results.places)
         screen.show(placement_table(places, title="Positions of the atlas cells, compared with the truth"))
         screen.say(
             "Distance from the true position, in the unit of the coordinates, and hits: how many of a\n"
@@ -125,16 +127,16 @@ def demo(
         screen.say(_NEXT)
         screen.say("")
         screen.finish(
-            f"The demonstration is in {out}, with a report in {made.report}: "
+            f"The demonstration is in {out}, with a report in {results.report}: "
             f"{', '.join(FILES.values())}, {', '.join(PICTURES.values())}",
             {
                 "command": "demo",
-                "folder": made.folder,
-                "files": {what: made.folder / name for what, name in FILES.items()},
-                "pictures": {what: made.folder / name for what, name in PICTURES.items()},
-                "held_out": shown_scores(made.held_out),
-                "against_truth": shown_scores(made.against_truth),
-                "places": shown_placement(made.places),
+                "folder": results.folder,
+                "files": {key: results.folder / name for key, name in FILES.items()},
+                "pictures": {key: results.folder / name for key, name in PICTURES.items()},
+                "held_out": shown_scores(results.held_out),
+                "against_truth": shown_scores(results.against_truth),
+                "places": shown_placement(results.places),
             },
         )
 
@@ -221,7 +223,7 @@ def run_demo(
         require(module, "clustering,report")
     folder = _prepare(Path(folder), overwrite=overwrite)
     say = say or (lambda line: None)
-    path = {what: folder / name for what, name in FILES.items()}
+    path = {key: folder / name for key, name in FILES.items()}
     say(
         f"1. Simulate a mouse cortex of {n_cells:,} cells with a panel of {_PANEL} genes, and an atlas of "
         f"{_GENES} genes."
@@ -246,9 +248,14 @@ def run_demo(
     places = _place(data, path, seed=seed, device=device, progress=progress)
     say("6. Plot the results, and write the report.")
     _draw(data, path, folder, tables=(held_out, against_truth))
-    made = _report(data, path)
+    report_path = _report(data, path)
     return Demo(
-        folder=folder, pair=data, held_out=held_out, against_truth=against_truth, places=places, report=made
+        folder=folder,
+        pair=data,
+        held_out=held_out,
+        against_truth=against_truth,
+        places=places,
+        report=report_path,
     )
 
 
@@ -273,8 +280,8 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
 
 
 def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
-    for what, data in (("atlas", tissue.sc), ("tissue", tissue.st), ("truth", tissue.truth)):
-        with partial_output(path[what], overwrite=True) as partial:
+    for key, data in (("atlas", tissue.sc), ("tissue", tissue.st), ("truth", tissue.truth)):
+        with partial_output(path[key], overwrite=True) as partial:
             data.write_h5ad(partial)
 
 
@@ -306,10 +313,10 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
     rows = _truth_rows(names, measured, own) + _medians("most reliable half", measured[:, best], own[:, best])
     rows += _coverage(imputed[:, hidden], measured)
-    tables = [one.assign(method=_method(SETTINGS)) for one in rows]
+    tables = [table.assign(method=_method(SETTINGS)) for table in rows]
     for method in resolve_methods(_BASELINES, device=device):
         predicted = method.make(seed).fit(data).predict(names, data)
-        tables += [one.assign(method=method.label) for one in _truth_rows(names, measured, predicted)]
+        tables += [table.assign(method=method.label) for table in _truth_rows(names, measured, predicted)]
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed)[list(COLUMNS)]
     scores.attrs[keys.RECORD] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
     return scores
@@ -384,7 +391,7 @@ def _medians(item: str, truth: FloatArray, predicted: FloatArray) -> list[pd.Dat
     from cellweft.evaluate.score_table import score_rows
 
     medians = {name: float(np.median(score(truth, predicted))) for name, score in METRICS.items()}
-    return [score_rows("summary", [item], -1, metric=name, values=one) for name, one in medians.items()]
+    return [score_rows("summary", [item], -1, metric=name, values=median) for name, median in medians.items()]
 
 
 def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.DataFrame, ...]) -> None:
@@ -400,10 +407,10 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
     truth = pair(path["atlas"], path["truth"])
     best = _gene_to_show(imputed.var.join(anndata.read_h5ad(path["truth"], backed="r").var["pattern"]))
     place = int(np.flatnonzero(truth.st.genes == best)[0])
-    known = truth.st.dense(slice(0, truth.st.n_cells), np.array([place]))[:, 0]
+    true_values = truth.st.dense(slice(0, truth.st.n_cells), np.array([place]))[:, 0]
 
     def gene() -> object:
-        axes = pl.gene(imputed, best, measured=known)
+        axes = pl.gene(imputed, best, measured=true_values)
         axes[0].set_title(f"{best}, simulated truth")
         return axes
 
@@ -413,8 +420,8 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
         "methods": lambda: pl.methods(held_out),
         "placed": lambda: pl.placed(placed, "cell_type", truth=data.sc.obsm["spatial_true"]),
     }
-    for what, draw in drawn.items():
-        target = folder / PICTURES[what]
+    for key, draw in drawn.items():
+        target = folder / PICTURES[key]
         with output_errors(target):
             target.parent.mkdir(exist_ok=True)
         with partial_output(target, overwrite=True) as partial:
@@ -423,9 +430,9 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
 
 def _gene_to_show(var: pd.DataFrame) -> str:
     """Return the most reliable gene off the panel that is not specific to one cell type."""
-    known = var[~var[keys.MEASURED]][keys.RELIABILITY].fillna(-1.0)
-    in_space = known[var["pattern"] != "specific"]
-    return str((known if in_space.empty else in_space).idxmax())
+    reliabilities = var[~var[keys.MEASURED]][keys.RELIABILITY].fillna(-1.0)
+    in_space = reliabilities[var["pattern"] != "specific"]
+    return str((reliabilities if in_space.empty else in_space).idxmax())
 
 
 def _report(data: Pair, path: dict[str, Path]) -> Path:
@@ -433,10 +440,10 @@ def _report(data: Pair, path: dict[str, Path]) -> Path:
     from cellweft.data._pair import pair
     from cellweft.reports import report
 
-    made = [path[what] for what in ("imputed", "placed", "scores", "truth_scores", "place_scores")]
+    paths = [path[key] for key in ("imputed", "placed", "scores", "truth_scores", "place_scores")]
     return report(
         path["report"],
-        *made,
+        *paths,
         data,
         truth=pair(path["atlas"], path["truth"]),
         true_places="obsm:spatial_true",

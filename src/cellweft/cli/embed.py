@@ -116,6 +116,6 @@ def _told_interrupt(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        kept = f"; finished proteins are in {folder}" if folder.exists() else ""
-        typer.echo(f"Interrupted{kept}. Run the same command again to resume.", err=True)
+        note = f"; finished proteins are in {folder}" if folder.exists() else ""
+        typer.echo(f"Interrupted{note}. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from interrupt

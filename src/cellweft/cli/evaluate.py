@@ -69,8 +69,8 @@ class HeldOutOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_imputation`."""
-        given = {name: value for name, value in vars(self).items() if name != "no_clusters"}
-        return given | {"cluster": not self.no_clusters}
+        values = {name: value for name, value in vars(self).items() if name != "no_clusters"}
+        return values | {"cluster": not self.no_clusters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,8 @@ class PlaceOptions:
                 got=f"{wrong[0]}" if wrong else f"{st}",
                 fix="Pass the same file twice. Its main matrix must contain the counts.",
             )
-        axes = None if self.grid is None else [one.strip() for one in self.grid.split(",")]
-        if axes is not None and (len(axes) != 2 or not all(one.isdecimal() for one in axes)):
+        axes = None if self.grid is None else [axis.strip() for axis in self.grid.split(",")]
+        if axes is not None and (len(axes) != 2 or not all(axis.isdecimal() for axis in axes)):
             fix = "Write " + arg("grid", "30,40") + "."
             raise SettingError("grid", expected="two whole numbers", got=repr(self.grid), fix=fix)
         return pseudo_spots(
@@ -201,11 +201,11 @@ def evaluate(
         from cellweft.data.io.atomic_output import check_apart, check_outputs
 
         _check_applies(context, by)
-        asked = {
+        outputs = {
             "output": (output, (".csv", ".parquet")),
             "parameters": (output.with_suffix(".json") if output.name else output, (".json",)),
         }
-        targets = check_outputs(asked, overwrite=overwrite)
+        targets = check_outputs(outputs, overwrite=overwrite)
         check_apart(targets, [sc, st, *network.files()])
         screen.hold(*targets)
         all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
@@ -217,8 +217,8 @@ def evaluate(
 
         sources, names = network.read(), _names(methods, by)
         resolved = _resolved(names, by, sources, held_out=held_out, device=run.device)
-        made = place.spots(sc, st, data) if by == "place" else None
-        pair = data.pair(sc, st, *targets) if made is None else made.pair()
+        pseudo_spots = place.spots(sc, st, data) if by == "place" else None
+        pair = data.pair(sc, st, *targets) if pseudo_spots is None else pseudo_spots.pair()
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
         if held_out.leave_out_batch and pair.sc.batches is not None:
             n_runs *= 1 + len(pair.findings["reference"]["batch_counts"])
@@ -227,10 +227,10 @@ def evaluate(
         scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
         with screen.progress() as progress:
             arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
-            scores = scored(made or pair, names, **arguments, **sources)
+            scores = scored(pseudo_spots or pair, names, **arguments, **sources)
         written, beside = write_scores(scores, output, overwrite=overwrite)
-        shown, values = _shown(scores, by, held_out)
-        screen.show(shown)
+        table, values = _shown(scores, by, held_out)
+        screen.show(table)
         record = {
             "command": "evaluate",
             "output": written,
@@ -305,11 +305,11 @@ def _plan(
     n_shared = len(pair.shared_genes)
     needs = [_PROCESS_BYTES + 16.0 * pair.sc.n_cells * n_shared]
     for method in methods:
-        made = method.make(0)
-        if isinstance(made, Imputer):
-            needs.append(made.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
-        elif isinstance(made, Placer):
-            needs.append(made.plan(pair=pair).peak_bytes)
+        estimator = method.make(0)
+        if isinstance(estimator, Imputer):
+            needs.append(estimator.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
+        elif isinstance(estimator, Placer):
+            needs.append(estimator.plan(pair=pair).peak_bytes)
     tables = 4.0 * _TABLES * pair.st.n_cells * n_shared + _NEIGHBOR_BYTES * pair.sc.n_cells * n_neighbors
     peak, fits = max(needs) + tables, n_runs * len(methods)
     said = f"{many(fits, 'fit')}; peak memory about {human_bytes(peak)}"

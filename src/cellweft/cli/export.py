@@ -99,8 +99,10 @@ def export(
         Options that are shared by several commands, and those of single programs.
     """
     with running(shown) as screen:
-        given = {"column": column, "title": title} | vars(spatialdata) | vars(vitessce) | vars(explorer)
-        _check_options(to, output, given)
+        option_values = (
+            {"column": column, "title": title} | vars(spatialdata) | vars(vitessce) | vars(explorer)
+        )
+        _check_options(to, output, option_values)
         if to == "spatialdata":
             from cellweft.data.export.spatialdata import to_spatialdata
 
@@ -141,19 +143,19 @@ _TAKES = {
 _NEEDS = {"cellxgene": (), "vitessce": (), "explorer": ("column",), "spatialdata": ("into",)}
 
 
-def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
+def _check_options(to: str, output: Path | None, option_values: dict[str, Any]) -> None:
     """Raise if a required option is missing, or if one would be ignored."""
     if output is None and to != "spatialdata":
         raise SettingError("output", expected=f"an output file for {to}", got="none", fix="Add -o OUT.")
     for name in _NEEDS[to]:
-        if given[name] is None:
+        if option_values[name] is None:
             raise SettingError(
                 name,
                 expected="a value, which is required by " + arg("to", to),
                 got="none",
                 fix="Add " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
             )
-    for name, value in given.items():
+    for name, value in option_values.items():
         if value is not None and name not in _TAKES[to]:
             takes = [other for other, names in _TAKES.items() if name in names]
             expected = arg("to") + f" {' or '.join(takes)}"

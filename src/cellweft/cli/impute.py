@@ -119,8 +119,8 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         _check_counts(pair, writing, spillover=spillover)
-        asked: Any = {"interval": interval, "sparse": writing.sparse, "measured": writing.measured}
-        plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **asked)
+        result_options: Any = {"interval": interval, "sparse": writing.sparse, "measured": writing.measured}
+        plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **result_options)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             shares = None
@@ -132,12 +132,12 @@ def impute(
             column: Any = None if shares is None else shares.to_numpy()
             job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
-        said, made = _made(job.var, plan.n_cells)
+        said, summary = _made(job.var, plan.n_cells)
         about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)} | spilled
         about["cautions"] += [one["caution"] for one in spilled.values() if one["caution"]]
         files = {"output": request.target, "model": model}
         said += ", on the scale of counts" * (writing.scale == "counts")
-        screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **about})
+        screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **summary, **about})
 
 
 def _request(
@@ -196,10 +196,10 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
     """Print the parts of the gene network, if there is one, and how many genes each of them covers."""
     if imputer.preset != "stimpute":
         return
-    given = {"embedding": imputer.embedding, "gene_sets": imputer.gene_sets, "edges": imputer.edges}
+    sources = {"embedding": imputer.embedding, "gene_sets": imputer.gene_sets, "edges": imputer.edges}
     parts = [
         f"{name} of {part['known_genes']:,} of {pair.sc.n_genes:,} genes"
-        + (f" ({given[name]!r})" if given.get(name) is not None else "")
+        + (f" ({sources[name]!r})" if sources.get(name) is not None else "")
         for name, part in (imputer.network_ or {}).items()
     ]
     screen.say(f"Network: {'; '.join(parts) or 'none'}")

@@ -160,9 +160,9 @@ class NetworkOptions:
         """Read the given sources, and return them by the names of the Imputer's arguments."""
         from cellweft.genes.network import read_network
 
-        given = {name: source for name, source in vars(self).items() if source}
-        network = read_network(given, **given)
-        return {name: getattr(network, name) for name in given}
+        sources = {name: source for name, source in vars(self).items() if source}
+        network = read_network(sources, **sources)
+        return {name: getattr(network, name) for name in sources}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,13 +210,13 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
         owner = groups.get(name, function)
         members = inspect.signature(owner).parameters.values() if name in groups else [parameter]
         kinds, helps = get_type_hints(owner, include_extras=True), _helps_of(owner)
-        parameters += [_described(one, kinds[one.name], helps.get(one.name)) for one in members]
+        parameters += [_described(member, kinds[member.name], helps.get(member.name)) for member in members]
     options = _names_of(parameters)
 
     @functools.wraps(function)
     def flat(**values: Any) -> None:
         for name, kind in groups.items():
-            values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+            values[name] = kind(**{option.name: values.pop(option.name) for option in fields(kind)})
         before = _OPTIONS.set(options)
         try:
             function(**values)
@@ -225,7 +225,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.option_names = options  # type: ignore[attr-defined]
-    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    flat.__annotations__ = {member.name: member.annotation for member in parameters}
     flat.__doc__ = (function.__doc__ or "").partition("\n\n")[0]
     return flat
 
@@ -233,8 +233,8 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 def _helps_of(owner: Any) -> dict[str, str]:
     """Return the docstring text of each parameter or attribute, including those of base classes."""
     helps: dict[str, str] = {}
-    for one in reversed(getattr(owner, "__mro__", (owner,))):
-        for names, said in re.findall(r"^(\w.*)\n((?: .*\n?)+)", inspect.getdoc(one) or "", re.MULTILINE):
+    for base in reversed(getattr(owner, "__mro__", (owner,))):
+        for names, said in re.findall(r"^(\w.*)\n((?: .*\n?)+)", inspect.getdoc(base) or "", re.MULTILINE):
             helps |= dict.fromkeys(names.split(", "), " ".join(said.split()))
     return helps
 
@@ -257,15 +257,15 @@ _OPTIONS: ContextVar[dict[str, str]] = ContextVar("_OPTIONS", default={})  # noq
 
 def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
     names = {}
-    for one in parameters:
-        if not hasattr(one.annotation, "__metadata__"):
+    for parameter in parameters:
+        if not hasattr(parameter.annotation, "__metadata__"):
             continue  # typer's context
-        info = one.annotation.__metadata__[0]
+        info = parameter.annotation.__metadata__[0]
         spellings = (info.default, *(info.param_decls or ()))  # typer puts the first into the default
         long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
-        names[one.name] = long[0] if long else f"--{one.name.replace('_', '-')}"
+        names[parameter.name] = long[0] if long else f"--{parameter.name.replace('_', '-')}"
         if isinstance(info, ArgumentInfo):
-            names[one.name] = info.metavar or one.name
+            names[parameter.name] = info.metavar or parameter.name
     return names
 
 

@@ -65,8 +65,8 @@ def place(
     with running(run) as screen:
         from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_apart, check_outputs
 
-        asked = {"output": (output, RESULT_SUFFIXES), "spots": (spots, RESULT_SUFFIXES)}
-        targets = check_outputs({**asked, "save_model": (save_model, "model")}, overwrite=overwrite)
+        outputs = {"output": (output, RESULT_SUFFIXES), "spots": (spots, RESULT_SUFFIXES)}
+        targets = check_outputs({**outputs, "save_model": (save_model, "model")}, overwrite=overwrite)
         check_apart(targets, [sc, st])
         screen.hold(*targets)
         parse_memory(memory)
@@ -90,9 +90,9 @@ def place(
             if spots is not None:
                 write_anndata(of_spots, spots, overwrite=overwrite)
             model = save_model and placer.save(save_model, overwrite=overwrite)
-        said, made = _made(placed, placement)
+        said, summary = _made(placed, placement)
         paths = {"output": output, "spots": spots, "model": model}
-        record = {"command": "place", **paths, **made, "plan": asdict(plan), "cautions": cautions_of(pair)}
+        record = {"command": "place", **paths, **summary, "plan": asdict(plan), "cautions": cautions_of(pair)}
         screen.finish(f"Placed {said} -> {output}{'' if spots is None else f', {spots}'}", record)
 
 

@@ -77,7 +77,7 @@ def proteins(
             f"from {where}"
         )
         with screen.progress() as progress:
-            found = find_proteins(
+            protein_table = find_proteins(
                 source,
                 organism=organism,
                 proteome=proteome or None,
@@ -87,9 +87,9 @@ def proteins(
                 url=url or URL,
                 progress=progress,
             )
-        screen.say_each(found.cautions)
-        found.write(output, table=beside, overwrite=overwrite)
-        screen.finish(f"{_said(found)} -> {output}, {beside}", _record(found, output, beside))
+        screen.say_each(protein_table.cautions)
+        protein_table.write(output, table=beside, overwrite=overwrite)
+        screen.finish(f"{_said(protein_table)} -> {output}, {beside}", _record(protein_table, output, beside))
 
 
 def _source(genes: str) -> Path | list[str]:
@@ -119,11 +119,11 @@ def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: 
     check_outputs({"output": (output, FASTA_SUFFIXES), "table": (table, TABLE_SUFFIXES)}, overwrite=overwrite)
 
 
-def _said(found: ProteinTable) -> str:
-    counts = found.counts
+def _said(protein_table: ProteinTable) -> str:
+    counts = protein_table.counts
     ways = [f"{counts[key]:,} {words}" for key, words in _WAYS.items() if counts[key]]
     genes = f"{counts['found']:,} of {counts['genes']:,} genes"
-    return f"Found proteins for {genes} in {found.source} ({', '.join(ways)})"
+    return f"Found proteins for {genes} in {protein_table.source} ({', '.join(ways)})"
 
 
 _WAYS = {
@@ -135,14 +135,14 @@ _WAYS = {
 }
 
 
-def _record(found: ProteinTable, output: Path, table: Path) -> dict[str, object]:
+def _record(protein_table: ProteinTable, output: Path, table: Path) -> dict[str, object]:
     return {
         "command": "proteins",
         "output": output.resolve(),
         "table": table.resolve(),
-        "taxon": found.taxon,
-        "source": found.source,
-        **found.counts,
-        "genes_without": found.missing,
-        "cautions": found.cautions,
+        "taxon": protein_table.taxon,
+        "source": protein_table.source,
+        **protein_table.counts,
+        "genes_without": protein_table.missing,
+        "cautions": protein_table.cautions,
     }

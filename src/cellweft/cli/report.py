@@ -72,8 +72,8 @@ def report(
         from cellweft.data.io.atomic_output import check_apart, check_output
 
         check_output(output, overwrite=overwrite, suffixes=(".html", ".htm"))
-        given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
-        check_apart([output], [*given, *(check_inputs or ()), truth])
+        paths = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
+        check_apart([output], [*paths, *(check_inputs or ()), truth])
         check_device(run.device)
         names = _asked_genes(genes)
         pair = None if check_inputs is None else data.pair(*check_inputs)
@@ -84,7 +84,7 @@ def report(
             with screen.progress() as progress:
                 written = reports.report(
                     output,
-                    *given,
+                    *paths,
                     *([] if pair is None else [pair]),
                     genes=names,
                     truth=measured,
@@ -101,7 +101,7 @@ def report(
             "command": "report",
             "output": written,
             "bytes": size,
-            "results": given,
+            "results": paths,
             "cautions": [] if pair is None else cautions_of(pair),
         }
         screen.finish(f"Report -> {output}, {human_bytes(size)}", record)

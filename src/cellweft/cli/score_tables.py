@@ -33,13 +33,13 @@ def shown_scores(scores: pd.DataFrame) -> Shown:
 
     Below a method stand its scores without each batch of the reference, where these were left out.
     """
-    shown: Shown = {}
+    rows: Shown = {}
     batches = _summary(scores, level="batch")
     for method, items in _summary(scores).items():
-        shown[method] = _of_groups(items)
+        rows[method] = _of_groups(items)
         for batch, values in batches.get(method, {}).items():
-            shown[f"{method}, without {batch}"] = _of_groups({"median over genes": values})
-    return shown
+            rows[f"{method}, without {batch}"] = _of_groups({"median over genes": values})
+    return rows
 
 
 def _of_groups(items: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -85,13 +85,13 @@ def shown_placement(scores: pd.DataFrame) -> Shown:
     >>> shown_placement(pd.DataFrame([row]))
     {'cosine': {'cells': {'hits@9': 4.0}}}
     """
-    shown: Shown = {}
+    rows: Shown = {}
     for method, items in _summary(scores).items():
         for item, values in items.items():
             # "all types" and "14 most frequent types" share a heading: their metrics differ
             head = item.rpartition(" ")[2] if item.startswith("all ") or " most frequent " in item else item
-            shown.setdefault(method, {}).setdefault(head, {}).update(values)
-    return shown
+            rows.setdefault(method, {}).setdefault(head, {}).update(values)
+    return rows
 
 
 def placement_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
@@ -171,7 +171,7 @@ def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) 
     table = Table(
         title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
     )
-    names = max((len(one) for one in rows), default=0)
+    names = max((len(name) for name in rows), default=0)
     table.add_column("\nmethod", overflow="fold", min_width=min(max(names, len("method")), _WIDEST_NAME))
     for _, _, header in columns:
         table.add_column(header, justify="right", no_wrap=True)

@@ -172,7 +172,7 @@ class Pair(NotebookText):
         GeneError
             A gene that is not shared.
         """
-        others = [known[self.sc_shared] for known in names_beside(self.sc)]
+        others = [aliases[self.sc_shared] for aliases in names_beside(self.sc)]
         return find_names(names, self.shared_genes, where=where, others=others)
 
     @checks_kinds
@@ -192,13 +192,13 @@ class Pair(NotebookText):
         GeneError
             A gene that is not shared.
         """
-        kept = np.unique(self.find_shared(genes, where="panel genes"))
+        positions = np.unique(self.find_shared(genes, where="panel genes"))
         return dataclasses.replace(
             self,
-            shared_genes=self.shared_genes[kept],
-            sc_shared=self.sc_shared[kept],
-            st_shared=self.st_shared[kept],
-            findings=self.findings | {"shared_genes": len(kept)},
+            shared_genes=self.shared_genes[positions],
+            sc_shared=self.sc_shared[positions],
+            st_shared=self.st_shared[positions],
+            findings=self.findings | {"shared_genes": len(positions)},
         )
 
     @checks_kinds
@@ -235,24 +235,24 @@ class Pair(NotebookText):
         (4, True)
         """
         held = np.unique(self.find_shared(genes))
-        kept = np.delete(np.arange(len(self.shared_genes)), held)
-        if len(kept) < 2:
+        rest = np.delete(np.arange(len(self.shared_genes)), held)
+        if len(rest) < 2:
             raise GeneError(
                 "genes",
                 expected=f"genes that leave at least 2 of the {len(self.shared_genes)} shared genes",
-                got=f"{len(held)}, which leave {len(kept)}",
+                got=f"{len(held)}, which leave {len(rest)}",
                 fix="Hold out fewer genes.",
             )
         about = self.findings["spatial"]
-        side = cut_tissue(self.st, self.st_shared[kept], detect_scale=about["scale_detected"])
-        findings = {"spatial": about | side_counts(side), "shared_genes": len(kept), "genes_only_spatial": []}
-        findings["genes_to_impute"] = self.sc.n_genes - len(kept)
+        side = cut_tissue(self.st, self.st_shared[rest], detect_scale=about["scale_detected"])
+        findings = {"spatial": about | side_counts(side), "shared_genes": len(rest), "genes_only_spatial": []}
+        findings["genes_to_impute"] = self.sc.n_genes - len(rest)
         return dataclasses.replace(
             self,
             st=side,
-            shared_genes=self.shared_genes[kept],
-            sc_shared=self.sc_shared[kept],
-            st_shared=np.arange(len(kept)),
+            shared_genes=self.shared_genes[rest],
+            sc_shared=self.sc_shared[rest],
+            st_shared=np.arange(len(rest)),
             st_labels=None,
             findings=self.findings | findings,
         )
@@ -265,16 +265,16 @@ class Pair(NotebookText):
         cells
             (n_kept,) positions of spatial cells, or (n_st,) booleans.
         """
-        kept = positions_of("cells", cells, self.st.n_cells, what="cell")
-        side = self.st.subset(kept)
+        positions = positions_of("cells", cells, self.st.n_cells, what="cell")
+        side = self.st.subset(positions)
         counted = {"cells": side.n_cells, "empty_cells": int(side.empty_cells.sum())}
         return dataclasses.replace(
             self,
             st=side,
-            coordinates=None if self.coordinates is None else self.coordinates[kept],
-            slices=None if self.slices is None else self.slices[kept],
-            st_labels=None if self.st_labels is None else self.st_labels[kept],
-            blank_cells=self.blank_cells[kept],
+            coordinates=None if self.coordinates is None else self.coordinates[positions],
+            slices=None if self.slices is None else self.slices[positions],
+            st_labels=None if self.st_labels is None else self.st_labels[positions],
+            blank_cells=self.blank_cells[positions],
             findings=self.findings | {"spatial": self.findings["spatial"] | counted},
         )
 
@@ -336,7 +336,7 @@ class Pair(NotebookText):
         data, wish = _opened(sc, wish, argument="sc", sample=sc_sample)
         genes = gene_names(data, wish)
         if orthologs is not None:
-            tissue = [self.shared_genes, *(known[self.sc_shared] for known in names_beside(self.sc))]
+            tissue = [self.shared_genes, *(aliases[self.sc_shared] for aliases in names_beside(self.sc))]
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs), tissue=tissue)
         var = data.var.iloc[genes.places]
         panel = _panel_names(self)
@@ -356,7 +356,7 @@ class Pair(NotebookText):
         checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names, batches=batches)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
-        about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
+        about_others = [caution for caution in self.cautions if not caution.startswith("Reference: ")]
         return dataclasses.replace(
             self,
             sc=checked.side,
@@ -531,22 +531,22 @@ def pair(
     return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
 
 
-def _places(data: Input, asked: str | None, **more: Any) -> tuple[DoubleArray | None, str]:
+def _places(data: Input, setting: str | None, **more: Any) -> tuple[DoubleArray | None, str]:
     """Return the coordinates of the spatial cells, and where they are."""
-    return find_coordinates(data.obs, data.obsm, asked, where=data.where, **more)
+    return find_coordinates(data.obs, data.obsm, setting, where=data.where, **more)
 
 
 _A = TypeVar("_A", bound=np.generic)
 
 
-def _of(cells: IntArray, found: tuple[NDArray[_A] | None, str]) -> tuple[NDArray[_A] | None, str]:
+def _of(cells: IntArray, with_source: tuple[NDArray[_A] | None, str]) -> tuple[NDArray[_A] | None, str]:
     """Return what was found of some cells alone, and where."""
-    values, source = found
+    values, source = with_source
     return None if values is None else values[cells], source
 
 
 def _opened(
-    given: AnnData | PathLike,
+    source: AnnData | PathLike,
     wish: ReadOptions,
     *,
     argument: str,
@@ -555,7 +555,7 @@ def _opened(
 ) -> tuple[Input, ReadOptions]:
     """Return an input whose counts were found and whose cells were checked, and what is wished of it."""
     columns = _given(*LABEL_KEYS, *columns, wish.labels, wish.size_factor, wish.batch)
-    data, wish = counts_in(open_input(given, argument=argument, obs_columns=columns, sample=sample), wish)
+    data, wish = counts_in(open_input(source, argument=argument, obs_columns=columns, sample=sample), wish)
     return check_cells(data, is_reference=wish.name == "reference"), wish
 
 
@@ -571,14 +571,14 @@ def _panel_names(pair: Pair) -> GeneNames:
     )
 
 
-def _slices(data: Input, asked: str | None, places: DoubleArray | None) -> tuple[Input, _Types, str]:
+def _slices(data: Input, setting: str | None, places: DoubleArray | None) -> tuple[Input, _Types, str]:
     """Return the slices and their column, and the column that was guessed to tell them, if any.
 
     Where no column does but names of cells may, a note of the input says so.
     """
-    found = find_slices(data.obs, asked, where=data.where)
-    if asked is not None or found[0] is not None or places is None:
-        return data, found, ""
+    slices_and_column = find_slices(data.obs, setting, where=data.where)
+    if setting is not None or slices_and_column[0] is not None or places is None:
+        return data, slices_and_column, ""
     slices, guess = guess_slices(data.obs, places)
     parts = "" if guess else sections_in_names(data.obs.names(), places)
     if parts:
@@ -623,7 +623,7 @@ def _paired(
     shared = match.first, match.second
     batches = find_batches(sc[0].obs) if named is None else (named.of_each_cell(), named.column)
     reference = _checked_side(*sc, shared[0], names=joined, slices=batches[0], batches=named)
-    found = CheckResults(
+    results = CheckResults(
         sides=(reference, tissue),
         match=match,
         partly=partly,
@@ -637,18 +637,18 @@ def _paired(
         spacing=None if places[0] is None else spot_spacing(places[0], slices[0]),
     )
     return Pair(
-        sc=found.sides[0].side,
-        st=found.sides[1].side,
+        sc=results.sides[0].side,
+        st=results.sides[1].side,
         shared_genes=joined.names[shared[0]],
         sc_shared=shared[0],
         st_shared=shared[1],
-        coordinates=found.coordinates,
-        slices=found.slices,
-        labels=found.sides[0].labels,
-        st_labels=found.sides[1].labels,
-        spacing=found.spacing,
-        findings=findings_of(found),
-        cautions=cautions_of(found),
+        coordinates=results.coordinates,
+        slices=results.slices,
+        labels=results.sides[0].labels,
+        st_labels=results.sides[1].labels,
+        spacing=results.spacing,
+        findings=findings_of(results),
+        cautions=cautions_of(results),
         blank_cells=tissue.scan.panel_totals == 0,
     )
 
@@ -661,15 +661,15 @@ def _measured_everywhere(
     partly = _unmeasured_in(unmeasured, genes, slices)
     if not partly:
         return {}, match
-    kept = ~np.asarray(unmeasured.any(axis=0))[genes.places[match.second]]
-    if kept.sum() < 2:
+    everywhere = ~np.asarray(unmeasured.any(axis=0))[genes.places[match.second]]
+    if everywhere.sum() < 2:
         raise GeneError(
             f"{data.where}.X",
             expected="at least 2 shared genes that were measured in all slices",
-            got=f"{kept.sum()}; without values in some slices are {shorten(list(partly))}",
+            got=f"{everywhere.sum()}; without values in some slices are {shorten(list(partly))}",
             fix="Impute each slice separately.",
         )
-    return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
+    return partly, dataclasses.replace(match, first=match.first[everywhere], second=match.second[everywhere])
 
 
 def _unmeasured_in(
@@ -839,8 +839,8 @@ def coordinates_of(pair: Pair, *, expected: str = "spots with coordinates, to pl
 
 def pictures_of(pair: Pair) -> dict[str, Any]:
     """Return ``uns["spatial"]`` of the tissue, Visium's images and their scales, as a result carries it."""
-    found = pair.st.uns.get("spatial")
-    return {"spatial": storable_mapping(found, "uns['spatial']")} if isinstance(found, Mapping) else {}
+    pictures = pair.st.uns.get("spatial")
+    return {"spatial": storable_mapping(pictures, "uns['spatial']")} if isinstance(pictures, Mapping) else {}
 
 
 def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
@@ -862,27 +862,27 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         the coordinates (empty if it is not known); of the reference ``orthologs``, the table that was
         used, and ``batch``, the column of its batches, where one was named.
     """
-    made: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):
-        told = pair.findings[side.name]
+        findings = pair.findings[side.name]
         path = side.source.removeprefix("AnnData backed by ")
-        made[side.name] = {
+        records[side.name] = {
             "path": "memory" if path == "AnnData in memory" else path,
             "bytes": _size(Path(path)),
             "cells": side.n_cells,
             "genes": side.n_genes,
             "digest": values_digest(side),
-            "layer": str(told["layer"] or "X"),
+            "layer": str(findings["layer"] or "X"),
             "scale": side.judgement.scale,
-            "labels": str(told["labels"] or ""),
-            "size_factor": str(told["size_factor"] or ""),
+            "labels": str(findings["labels"] or ""),
+            "size_factor": str(findings["size_factor"] or ""),
         }
     for name in ("coordinates", "slices"):
-        made["spatial"][name] = str(pair.findings[name]["found"] or "")
-    made["reference"]["orthologs"] = str(pair.findings["reference"]["orthologs"])
-    made["reference"]["batch"] = "" if pair.sc.batches is None else pair.sc.batches.column
-    made["spatial"]["unit"] = str(pair.findings["coordinates"]["unit"])
-    return made
+        records["spatial"][name] = str(pair.findings[name]["found"] or "")
+    records["reference"]["orthologs"] = str(pair.findings["reference"]["orthologs"])
+    records["reference"]["batch"] = "" if pair.sc.batches is None else pair.sc.batches.column
+    records["spatial"]["unit"] = str(pair.findings["coordinates"]["unit"])
+    return records
 
 
 def _size(path: Path) -> int:

@@ -61,11 +61,11 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
     values = column_of(obs, column, where=where, argument=_ARGUMENT)
     place = f"{where}.obs[{column!r}]"
     without = arg(_ARGUMENT)
-    found, kinds = pd.factorize(values)  # missing values have the number -1
+    kind_numbers, kinds = pd.factorize(values)  # missing values have the number -1
     texts = [str(kind).strip() for kind in kinds]
     texts = ["" if text.lower() in NO_VALUE else text for text in texts]
     names, numbers = np.unique([*texts, ""], return_inverse=True)
-    codes = numbers[found] - 1  # and "" comes first
+    codes = numbers[kind_numbers] - 1  # and "" comes first
     n_missing, names = int((codes < 0).sum()), names[1:]
     if n_missing:
         raise InputError(
@@ -136,8 +136,8 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
             levels[code] = _levels(_read(side, codes == code, stream), largest)
         if is_divided(side):
             depths[code] = np.median(side.totals[(codes == code) & ~side.empty_cells]) / side.target
-    known = {one.name: getattr(batches, one.name) for one in dataclasses.fields(CellBatches)}
-    compared_ones = ReferenceBatches(**known, levels=levels, depths=depths, compared=compared)
+    fields = {field.name: getattr(batches, field.name) for field in dataclasses.fields(CellBatches)}
+    compared_ones = ReferenceBatches(**fields, levels=levels, depths=depths, compared=compared)
     return dataclasses.replace(side, batches=compared_ones)
 
 
@@ -200,9 +200,9 @@ def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
         return {}
     parts = {}
     for code in np.unique(batches.codes):
-        kept = np.flatnonzero(batches.codes != code)
-        part = with_batches(side.subset(kept), batches.of_cells(kept))
-        parts[str(batches.names[code])] = part, kept
+        remaining_cells = np.flatnonzero(batches.codes != code)
+        part = with_batches(side.subset(remaining_cells), batches.of_cells(remaining_cells))
+        parts[str(batches.names[code])] = part, remaining_cells
     return parts
 
 

@@ -104,15 +104,15 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     yield from _notes(evidence)
 
 
-def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
+def _heavy_cautions(checked: CheckedSide) -> Iterator[str]:
     """Say whether a single gene outweighs all others, as a measurement of another kind among them does."""
     # each cell has a random weight, which hardly changes the fractions of genes
-    projections = one.scan.projections
+    projections = checked.scan.projections
     total = projections.sum()
     place = int(np.argmax(projections))
     if len(projections) >= FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
         yield (
-            f"{title_of(one.side)}: {str(one.data.var.index[place])!r} makes up about "
+            f"{title_of(checked.side)}: {str(checked.data.var.index[place])!r} makes up about "
             f"{projections[place] / total:.0%} of all values. Check that they are counts, like those of "
             "the other genes."
         )
@@ -134,11 +134,11 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
             f"({shorten(pairs, most=3)}): check that they are the same genes."
         )
     if all(
-        are_numbers(one.genes.names[places])
-        for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
+        are_numbers(side.genes.names[places])
+        for side, places in zip(evidence.sides, (match.first, match.second), strict=True)
     ):
         yield "The names that match are whole numbers. They are interpreted as Entrez gene IDs."
-    if all(only_number(one.genes.names) for one in evidence.sides):
+    if all(only_number(side.genes.names) for side in evidence.sides):
         some = shorten([str(name) for name in evidence.sides[1].genes.names[:3]])
         yield (
             f"Gene names are numbers in both inputs ({some}) and are matched by number. Make sure that "
@@ -153,25 +153,31 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
 
 def _notes(evidence: CheckResults) -> Iterator[str]:
     """Say what was guessed or left out as the inputs were read."""
-    for one in evidence.sides:
-        notes = [*one.data.notes, *filter(None, [one.genes.note])]
-        yield from (f"{title_of(one.side)}: {note}" for note in notes)
-        if one.genes.n_left_out:
+    for side in evidence.sides:
+        notes = [*side.data.notes, *filter(None, [side.genes.note])]
+        yield from (f"{title_of(side.side)}: {note}" for note in notes)
+        if side.genes.n_left_out:
             yield (
-                f"{title_of(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an "
+                f"{title_of(side.side)}: {many(side.genes.n_left_out, 'column')} left out because an "
                 "earlier column has the same gene name."
             )
 
 
 def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
     """Say which columns of ``obs`` and features that were left out are named like genes of the other side."""
-    for one, other in (evidence.sides, evidence.sides[::-1]):
-        others = [*one.data.obs.columns, *(name for kind in one.data.left_out.values() for name in kind)]
-        genes = {*other.genes.names.tolist(), *other.side.symbols.tolist()} - {*one.genes.names.tolist(), ""}
+    for checked, other in (evidence.sides, evidence.sides[::-1]):
+        others = [
+            *checked.data.obs.columns,
+            *(name for kind in checked.data.left_out.values() for name in kind),
+        ]
+        genes = {*other.genes.names.tolist(), *other.side.symbols.tolist()} - {
+            *checked.genes.names.tolist(),
+            "",
+        }
         called = sorted(genes & {*map(str, others)})
         if called:
             yield (
-                f"{title_of(one.side)}: {shorten(called)}, in obs or not recognised as genes, "
+                f"{title_of(checked.side)}: {shorten(called)}, in obs or not recognised as genes, "
                 f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
                 "input. Their values are not read as counts. If they are counts, store them as numbers "
                 "together with the other genes."
@@ -200,23 +206,23 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
                 "from their own copies."
             )
         )
-    for one, shared in zip(evidence.sides, (match.first, match.second), strict=True):
-        bases = {*one.genes.names[shared].tolist()}
-        originals = [(str(name), _MADE_UNIQUE.sub("", name)) for name in one.genes.names]
-        made = [name for name, original in originals if original != name and original in bases]
-        if made:
+    for side, shared in zip(evidence.sides, (match.first, match.second), strict=True):
+        bases = {*side.genes.names[shared].tolist()}
+        originals = [(str(name), _MADE_UNIQUE.sub("", name)) for name in side.genes.names]
+        extra = [name for name, original in originals if original != name and original in bases]
+        if extra:
             yield (
-                f"{title_of(one.side)}: {shorten(made)} may be further copies of shared genes whose names "
+                f"{title_of(side.side)}: {shorten(extra)} may be further copies of shared genes whose names "
                 "were made unique. The first copy of each is used. If the copies are of the same gene, "
                 "sum them."
             )
-        folded = pd.Index(one.genes.names).str.lower()
+        folded = pd.Index(side.genes.names).str.lower()
         twice = folded.duplicated(keep=False) & folded.isin(folded[shared])
         if twice.any():
-            twins = pd.Series(one.genes.names[twice]).groupby(folded[twice], sort=True)
+            twins = pd.Series(side.genes.names[twice]).groupby(folded[twice], sort=True)
             said = ["/".join(group) for _, group in twins]
             yield (
-                f"{title_of(one.side)}: gene names differ only in case ({shorten(said, most=3)}). They "
+                f"{title_of(side.side)}: gene names differ only in case ({shorten(said, most=3)}). They "
                 "are treated as different genes; if they are the same gene, keep one of them."
             )
 
@@ -226,8 +232,8 @@ def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
     match, (sc, st) = evidence.match, evidence.sides
     order = np.arange(len(match.first))
     groups = np.zeros(len(order), dtype=np.int64)
-    for one, shared in ((sc, match.first), (st, match.second)):
-        marks = one.scan.projections[one.genes.places[shared]]
+    for checked, shared in ((sc, match.first), (st, match.second)):
+        marks = checked.scan.projections[checked.genes.places[shared]]
         order = np.lexsort((marks, groups))
         apart = np.diff(groups[order]) != 0
         apart |= ~np.isclose(marks[order][1:], marks[order][:-1], rtol=1e-9, atol=0)
@@ -239,7 +245,7 @@ def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
 
 
 def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
-    sc, st = (one.side for one in evidence.sides)
+    sc, st = (checked.side for checked in evidence.sides)
     is_beyond = ~sc.empty_genes
     is_beyond[evidence.match.first] = False
     if not is_beyond.any():
@@ -295,36 +301,38 @@ def _some_genes(partly: dict[str, list[str]]) -> str:
     return "; ".join(some) + (f", and {len(partly) - 5} more" if len(partly) > 5 else "")
 
 
-def _lost_cautions(one: CheckedSide) -> Iterator[str]:
-    layer = one.wish.layer
-    regions = lost_regions(one.data.layers[layer] if layer else one.data.matrix, where=one.data.where)
+def _lost_cautions(checked: CheckedSide) -> Iterator[str]:
+    layer = checked.wish.layer
+    regions = lost_regions(
+        checked.data.layers[layer] if layer else checked.data.matrix, where=checked.data.where
+    )
     if regions:
-        said = regions_text(regions, one.data.var.index.to_numpy())
+        said = regions_text(regions, checked.data.var.index.to_numpy())
         yield (
-            f"{title_of(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
+            f"{title_of(checked.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
             f"{said}. zarr omits chunks of zeros. If there should be counts, copy the store again."
         )
 
 
-def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
-    table = one.data.obs
+def _annotation_cautions(checked: CheckedSide) -> Iterator[str]:
+    table = checked.data.obs
     changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
     if changes:
         yield (
-            f"{title_of(one.side)}: {many(len(changes), 'column')} of obs cannot be written unchanged: "
+            f"{title_of(checked.side)}: {many(len(changes), 'column')} of obs cannot be written unchanged: "
             f"{shorten(changes)}."
         )
 
 
-def _label_cautions(one: CheckedSide) -> Iterator[str]:
+def _label_cautions(side: CheckedSide) -> Iterator[str]:
     """Say which cell types differ in case and blanks alone."""
-    kinds = pd.Series(sorted(counted(one.labels)), dtype=object)
+    kinds = pd.Series(sorted(counted(side.labels)), dtype=object)
     plain = kinds.map(lambda name: " ".join(name.lower().split()))
     twins = ["/".join(map(repr, group)) for _, group in kinds.groupby(plain) if len(group) > 1]
     if twins:
         some = ", ".join(twins[:3]) + f" and {len(twins) - 3} more" * (len(twins) > 3)
         yield (
-            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ only in case or "
+            f"{title_of(side.side)}: cell types of obs[{side.labels_column!r}] differ only in case or "
             f"spaces ({some}). They are treated as different types."
         )
 
@@ -333,10 +341,10 @@ def _empty_cautions(side: Side) -> Iterator[str]:
     n_cells = int(side.empty_cells.sum())
     if n_cells:
         verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
-        kept = "kept, as zeros"
+        treatment = "kept, as zeros"
         if side.name == "spatial":
-            kept = f"imputed as an average cell, and marked in obs[{NO_COUNTS!r}] of the result"
-        yield f"{title_of(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
+            treatment = f"imputed as an average cell, and marked in obs[{NO_COUNTS!r}] of the result"
+        yield f"{title_of(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {treatment}."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
         verb = "has" if len(empty) == 1 else "have"
@@ -383,7 +391,7 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     yield from _third_cautions(evidence.coordinates, evidence.slices)
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
-        where = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
+        where = ", ".join(f"{coordinate:g}" for coordinate in evidence.coordinates[far[0]])
         yield (
             f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} "
             f"({where}), by more than {FAR_WIDTHS} times the width of the tissue. Check whether their "
@@ -429,16 +437,18 @@ def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
             sides = np.ptp(evidence.coordinates[cells], axis=0)
             apart[name] = float(np.sqrt(np.prod(sides[:2]) / len(cells)))
             counts[name] = float(np.median(totals[cells]))
-    for values, least, what, why in (
+    for values, least, text, why in (
         (apart, 50, "the cells of {1!r} are {2:,.0f} times farther apart than those of {0!r}",
          "when one is in um and another in mm or pixels. Convert all of them to one unit"),
         (counts, 30, "a typical cell of {1!r} has {2:,.0f} times as many counts as one of {0!r}",
          "when slices are on different scales. Check that all of them contain counts"),
     ):  # fmt: skip
-        order = sorted((one for one in values if values[one] > 0), key=values.__getitem__)
+        order = sorted(
+            (slice_name for slice_name in values if values[slice_name] > 0), key=values.__getitem__
+        )
         if len(order) > 1 and values[order[-1]] > least * values[order[0]]:
             ratio = values[order[-1]] / values[order[0]]
-            yield f"Spatial: {what.format(order[0], order[-1], ratio)}, as {why}."
+            yield f"Spatial: {text.format(order[0], order[-1], ratio)}, as {why}."
 
 
 def _at_one_place(

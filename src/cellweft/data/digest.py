@@ -72,14 +72,14 @@ class MatrixDigest:
         if isinstance(block, np.ndarray):
             is_filled = block != 0
             columns = np.broadcast_to(np.arange(block.shape[1], dtype="<i4"), block.shape)
-            found = np.count_nonzero(is_filled, axis=1), columns[is_filled], block[is_filled]
+            parts = np.count_nonzero(is_filled, axis=1), columns[is_filled], block[is_filled]
         else:
             rows = block
             if not block.data.all():
                 rows = block.copy()
                 rows.eliminate_zeros()
-            found = np.diff(rows.indptr), rows.indices, rows.data
-        for state, part, kind in zip(self._states, found, ("<i8", "<i4", "<f4"), strict=True):
+            parts = np.diff(rows.indptr), rows.indices, rows.data
+        for state, part, kind in zip(self._states, parts, ("<i8", "<i4", "<f4"), strict=True):
             state.update(np.ascontiguousarray(part, dtype=kind).data)
 
     @property

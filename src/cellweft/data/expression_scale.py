@@ -168,7 +168,7 @@ def scan_values(
             missing_at = missing_at or _first_missing(block, rows.start)
             values[~finite] = 0
         seen = values, are_fractional(values), values < 0, ~finite
-        counts += [np.count_nonzero(one) for one in seen]
+        counts += [np.count_nonzero(flags) for flags in seen]
         with_zeros = not sp.issparse(block) or values.size < block.shape[0] * block.shape[1]
         smallest = min(smallest, float(values.min(initial=0.0 if with_zeros else np.inf)))
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
@@ -240,16 +240,18 @@ class SliceGenes:
         self._filled += _summed(by_slice, block, np.isfinite(values) & (values != 0))
         missing = ~np.isfinite(values)
         if missing.any():
-            found = _summed(by_slice, block, missing)
-            self._missing = np.asarray(self._missing + found if self._missing.size else found)
+            missing_counts = _summed(by_slice, block, missing)
+            self._missing = np.asarray(
+                self._missing + missing_counts if self._missing.size else missing_counts
+            )
 
     def unmeasured(self) -> BoolArray:
         """Return whether a gene was not measured in a slice, (n_slices, n_genes)."""
         filled = self._filled.sum(axis=0, dtype=np.int64)
         others = len(self._codes) - self._cells
         expected = np.divide(filled * self._cells, others, out=np.zeros(self._filled.shape), where=others > 0)
-        found: BoolArray = (self._filled == 0) & (expected >= self._least)
-        return found | (self._missing == self._cells) if self._missing.size else found
+        is_unmeasured: BoolArray = (self._filled == 0) & (expected >= self._least)
+        return is_unmeasured | (self._missing == self._cells) if self._missing.size else is_unmeasured
 
     def n_missing_at(self, unmeasured: BoolArray) -> int:
         """Return how many values are missing in these genes of these slices."""
@@ -322,13 +324,13 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     'log2_raw'
     """
     rows = _sample(source, columns)
-    found = _judged(rows)
-    is_sure = found.is_sure and not (found.scale != "raw" and _are_scaled_by_gene(rows))
-    others, beside = _scale_of_others(rows), found.beside
-    if others is None and found.scale != "raw":
+    judgement = _judged(rows)
+    is_sure = judgement.is_sure and not (judgement.scale != "raw" and _are_scaled_by_gene(rows))
+    others, beside = _scale_of_others(rows), judgement.beside
+    if others is None and judgement.scale != "raw":
         others, beside = _logarithms_beside(rows), "normalised"
-    sums = _few_sums(rows, found.scale)
-    return replace(found, is_sure=is_sure, others=others, beside=beside, sums=sums)
+    sums = _few_sums(rows, judgement.scale)
+    return replace(judgement, is_sure=is_sure, others=others, beside=beside, sums=sums)
 
 
 def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
@@ -341,8 +343,8 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
     least = max(_FEWEST_MIXED * rows.shape[0], 5)
     if is_whole.sum() < least or is_other.sum() < least or (is_whole | is_other).mean() < 0.9:
         return None
-    found = _judged(rows[is_other]).scale
-    return None if found == "raw" or found.startswith(("log2", "sqrt")) else found
+    scale = _judged(rows[is_other]).scale
+    return None if scale == "raw" or scale.startswith(("log2", "sqrt")) else scale
 
 
 def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
@@ -351,7 +353,7 @@ def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
     least = max(_FEWEST_MIXED * rows.shape[0], 5)
     if is_small.sum() < least or (~is_small).sum() < least:
         return None
-    small, large = (_judged(rows[one]) for one in (is_small, ~is_small))
+    small, large = (_judged(rows[is_chosen]) for is_chosen in (is_small, ~is_small))
     is_mixed = small.is_sure and small.scale in _LOG_BASES and large.scale == "normalised"
     return small.scale if is_mixed else None
 
@@ -377,15 +379,15 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
         return Judgement(scale="raw", has_ones=_has_ones(rows))
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
-    whole = {form: _share_whole(found) for form, found in back.items()}
+    whole = {form: _share_whole(undone) for form, undone in back.items()}
     for form in {"log2", "sqrt"} & whole.keys():  # these keep whole numbers whole
         whole[form] = min(whole[form], _share_whole_of_others(values, back[form]))
     best = max(whole, key=whole.__getitem__)
     if whole[best] >= 1 - MOSTLY_WHOLE:
         return Judgement(scale=f"{best}_raw")  # type: ignore[arg-type]
     back = {"normalised": values} | back
-    multiples = {form: _share_of_multiples(rows, found) for form, found in back.items()}
-    spread = {form: _spread_of_sums(rows, found) for form, found in back.items()}
+    multiples = {form: _share_of_multiples(rows, undone) for form, undone in back.items()}
+    spread = {form: _spread_of_sums(rows, undone) for form, undone in back.items()}
     if multiples.get("log2", 0) > 0.5:
         multiples["log10"] = 0.0  # which turns two times as much, 1 more in log2, into ten times as much
     if "log" in forms:  # which arcsinh is like where values are large; small ones it leaves as they are
@@ -611,5 +613,5 @@ def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:
 
 def _clearest(shares: Mapping[str, float]) -> Any:
     """Return what leaves by far the clearest trace, or None: 0.02 of ratios are whole by chance."""
-    first, second = sorted([*shares.items(), ("", 0.0)], key=lambda one: -one[1])[:2]
+    first, second = sorted([*shares.items(), ("", 0.0)], key=lambda item: -item[1])[:2]
     return first[0] if first[1] >= 0.15 and first[1] > 3 * second[1] else None

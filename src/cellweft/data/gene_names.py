@@ -114,24 +114,24 @@ def match_genes(
     (array([0, 2, 3]), array([1, 0, 3]), (('Vip', 'VIP'),), (('HLA-A', 'HLA.A'),))
     """
     pairs: list[tuple[int, int]] = []
-    taken: tuple[set[int], set[int]] = set(), set()
+    used: tuple[set[int], set[int]] = set(), set()
     by_key: dict[Callable[[str], str], list[tuple[str, str]]] = {}
     ambiguous: list[str] = []
     for key in _KEYS:
-        left = _by_key(first, key, taken[0]), _by_key(second, key, taken[1])
+        left = _by_key(first, key, used[0]), _by_key(second, key, used[1])
         by_key[key] = []
         for same in left[0].keys() & left[1].keys():
             ones, twos = left[0][same], left[1][same]
-            taken[0].update(ones)
-            taken[1].update(twos)
+            used[0].update(ones)
+            used[1].update(twos)
             if len(ones) == len(twos) == 1:
                 pairs.append((ones[0], twos[0]))
                 by_key[key].append((str(first[ones[0]]), str(second[twos[0]])))
             else:
-                ambiguous += [str(first[one]) for one in ones]
+                ambiguous += [str(first[place]) for place in ones]
     pairs.sort()
     return GeneMatch(
-        first=np.array([one for one, _ in pairs], dtype=np.int64),
+        first=np.array([place for place, _ in pairs], dtype=np.int64),
         second=np.array([two for _, two in pairs], dtype=np.int64),
         by_case=tuple(sorted(by_key[str.lower])),
         by_spelling=tuple(sorted(by_key[spelling_free])),
@@ -174,9 +174,9 @@ def genomes_of(names: Iterable[str]) -> list[str]:
     (['hg38', 'mm10'], [])
     """
     texts = [*map(str, names)]
-    found = Counter(one[0].rstrip("_-:") for one in map(_GENOME.match, texts) if one)
+    counts = Counter(match[0].rstrip("_-:") for match in map(_GENOME.match, texts) if match)
     return sorted(
-        name for name, times in found.items() if times >= len(texts) / 100 and name not in ("gene", "rna")
+        name for name, times in counts.items() if times >= len(texts) / 100 and name not in ("gene", "rna")
     )
 
 
@@ -212,11 +212,11 @@ def match_sides(
 def _without_common_parts(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_]) -> GeneMatch:
     """Match names without what all of a side begin or end with, and keep that match where it shares more."""
     bare = _without_common_part(first), _without_common_part(second)
-    for one, two in ((bare[0], second), (first, bare[1]), bare):
-        found = match_genes(one, two)
-        if len(found.first) > len(best.first):
-            pairs = zip(first[found.first].tolist(), second[found.second].tolist(), strict=True)
-            best = replace(found, by_case=(), by_spelling=tuple(sorted(pairs)))
+    for first_names, second_names in ((bare[0], second), (first, bare[1]), bare):
+        match = match_genes(first_names, second_names)
+        if len(match.first) > len(best.first):
+            pairs = zip(first[match.first].tolist(), second[match.second].tolist(), strict=True)
+            best = replace(match, by_case=(), by_spelling=tuple(sorted(pairs)))
     return best
 
 
@@ -226,7 +226,7 @@ def _without_common_part(names: NDArray[np.str_]) -> NDArray[np.str_]:
     for _ in range(2 if len(texts) > 1 else 0):  # from either end
         least, most = min(texts), max(texts)
         pairs = zip(least, most, strict=False)  # all others are between them
-        common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        common = "".join(character for character, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         n_common = 1 + max(common.rfind(sign) for sign in "-_.:|/ ")
         texts = [text[n_common:][::-1] for text in texts]
     return names if are_numbers(texts) else _text(texts)
@@ -248,7 +248,7 @@ def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[s
     """Yield the names of the genes, and those of each column of `var` that may hold them, with its name."""
     yield "", names
     usual = [*_SYMBOL_COLUMNS, *_ID_COLUMNS]
-    columns = sorted(name_columns(var), key=lambda one: _rank(plain_name(one), usual))
+    columns = sorted(name_columns(var), key=lambda name: _rank(plain_name(name), usual))
     for column in columns:
         values = _column_text(var[column])
         yield column, without_version(values) if looks_like_ensembl(values) else values
@@ -256,13 +256,13 @@ def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[s
 
 def name_columns(var: pd.DataFrame) -> list[str]:
     """Return the columns of ``var`` that may hold names of genes: text, few of them twice, or Entrez IDs."""
-    found = []
+    columns = []
     for name in var.columns[~var.columns.duplicated()]:
         column = var[name]
         is_text = not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
         if plain_name(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
-            found.append(name)
-    return found
+            columns.append(name)
+    return columns
 
 
 def names_in(var: pd.DataFrame) -> list[NDArray[np.str_]]:
@@ -277,7 +277,7 @@ def _rank(name: str, usual: Sequence[str]) -> int:
 def are_numbers(names: Iterable[str]) -> bool:
     """Say whether all names are whole numbers, as Entrez gene IDs are."""
     texts = [str(name) for name in names]
-    return bool(texts) and all(re.fullmatch(r"\d+(?:\.0)?", one) for one in texts)
+    return bool(texts) and all(re.fullmatch(r"\d+(?:\.0)?", text) for text in texts)
 
 
 def only_count(names: Iterable[str]) -> bool:
@@ -291,7 +291,7 @@ def only_count(names: Iterable[str]) -> bool:
     (True, True, False)
     """
     matches = [_NUMBERED.match(str(name)) for name in names]
-    numbers = [int(one[1]) for one in matches if one]
+    numbers = [int(match[1]) for match in matches if match]
     if len(numbers) < len(matches) or len(numbers) < 2:
         return False
     least, most = min(numbers), max(numbers)
@@ -307,7 +307,7 @@ def only_number(names: Iterable[str]) -> bool:
     (True, False, False)
     """
     matches = [_NUMBERED_GENE.match(str(name)) for name in names]
-    numbers = sorted({int(one[1]) for one in matches if one})
+    numbers = sorted({int(match[1]) for match in matches if match})
     return (
         len(numbers) == len(matches) > 1
         and numbers[0] in (0, 1)
@@ -324,7 +324,7 @@ def are_one_series(names: Iterable[str]) -> bool:
     (True, False)
     """
     words = {re.fullmatch(r"(.*?)\d+", str(name)) for name in names}
-    return bool(words) and None not in words and len({one[1] for one in words if one}) == 1
+    return bool(words) and None not in words and len({match[1] for match in words if match}) == 1
 
 
 def holds_gene_names(column: str) -> bool:
@@ -341,7 +341,7 @@ def look_like_cells(names: Iterable[str]) -> bool:
     (True, False)
     """
     texts = [str(name) for name in names]
-    return bool(texts) and sum(bool(_CELL_NAME.match(one)) for one in texts) > 0.5 * len(texts)
+    return bool(texts) and sum(bool(_CELL_NAME.match(text)) for text in texts) > 0.5 * len(texts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -465,25 +465,25 @@ def find_names(
     array([0])
     """
     spelled = [known, *others]
-    ways = [(key, one) for key in _KEYS for one in spelled]
+    ways = [(key, known_names) for key in _KEYS for known_names in spelled]
     indices: dict[int, dict[str, list[int]]] = {}
-    found = []
+    positions = []
     for name in [names] if isinstance(names, str) else map(str, names):
         places: list[int] = []
-        for number, (key, one) in enumerate(ways):
+        for number, (key, known_names) in enumerate(ways):
             if number not in indices:
-                indices[number] = _by_key(one, key, set())
+                indices[number] = _by_key(known_names, key, set())
             places = indices[number].get(key(name), []) if name else []
             if places:
                 break
         if not places:
-            there = {str(one) for some in spelled for one in some} - {""}
+            there = {str(alias) for some in spelled for alias in some} - {""}
             check_known(name, there - {name}, where, expected="an existing gene", error=GeneError)
         if len(places) > 1:
             got = f"{name!r}, which may be {shorten([str(known[place]) for place in places])}"
             raise GeneError(where, expected="one gene", got=got, fix="Use the exact name.")
-        found.append(places[0])
-    return np.array(found, dtype=np.int64)
+        positions.append(places[0])
+    return np.array(positions, dtype=np.int64)
 
 
 def duplicates_of(names: Iterable[str]) -> list[str]:
@@ -550,8 +550,8 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
     (array(['Gad1'], dtype='<U4'), array(['ENSMUSG00000070880'], dtype='<U18'))
     """
     is_ids = looks_like_ensembl(names) or are_numbers(names)
-    known = {plain_name(name): name for name in var.columns}
-    column = next((known[name] for name in _ID_COLUMNS if name in known), None)
+    columns = {plain_name(name): name for name in var.columns}
+    column = next((columns[name] for name in _ID_COLUMNS if name in columns), None)
     column = symbol_column(var) if is_ids else id_column(var) if column is None else column
     other = np.full(len(names), "") if column is None else _column_text(var[column])
     return (other, names) if is_ids else (names, other)
@@ -559,8 +559,8 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
 
 def symbol_column(var: pd.DataFrame) -> str | None:
     """Return the column of ``var`` that by its name holds gene symbols, or None."""
-    known = {plain_name(name): name for name in var.columns}
-    return next((known[name] for name in _SYMBOL_COLUMNS if name in known), None)
+    columns = {plain_name(name): name for name in var.columns}
+    return next((columns[name] for name in _SYMBOL_COLUMNS if name in columns), None)
 
 
 def _better(
@@ -578,31 +578,31 @@ def _better(
     Names that occur twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
     """
     sides = (first, second)
-    twice = [pd.Index(one).duplicated(keep=False) for one in sides]
-    places = [np.flatnonzero(~again & (one != "")) for one, again in zip(sides, twice, strict=True)]
-    found = match_genes(first[places[0]], second[places[1]])
-    if len(found.first) <= (len(best.first) if most is None else most):
+    twice = [pd.Index(names).duplicated(keep=False) for names in sides]
+    places = [np.flatnonzero(~again & (names != "")) for names, again in zip(sides, twice, strict=True)]
+    match = match_genes(first[places[0]], second[places[1]])
+    if len(match.first) <= (len(best.first) if most is None else most):
         return best
     repeated = {
         str(name)
-        for one, again, other in zip(sides, twice, reversed(sides), strict=True)
-        for name in set(one[again].tolist()) & set(other.tolist()) - {""}
+        for names, again, other in zip(sides, twice, reversed(sides), strict=True)
+        for name in set(names[again].tolist()) & set(other.tolist()) - {""}
     }
     return replace(
-        found,
-        first=places[0][found.first],
-        second=places[1][found.second],
+        match,
+        first=places[0][match.first],
+        second=places[1][match.second],
         bridge=bridge,
-        ambiguous=tuple(sorted({*found.ambiguous, *repeated})),
+        ambiguous=tuple(sorted({*match.ambiguous, *repeated})),
     )
 
 
 def _by_key(
-    names: Sequence[str] | NDArray[np.str_], key: Callable[[str], str], taken: set[int]
+    names: Sequence[str] | NDArray[np.str_], key: Callable[[str], str], used: set[int]
 ) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for number, name in enumerate(names):
-        if number not in taken:
+        if number not in used:
             places.setdefault(key(str(name)), []).append(number)
     return places
 

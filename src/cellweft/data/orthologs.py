@@ -67,14 +67,14 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
         return _shipped(species)
     where = arg("orthologs", text)
     if not path.is_file():
-        there = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+        there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         raise MissingFileError(
             where,
             expected="two species, such as human:mouse, or a table of two columns",
             got="nothing at this path",
             fix=near(path.name, there) if there else "Check the path.",
         )
-    suffixes = [one.lower() for one in path.suffixes if one.lower() != ".gz"]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     with reading(where, expected="a table of two columns of genes"):
         dialect = dialect_of(path, separator="," if suffixes[-1:] == [".csv"] else "\t")
         table = pd.read_csv(
@@ -99,20 +99,21 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
 
 
 def _shipped(species: list[str]) -> Orthologs:
-    names = [one.strip().lower() for one in species]
+    names = [name.strip().lower() for name in species]
     path = TABLES / f"{'_'.join(sorted(names))}.tsv.gz"
     if names[0] == names[1] or not path.is_file():
-        known = [
-            one.name.removesuffix(".tsv.gz").replace("_", ":") for one in sorted(TABLES.glob("*.tsv.gz"))
+        available = [
+            table_path.name.removesuffix(".tsv.gz").replace("_", ":")
+            for table_path in sorted(TABLES.glob("*.tsv.gz"))
         ]
         raise SettingError(
             arg("orthologs", ":".join(species)),
-            expected=f"species of a table that comes with cellweft ({shorten(known)}, in either order)",
+            expected=f"species of a table that comes with cellweft ({shorten(available)}, in either order)",
             got=repr(":".join(species)),
             fix="Pass the path of a table with two columns: genes of the reference, and their orthologs.",
         )
     table = pd.read_csv(path, sep="\t", dtype=str)
-    kinds = (table[names], table[[f"{one}_id" for one in names]])
+    kinds = (table[names], table[[f"{name}_id" for name in names]])
     return Orthologs(name=":".join(names), kinds=kinds, is_shipped=True)
 
 
@@ -144,8 +145,8 @@ def by_orthologs(
         No gene of the reference, or of the tissue, is in the table.
     """
     keys, column = _names_in(data, genes, orthologs)
-    hits = [[kind[one].isin(keys).sum() for one in kind] for kind in orthologs.kinds]
-    number = int(np.argmax([max(one) for one in hits]))
+    hits = [[kind[gene_column].isin(keys).sum() for gene_column in kind] for kind in orthologs.kinds]
+    number = int(np.argmax([max(counts) for counts in hits]))
     kind, side = orthologs.kinds[number], int(np.argmax(hits[number]))
     if not hits[number][side]:
         raise GeneError(
@@ -170,18 +171,18 @@ def by_orthologs(
         notes.append(said * bool(n_ambiguous))
         kinds, side, other = [pairs], 0, 1
     row_of = pd.Index(kinds[number].iloc[:, side]).get_indexer(keys)
-    kept = np.flatnonzero(row_of >= 0)
-    others = [one.iloc[row_of[kept], other].to_numpy(dtype=np.str_) for one in kinds]
+    with_ortholog = np.flatnonzero(row_of >= 0)
+    others = [pair_table.iloc[row_of[with_ortholog], other].to_numpy(dtype=np.str_) for pair_table in kinds]
     names = np.full((len(data.var), 1 + len(others)), "", dtype=object)
-    names[genes.places[kept]] = np.column_stack([genes.names[kept], *others])
+    names[genes.places[with_ortholog]] = np.column_stack([genes.names[with_ortholog], *others])
     columns = [ORTHOLOG_OF, *(GENE_NAMES[:2] if len(others) > 1 else ["ortholog"])]
     translated = replace(
         genes,
         names=others[0],
-        places=genes.places[kept],
+        places=genes.places[with_ortholog],
         note=" ".join(filter(None, [genes.note, *notes])),
         orthologs=orthologs.name,
-        n_without_ortholog=len(keys) - len(kept),
+        n_without_ortholog=len(keys) - len(with_ortholog),
     )
     return replace(data, var=pd.DataFrame(names, index=data.var.index, columns=columns)), translated
 
@@ -189,7 +190,7 @@ def by_orthologs(
 def _one_to_one(pairs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Return the pairs whose genes stand in no other, and how many genes of the first column do."""
     pairs = pairs[(pairs != "").all(axis=1)].drop_duplicates()
-    is_single = ~pairs.apply(lambda one: one.duplicated(keep=False)).any(axis=1)
+    is_single = ~pairs.apply(lambda column: column.duplicated(keep=False)).any(axis=1)
     return pairs[is_single], pairs[~is_single].iloc[:, 0].nunique()
 
 
@@ -202,20 +203,20 @@ def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index
     ways: list[tuple[Iterable[str], str]] = [(genes.names, ""), (without_genome(genes.names), "")]
     ways += [(var[name].astype(str), str(name)) for name in name_columns(var)]
     keys = [(pd.Index(without_version(names)), column) for names, column in ways]
-    known = {str(gene) for kind in orthologs.kinds for column in kind for gene in kind[column]}
-    n_known = [int(one.isin(known).sum()) for one, _ in keys]
+    table_genes = {str(gene) for kind in orthologs.kinds for column in kind for gene in kind[column]}
+    n_known = [int(index.isin(table_genes).sum()) for index, _ in keys]
     if n_known[0] >= 0.5 * len(genes.names):
         return keys[0]
-    found, column = keys[int(np.argmax(n_known))]
-    again = found.duplicated(keep=False)  # a duplicate name identifies no gene
-    return (found.where(~again, "") if column else found), column
+    best_names, column = keys[int(np.argmax(n_known))]
+    again = best_names.duplicated(keep=False)  # a duplicate name identifies no gene
+    return (best_names.where(~again, "") if column else best_names), column
 
 
 def _other_side(orthologs: Orthologs, side: int, tissue: Sequence[Iterable[str]]) -> int:
     """Return the column of a table with most genes of the tissue, other than that of the reference."""
     table = orthologs.kinds[0]
-    names = [{one.lower() for one in without_version(map(str, kind))} for kind in tissue]
-    hits = [max(table[one].str.lower().isin(known).sum() for known in names) for one in table]
+    names = [{name.lower() for name in without_version(map(str, kind))} for kind in tissue]
+    hits = [max(table[column].str.lower().isin(genes).sum() for genes in names) for column in table]
     hits[side] = -1
     other = int(np.argmax(hits))
     if not hits[other]:

@@ -125,14 +125,14 @@ def list_public() -> pd.DataFrame:
     """
     rows = {
         name: {
-            "kind": one.kind,
-            "what": one.what,
-            "cells": one.shape[0],
-            "genes": one.shape[1],
-            "downloads": bool(one.url),
-            "page": one.page,
+            "kind": dataset.kind,
+            "what": dataset.what,
+            "cells": dataset.shape[0],
+            "genes": dataset.shape[1],
+            "downloads": bool(dataset.url),
+            "page": dataset.page,
         }
-        for name, one in DATASETS.items()
+        for name, dataset in DATASETS.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -168,21 +168,21 @@ def load_public(name: str, *, path: str | Path | None = None, cache: str | Path 
         The download failed, or the downloaded file does not match the checksum.
     """
     check_choice("name", name, tuple(DATASETS))
-    one = DATASETS[name]
+    dataset = DATASETS[name]
     if path is not None:
         if not Path(path).exists():
             raise MissingFileError(
-                "path", expected="an existing file", got=str(path), fix=f"{one.what} is at {one.page}"
+                "path", expected="an existing file", got=str(path), fix=f"{dataset.what} is at {dataset.page}"
             )
         return _read(Path(path))
-    if not one.url:
+    if not dataset.url:
         raise SettingError(
             "path",
             expected=f"a file of {name}, as no source states both its address and its checksum",
             got="none",
-            fix=f"Download it from {one.page} and pass {arg('path', 'FILE')}.",
+            fix=f"Download it from {dataset.page} and pass {arg('path', 'FILE')}.",
         )
-    return _read(_downloaded(name, one, cache))
+    return _read(_downloaded(name, dataset, cache))
 
 
 def _read(path: Path) -> AnnData:
@@ -190,23 +190,25 @@ def _read(path: Path) -> AnnData:
         return anndata.read_h5ad(path)
 
 
-def _downloaded(name: str, one: PublicDataset, cache: str | Path | None) -> Path:
+def _downloaded(name: str, dataset: PublicDataset, cache: str | Path | None) -> Path:
     """Return the file of a dataset, from the cache or downloaded into it."""
-    pooch = require("pooch", "datasets", otherwise=f"Or download {one.url} and pass {arg('path', 'FILE')}.")
+    pooch = require(
+        "pooch", "datasets", otherwise=f"Or download {dataset.url} and pass {arg('path', 'FILE')}."
+    )
     folder = Path(pooch.os_cache("cellweft")) / "datasets" if cache is None else Path(cache)
     try:
-        found = pooch.retrieve(
-            one.url,
-            known_hash=f"sha256:{one.sha256}",
-            fname=one.url.rsplit("/", 1)[-1],
+        file = pooch.retrieve(
+            dataset.url,
+            known_hash=f"sha256:{dataset.sha256}",
+            fname=dataset.url.rsplit("/", 1)[-1],
             path=folder,
             downloader=pooch.HTTPDownloader(timeout=60),
         )
     except (OSError, ValueError) as error:  # those of requests are OSErrors; another checksum is a ValueError
         raise ServiceError(
-            f"{name} ({one.url})",
+            f"{name} ({dataset.url})",
             expected="the file with the published checksum",
             got=" ".join(str(error).split()),
-            fix=f"Try again later, or download it from {one.page} and pass {arg('path', 'FILE')}.",
+            fix=f"Try again later, or download it from {dataset.page} and pass {arg('path', 'FILE')}.",
         ) from error
-    return Path(found)
+    return Path(file)

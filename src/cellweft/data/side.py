@@ -256,13 +256,13 @@ class Side:
         cells
             (n_kept,) positions of cells, or (n_cells,) booleans.
         """
-        kept = np.arange(self.n_cells, dtype=np.int64)[np.asarray(cells)]
+        positions = np.arange(self.n_cells, dtype=np.int64)[np.asarray(cells)]
         return dataclasses.replace(
             self,
-            rows=kept if self.rows is None else self.rows[kept],
-            totals=self.totals[kept],
-            empty_cells=self.empty_cells[kept],
-            batches=None if self.batches is None else self.batches.of_cells(kept),
+            rows=positions if self.rows is None else self.rows[positions],
+            totals=self.totals[positions],
+            empty_cells=self.empty_cells[positions],
+            batches=None if self.batches is None else self.batches.of_cells(positions),
         )
 
     def _factors(self, rows: Rows) -> DoubleArray:

@@ -170,11 +170,11 @@ def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArra
 
 def tissue_column(obs: Annotation) -> str | None:
     """Return the column that tells spots on tissue: ``in_tissue``, or ``tissue`` where it is 0 and 1."""
-    known = {plain_name(one).replace("_", ""): one for one in reversed(obs.columns)}
-    if "intissue" in known:
-        return known["intissue"]
-    for name in (known[one] for one in ("ontissue", "tissue") if one in known):
-        if {_plain_value(one) for one in pd.unique(obs[name].dropna())} == {"0", "1"}:
+    columns = {plain_name(name).replace("_", ""): name for name in reversed(obs.columns)}
+    if "intissue" in columns:
+        return columns["intissue"]
+    for name in (columns[plain] for plain in ("ontissue", "tissue") if plain in columns):
+        if {_plain_value(value) for value in pd.unique(obs[name].dropna())} == {"0", "1"}:
             return name  # in other files it is the kind of tissue
     return None
 
@@ -238,17 +238,17 @@ def guess_slices(
         none.
     """
     table = _as_table(obs)
-    known = {plain_name(name): name for name in reversed(table.columns)}
+    columns = {plain_name(name): name for name in reversed(table.columns)}
     candidate = ""
     for key in (*SECTION_KEYS, *REGION_KEYS):
-        if key not in known:
+        if key not in columns:
             continue
-        values = text_labels(table[known[key]])
+        values = text_labels(table[columns[key]])
         if not 1 < len(pd.unique(values)) <= _most_slices(len(table)):
             continue
         if _are_sections(coordinates, pd.factorize(values)[0]):
-            return values, known[key]
-        candidate = candidate or (known[key] if key in SECTION_KEYS else "")
+            return values, columns[key]
+        candidate = candidate or (columns[key] if key in SECTION_KEYS else "")
     return None, candidate or _other_sections(table, coordinates)
 
 
@@ -324,8 +324,8 @@ def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
 
 def batch_columns(obs: Annotation) -> Iterator[tuple[str, NDArray[np.str_]]]:
     """Yield columns that have the name of batches and several of them, with the batch of each cell."""
-    known = {plain_name(name): name for name in reversed(obs.columns)}
-    for name in (known[key] for key in BATCH_KEYS if key in known):
+    columns = {plain_name(name): name for name in reversed(obs.columns)}
+    for name in (columns[key] for key in BATCH_KEYS if key in columns):
         values = text_labels(obs[name])
         if 1 < len(pd.unique(values)) <= _most_slices(len(obs)):
             yield name, values
@@ -366,7 +366,7 @@ def _are_numbers(texts: pd.Index[Any]) -> bool:
 
 def _labels(
     obs: pd.DataFrame | Annotation,
-    asked: str | None,
+    column_name: str | None,
     where: str,
     argument: str,
     usual: Sequence[str],
@@ -375,13 +375,13 @@ def _labels(
     """Return the column asked for, or the first usual one with 2 to ``most`` values, and its name."""
     table = _as_table(obs)
     as_text = text_labels if argument == "slices" else type_labels
-    if asked is not None:
-        column = column_of(table, asked, where=where, argument=argument)
-        what = "slice" if argument == "slices" else "cell type"
-        check_groups(column, f"{where}.obs[{asked!r}]", what=what)
-        return as_text(column), asked
-    known = {name.lower(): name for name in table.columns}
-    for name in (known[key] for key in usual if key in known):
+    if column_name is not None:
+        column = column_of(table, column_name, where=where, argument=argument)
+        kind = "slice" if argument == "slices" else "cell type"
+        check_groups(column, f"{where}.obs[{column_name!r}]", what=kind)
+        return as_text(column), column_name
+    columns = {name.lower(): name for name in table.columns}
+    for name in (columns[key] for key in usual if key in columns):
         values = as_text(table[name])
         if 1 < len(pd.unique(values)) <= min(most, most_groups(len(table), table[name])):
             return values, name
@@ -425,8 +425,8 @@ def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = Non
         places = coordinates if slices is None else coordinates[codes == code]
         nearest = _nearest_other(_drawn(places, stride), places)
         distances.append(nearest[np.isfinite(nearest)])
-    found = np.concatenate(distances) if distances else np.empty(0)
-    return float(np.median(found)) if len(found) else None
+    nearest_distances = np.concatenate(distances) if distances else np.empty(0)
+    return float(np.median(nearest_distances)) if len(nearest_distances) else None
 
 
 def _drawn(places: DoubleArray, stride: int) -> DoubleArray:
@@ -455,12 +455,12 @@ def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[
     return hashes
 
 
-def _nearest_other(asked: DoubleArray, places: DoubleArray) -> DoubleArray:
+def _nearest_other(queries: DoubleArray, places: DoubleArray) -> DoubleArray:
     """Return the distance of each place asked to the nearest other one, by blocks; infinite where none is."""
-    nearest = np.full(len(asked), np.inf)
+    nearest = np.full(len(queries), np.inf)
     for rows in row_blocks(len(places), TABLE_ROWS):
         block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # adding 0.0 merges both zeros
-        near = np.asarray(cKDTree(block).query(asked, k=2)[0])
+        near = np.asarray(cKDTree(block).query(queries, k=2)[0])
         near[near == 0] = np.inf  # the place itself
         np.minimum(nearest, near.min(axis=1), out=nearest)
     return nearest
@@ -497,18 +497,18 @@ def _from_obs(
     missing_chunks: MissingChunks | None,
     argument: str = "coordinates",
 ) -> tuple[DoubleArray, str]:
-    found = f"obs[{', '.join(map(repr, columns))}]"
+    source = f"obs[{', '.join(map(repr, columns))}]"
     for name in columns[:2]:  # the third may well be zero everywhere
         refuse_lost_places(obs, name, where=f"{where}.obs[{name!r}]", missing_chunks=missing_chunks)
     places = pd.DataFrame({name: obs[name].array for name in columns})
-    return _checked(places, f"{where}.{found}", argument), found
+    return _checked(places, f"{where}.{source}", argument), source
 
 
 def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
     """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
     if isinstance(values, pd.DataFrame):
         frame = HeldTable(values)
-        likely = [one.removeprefix("obs:").split(",") for one in likely_coordinates(frame, {})]
+        likely = [name.removeprefix("obs:").split(",") for name in likely_coordinates(frame, {})]
         columns = usual_columns(frame) or next(
             iter(likely), None
         )  # in the order of the axes, whatever theirs
@@ -533,7 +533,7 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
         raise InputError(
             where,
             expected="cells at different positions",
-            got=f"all {len(coordinates):,} at ({', '.join(f'{one:g}' for one in coordinates[0])})",
+            got=f"all {len(coordinates):,} at ({', '.join(f'{number:g}' for number in coordinates[0])})",
             fix="Specify the columns with the coordinates" + without + ".",
         )
     return coordinates

@@ -79,7 +79,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "coordinates": {
             "found": evidence.coordinates_source,
             "dimensions": 0 if places is None else int(places.shape[1]),
-            "extent": [] if places is None else [float(one) for one in np.ptp(places, axis=0)],
+            "extent": [] if places is None else [float(length) for length in np.ptp(places, axis=0)],
             "spacing": evidence.spacing,
             "unit": _unit(evidence),
         },
@@ -145,7 +145,9 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     place, slices = findings["coordinates"], findings["slices"]["cells"]
     lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]
     if place["dimensions"]:
-        size = " x ".join(f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in place["extent"])
+        size = " x ".join(
+            f"{length:,.0f}" if length >= 100 else f"{length:.3g}" for length in place["extent"]
+        )
         unit = place["unit"]
         size += f" {unit}" if unit else " in the file's unit"
         lines.append(f"  coordinates   {place['dimensions']}-D, from {place['found']}, {size}")
@@ -175,7 +177,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     if findings["gene_bridge"]:
         lines.append(f"  matched by    {findings['gene_bridge']}")
     lines.append("Cautions" if cautions else "No cautions.")
-    return "\n".join([*lines, *(f"  - {one}" for one in cautions)])
+    return "\n".join([*lines, *(f"  - {caution}" for caution in cautions)])
 
 
 def brief(value: float) -> str:
@@ -189,47 +191,47 @@ def brief(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.2g}"
 
 
-def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
-    values = SCALES[found["stored_scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
-    if found["scale"] == "raw":
-        values += f", {brief(found['median_total'])} in a typical cell"
-    if not found["scale_detected"]:
+def _side_lines(title: str, side: dict[str, Any]) -> list[str]:
+    values = SCALES[side["stored_scale"]] + (f" (layer {side['layer']!r})" if side["layer"] else "")
+    if side["scale"] == "raw":
+        values += f", {brief(side['median_total'])} in a typical cell"
+    if not side["scale_detected"]:
         values += ", as you said"
-    lines = [f"{title}: {found['source']}"]
-    if found["instrument"]:
-        lines.append(f"  read as       {found['instrument']}")
+    lines = [f"{title}: {side['source']}"]
+    if side["instrument"]:
+        lines.append(f"  read as       {side['instrument']}")
     for kind in ("cells", "genes"):
-        empty = found[f"empty_{kind}"]
-        lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
-    lines += [f"  left out      {one}" for one in found["cells_left_out"]]
-    if found["features_left_out"]:
-        lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
-    if found["orthologs"]:
-        n_without = many(found["genes_without_ortholog"], "gene")
-        told = f"{found['orthologs']}; {n_without} without a one-to-one ortholog left out"
-        lines.append(f"  orthologs     {told}")
-    lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
-    if found["size_factor"]:
+        empty = side[f"empty_{kind}"]
+        lines.append(f"  {kind}         {side[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    lines += [f"  left out      {note}" for note in side["cells_left_out"]]
+    if side["features_left_out"]:
+        lines.append(f"  left out      {_kinds_left_out(side['features_left_out'])}")
+    if side["orthologs"]:
+        n_without = many(side["genes_without_ortholog"], "gene")
+        orthologs_text = f"{side['orthologs']}; {n_without} without a one-to-one ortholog left out"
+        lines.append(f"  orthologs     {orthologs_text}")
+    lines += [f"  values        {values}; {side['sparsity']:.0%} are zero"]
+    if side["size_factor"]:
         lines.append(
-            f"  cell sizes    obs[{found['size_factor']!r}], {found['median_size']:,.4g} in a typical cell"
+            f"  cell sizes    obs[{side['size_factor']!r}], {side['median_size']:,.4g} in a typical cell"
         )
-    if found.get("batch"):
-        lines.append(f"  batches       {_batches_text(found)}")
-    if found["labels"]:
-        kinds = found["label_counts"]
+    if side.get("batch"):
+        lines.append(f"  batches       {_batches_text(side)}")
+    if side["labels"]:
+        kinds = side["label_counts"]
         common = ", ".join(list(kinds)[:3])
-        lines.append(f"  cell types    {len(kinds)}, from obs[{found['labels']!r}]; most: {common}")
+        lines.append(f"  cell types    {len(kinds)}, from obs[{side['labels']!r}]; most: {common}")
     else:
         lines.append("  cell types    none found")
     return lines
 
 
-def _batches_text(found: dict[str, Any]) -> str:
-    counts = found["batch_counts"]
+def _batches_text(side: dict[str, Any]) -> str:
+    counts = side["batch_counts"]
     common = ", ".join(f"{name} ({cells:,})" for name, cells in list(counts.items())[:4])
     common += f" and {len(counts) - 4} more" * (len(counts) > 4)
-    said = f"{len(counts)}, from obs[{found['batch']!r}]: {common}"
-    return said + f"; brought to one level, {found['batch_difference']:.2g}-fold in a typical gene"
+    said = f"{len(counts)}, from obs[{side['batch']!r}]: {common}"
+    return said + f"; brought to one level, {side['batch_difference']:.2g}-fold in a typical gene"
 
 
 def _kinds_left_out(left_out: dict[str, list[str]]) -> str:
@@ -244,7 +246,7 @@ def counted(values: NDArray[np.str_] | None) -> dict[str, int]:
         return {}
     codes, names = pd.factorize(values)
     pairs = zip(map(str, names), np.bincount(codes, minlength=len(names)).tolist(), strict=True)
-    return dict(sorted(pairs, key=lambda one: (-one[1], one[0])))
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
 def only_spatial(evidence: CheckResults) -> list[str]:

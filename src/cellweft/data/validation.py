@@ -177,8 +177,8 @@ def _stored_shape(matrix: Any) -> tuple[int, int] | None:
     shape = getattr(matrix, "shape", None)
     if shape is None and hasattr(matrix, "attrs"):  # a group of a sparse matrix
         shape = matrix.attrs.get("shape")
-    told = np.asarray(() if shape is None else shape)
-    return (int(told[0]), int(told[1])) if told.shape == (2,) and told.dtype.kind in "iu" else None
+    sizes = np.asarray(() if shape is None else shape)
+    return (int(sizes[0]), int(sizes[1])) if sizes.shape == (2,) and sizes.dtype.kind in "iu" else None
 
 
 def _check_shape(shape: tuple[int, int], data: Input, where: str) -> None:
@@ -283,9 +283,9 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
                 arg("duplicates", "first"),
             ),
         )
-    kept = np.flatnonzero(is_named & ~again)
+    places = np.flatnonzero(is_named & ~again)
     return Genes(
-        names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()), note=note
+        names=names[places].to_numpy(dtype=np.str_), places=places, n_left_out=int(again.sum()), note=note
     )
 
 
@@ -319,7 +319,11 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
                     got=f"rows named like the other input's genes ({len(same):,}: {shorten(same, most=3)})",
                     fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
                 )
-    pairs = [[str(one[place]) for place in match_genes(one, two).first] for one in rows[0] for two in rows[1]]
+    pairs = [
+        [str(first_names[place]) for place in match_genes(first_names, second_names).first]
+        for first_names in rows[0]
+        for second_names in rows[1]
+    ]
     most: list[str] = max(pairs, key=len, default=[])
     same = sorted(most)
     if len(same) >= 2 and (both_cells or len(match.first) < 2):
@@ -355,8 +359,8 @@ def _row_names(data: Input) -> list[list[str]]:
     if len(data.obs) > _MOST_GENES:
         return []
     columns = [data.obs[name].astype(str) for name in data.obs.columns if holds_gene_names(name)]
-    found = [[*dict.fromkeys(map(str, names))] for names in (data.obs.names().astype(str), *columns)]
-    return [names for names in found if not look_like_cells(names) and not are_one_series(names)]
+    row_names = [[*dict.fromkeys(map(str, names))] for names in (data.obs.names().astype(str), *columns)]
+    return [names for names in row_names if not look_like_cells(names) and not are_one_series(names)]
 
 
 def make_side(
@@ -514,9 +518,9 @@ def _scanned(
 
 def count_layer(data: Input, wish: ReadOptions) -> str | None:
     """Return the layer that by its name holds raw counts, unless it is the one in use."""
-    known = {str(name).lower(): str(name) for name in data.layers}
-    found = next((known[name] for name in _COUNT_LAYERS if name in known), None)
-    return None if found == wish.layer else found
+    layers = {str(name).lower(): str(name) for name in data.layers}
+    layer = next((layers[name] for name in _COUNT_LAYERS if name in layers), None)
+    return None if layer == wish.layer else layer
 
 
 def _slot(data: Input, wish: ReadOptions) -> str:

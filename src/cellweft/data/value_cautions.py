@@ -83,8 +83,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             hint = " The raw slot may contain the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         if wish.scale is None:
             hint = " If this is wrong, specify the scale: " + scale + "." + hint
-        taken = _TAKEN.get(stored, "the counts are recovered from them")
-        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
+        treatment = _TAKEN.get(stored, "the counts are recovered from them")
+        yield f"{title}: the values look like {SCALES[stored]}; {treatment}." + hint
     if side.judgement.others:
         most = "whole counts" if side.judgement.beside == "raw" else SCALES[side.judgement.beside]
         yield (
@@ -116,10 +116,10 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         )
 
 
-def _guess_cautions(one: CheckedSide) -> Iterator[str]:
+def _guess_cautions(checked: CheckedSide) -> Iterator[str]:
     """Say where values are on no scale that is surely known, or were not made of counts alone."""
-    judged, title = one.side.judgement, title_of(one.side)
-    stored, scale = judged.scale, arg(one.wish.argument("scale"), Placeholder("SCALE"))
+    judged, title = checked.side.judgement, title_of(checked.side)
+    stored, scale = judged.scale, arg(checked.wish.argument("scale"), Placeholder("SCALE"))
     if not judged.is_sure:
         yield (
             f"{title}: the scale was guessed only from the size of the values, which is uncertain. If "
@@ -165,16 +165,16 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
             "in both inputs work best."
         )
     totals = []
-    for one in (sc, st):
-        on_panel = one.scan.panel_totals
+    for side in (sc, st):
+        on_panel = side.scan.panel_totals
         totals.append(on_panel[on_panel > 0])
-        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
+        bare = int(((on_panel == 0) & (side.scan.totals > 0)).sum())
         if bare:
-            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
-            yield f"{title_of(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
-        yield from _depth_cautions(one)
+            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if side is st else ""
+            yield f"{title_of(side.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
+        yield from _depth_cautions(side)
     if first == second == "raw" and all(map(len, totals)):
-        medians = [float(np.median(one)) for one in totals]
+        medians = [float(np.median(on_panel)) for on_panel in totals]
         ratio = max(medians) / min(medians)
         if ratio >= 10:
             yield (
@@ -199,20 +199,20 @@ def _share(value: float) -> str:
     return "all" if value > 0.995 else f"{value:.2g}"
 
 
-def _depth_cautions(one: CheckedSide) -> Iterator[str]:
+def _depth_cautions(checked: CheckedSide) -> Iterator[str]:
     """Say whether whole numbers look like ranks, or like what is only detected or not."""
-    scan, scale = one.scan, one.side.judgement.scale
+    scan, scale = checked.scan, checked.side.judgement.scale
     filled = scan.totals[scan.totals > 0]
     if scale != "raw" or len(filled) < FEWEST_CELLS:
         return
     if scan.gene_cells.sum() == filled.sum():
         yield (
-            f"{title_of(one.side)}: all values are 0 or 1, as if only detection was recorded. Counts "
+            f"{title_of(checked.side)}: all values are 0 or 1, as if only detection was recorded. Counts "
             "contain more information."
         )
     elif filled.std() < _SAME_TOTALS * filled.mean():
         yield (
-            f"{title_of(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
+            f"{title_of(checked.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
             "counts, as with ranks, cells downsampled to one total, or counts that were divided by a "
             "size and rounded. Measured counts work better."
         )
@@ -239,14 +239,14 @@ def _size_cautions(sc: CheckedSide) -> Iterator[str]:
     yield said
 
 
-def _own_size_cautions(one: CheckedSide) -> Iterator[str]:
+def _own_size_cautions(checked: CheckedSide) -> Iterator[str]:
     """Say whether the sizes that a column gives the cells are no sizes."""
-    column, sizes = one.wish.size_factor, one.side.totals
-    is_filled = one.scan.totals > 0
+    column, sizes = checked.wish.size_factor, checked.side.totals
+    is_filled = checked.scan.totals > 0
     if column is None or is_filled.sum() < FEWEST_CELLS:
         return
-    said = f"{title_of(one.side)}: obs[{column!r}], the cell sizes, "
-    sizes, totals = sizes[is_filled], one.scan.totals[is_filled]
+    said = f"{title_of(checked.side)}: obs[{column!r}], the cell sizes, "
+    sizes, totals = sizes[is_filled], checked.scan.totals[is_filled]
     if not np.ptp(sizes):
         yield said + "is the same for all cells and has no effect."
     elif sizes.max() < _LARGEST_LOG and np.corrcoef(sizes, np.log(totals))[0, 1] > _LIKE_LOG:

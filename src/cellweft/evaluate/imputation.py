@@ -189,8 +189,8 @@ def evaluate_imputation(
     _check_used(by, folds=folds, keep=keep)
     if cluster:  # before any method is fitted
         require_leiden(otherwise=sentence("Or skip the comparison of clusters: {}.", arg("cluster", False)))
-    known = ("embedding", "gene_sets", "edges")
-    network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
+    source_names = ("embedding", "gene_sets", "edges")
+    network = read_network(source_names, embedding=embedding, gene_sets=gene_sets, edges=edges)
     if protocol == "cut":
         genes = whole_genes(pair.sc, pair.sc_shared)
         network = replace(network, gene_sets=_sets_of(network.gene_sets, genes))
@@ -206,7 +206,7 @@ def evaluate_imputation(
     )
     parameters: dict[str, Any] = {"by": by, "protocol": protocol, "folds": folds, "keep": keep}
     parameters |= {"scale": scale, "cluster": cluster, "leave_out_batch": leave_out_batch}
-    parameters |= {name: network.sources.get(name) for name in known}
+    parameters |= {name: network.sources.get(name) for name in source_names}
     return score_methods(
         pair,
         methods,
@@ -418,8 +418,8 @@ class _Prediction:
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     """Fit a method to a split, by the reference as it is or without a batch, and let it predict the rest."""
     number, batch = job.step(number)
-    split, shown = job.splits[number], job.shown[number]
-    train = test = _without(shown, job.left_out[batch]) if batch else shown
+    split, pair = job.splits[number], job.shown[number]
+    train = test = _without(pair, job.left_out[batch]) if batch else pair
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
     genes, reliability, counts = job.pair.shared_genes[split.held], None, None
@@ -442,9 +442,9 @@ def _without(pair: Pair, part: tuple[Side, IntArray]) -> Pair:
     return replace(pair, sc=side, labels=None if pair.labels is None else pair.labels[cells])
 
 
-def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
+def _checked(prediction: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
     """Return what a method made as an array, after a look at whether it is what was requested."""
-    block, shape = np.asarray(made), (test.st.n_cells, len(genes))
+    block, shape = np.asarray(prediction), (test.st.n_cells, len(genes))
     check_array(
         "prediction",
         block,
@@ -455,28 +455,28 @@ def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
     return block
 
 
-def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
+def _put_together(job: _Job, predictions: Iterable[_Prediction]) -> _Prediction:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
     counts = None if job.counts is None else np.full_like(predicted, np.nan)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
-    for split, one in zip(job.splits, made, strict=True):
+    for split, prediction in zip(job.splits, predictions, strict=True):
         columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = one.logs
+        predicted[np.ix_(cells, columns)] = prediction.logs
         if counts is not None:
-            counts[np.ix_(cells, columns)] = one.counts
-        if one.reliability is not None:
-            reliable[columns] += one.reliability
+            counts[np.ix_(cells, columns)] = prediction.counts
+        if prediction.reliability is not None:
+            reliable[columns] += prediction.reliability
             times[columns] += 1
-    told = reliable / times if times.all() else None
-    return _Prediction(logs=predicted, counts=counts, reliability=told)
+    reliability = reliable / times if times.all() else None
+    return _Prediction(logs=predicted, counts=counts, reliability=reliability)
 
 
-def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
+def _scores(job: _Job, predictions: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
-    made = iter(made)
-    together = _put_together(job, islice(made, len(job.splits)))
+    predictions = iter(predictions)
+    together = _put_together(job, islice(predictions, len(job.splits)))
     predicted, reliable = together.logs, together.reliability
     gene_folds, cell_folds = job.folds()
     by_gene, by_cell = _metrics(job.truth, predicted), _metrics(job.truth.T, predicted.T)
@@ -491,21 +491,27 @@ def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
         summary |= _group_scores(job, predicted, seed=seed)
     if reliable is not None:
         best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
-        summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
+        summary["most reliable half"] = {
+            name: float(np.median(gene_scores[best])) for name, gene_scores in by_gene.items()
+        }
         by_gene[RELIABILITY] = reliable
     genes, cells = job.pair.shared_genes[job.scored], job.pair.st.obs_names
     rows = [
         *(_rows("gene", genes, gene_folds, by_gene)),
         *(_rows("cell", cells, cell_folds, by_cell)),
         *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
-        *(row for name in job.left_out for row in _batch_rows(job, name, islice(made, len(job.splits)))),
+        *(
+            row
+            for name in job.left_out
+            for row in _batch_rows(job, name, islice(predictions, len(job.splits)))
+        ),
     ]
     return pd.concat(rows, ignore_index=True)
 
 
-def _batch_rows(job: _Job, name: str, made: Iterable[_Prediction]) -> list[pd.DataFrame]:
+def _batch_rows(job: _Job, name: str, predictions: Iterable[_Prediction]) -> list[pd.DataFrame]:
     """Return rows with the medians over genes of what was predicted without a batch."""
-    together = _put_together(job, made)
+    together = _put_together(job, predictions)
     scores = _metrics(job.truth, together.logs)
     if job.counts is not None and together.counts is not None:
         scores |= _metrics(job.counts, together.counts, suffix=COUNTS_SUFFIX)
@@ -530,7 +536,7 @@ def _metrics(truth: FloatArray, predicted: FloatArray, *, suffix: str = "") -> d
 
 
 def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, Any]) -> list[pd.DataFrame]:
-    return [score_rows(level, items, folds, metric=name, values=one) for name, one in scores.items()]
+    return [score_rows(level, items, folds, metric=name, values=values) for name, values in scores.items()]
 
 
 def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:

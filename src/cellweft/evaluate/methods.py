@@ -185,13 +185,13 @@ def resolve_methods(
     def imputer(name: str, settings: dict[str, Setting], seed: int) -> Predictor:
         from cellweft.impute.imputer import Imputer
 
-        known = network if name == "stimpute" else _NOTHING
+        gene_network = network if name == "stimpute" else _NOTHING
         return Imputer(
             preset=cast(Preset, name),
             settings=settings,
-            embedding=known.embedding,
-            gene_sets=known.gene_sets,
-            edges=known.edges,
+            embedding=gene_network.embedding,
+            gene_sets=gene_network.gene_sets,
+            edges=gene_network.edges,
             reliability=reliability or (counts and name == "auto"),
             seed=seed,
             device=device,
@@ -252,9 +252,9 @@ def labelled_methods(
             return lambda seed: preset(name, settings, seed)
         return lambda seed: cast(M, baseline(name=name, settings=settings, seed=seed))
 
-    found: list[Method[M]] = []
+    labelled: list[Method[M]] = []
     for method in methods:
-        labels = [one.label for one in found]
+        labels = [earlier.label for earlier in labelled]
         if isinstance(method, str):
             if method in labels:
                 raise SettingError(
@@ -262,7 +262,7 @@ def labelled_methods(
                 )
             make = maker(method)
             make(0)  # wrong settings must be reported before hours of work
-            found.append(Method(label=method, make=make))
+            labelled.append(Method(label=method, make=make))
             continue
         if isinstance(method, type) or not isinstance(method, kind):
             got = f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}"
@@ -272,8 +272,8 @@ def labelled_methods(
                 got=got,
                 fix="Add these two methods, or use one of cellweft's methods.",
             )
-        found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
-    return found
+        labelled.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
+    return labelled
 
 
 def check_settings(name: str, settings: dict[str, Setting], *, function: Callable[..., Any]) -> None:
@@ -287,14 +287,18 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
         What it does; its ``seed`` is not a setting.
     """
     parameters = inspect.signature(function).parameters.values()
-    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]
+    setting_names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "seed"
+    ]
     for setting in settings:
-        if setting not in known:
+        if setting not in setting_names:
             raise SettingError(
                 f"{name}:{setting}",
                 expected=f"a setting of {name!r}",
                 got=repr(setting),
-                fix=near(setting, known) if known else "It has no settings.",
+                fix=near(setting, setting_names) if setting_names else "It has no settings.",
             )
 
 
@@ -311,17 +315,17 @@ def copier(method: M) -> Callable[[int], M]:
             # created again before copying, without what it learned
             has_seed = any(part.name == "seed" for part in dataclasses.fields(method))
             return cast(M, copy.deepcopy(dataclasses.replace(method, **({"seed": seed} if has_seed else {}))))
-        one: Any = copy.deepcopy(method)
-        if hasattr(one, "seed"):
-            one.seed = seed
-        return cast(M, one)
+        copied: Any = copy.deepcopy(method)
+        if hasattr(copied, "seed"):
+            copied.seed = seed
+        return cast(M, copied)
 
     return fresh
 
 
 def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
     """Raise where something is given for a gene graph and no method that is named has one."""
-    named = [one.partition(":")[0] for one in methods if isinstance(one, str)]
+    named = [method.partition(":")[0] for method in methods if isinstance(method, str)]
     for name in ("embedding", "gene_sets", "edges"):
         if getattr(network, name) is not None and "stimpute" not in named:
             raise SettingError(
@@ -332,13 +336,13 @@ def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
             )
 
 
-def _own_label(method: object, taken: list[str]) -> str:
+def _own_label(method: object, used_labels: list[str]) -> str:
     label = str(getattr(method, "preset", type(method).__name__))
     settings = getattr(method, "settings", None)
     if isinstance(settings, Mapping) and settings:
         label += ":" + "+".join(f"{key}={value}" for key, value in settings.items())
     numbered = itertools.chain([label], (f"{label} ({number})" for number in itertools.count(2)))
-    return next(one for one in numbered if one not in taken)
+    return next(candidate for candidate in numbered if candidate not in used_labels)
 
 
 def _value(text: str) -> Setting:

@@ -176,7 +176,7 @@ def evaluate_placement(
         methods,
         resolve=resolve_placers,
         fit=score,
-        score=lambda made, _: next(made),
+        score=lambda results, _: next(results),
         seeds=seeds,
         parameters=parameters | {"hits": hits, "major": major},
         device=device,
@@ -233,22 +233,24 @@ def _cell_rows(
         return []
     errors = location_errors(true, np.asarray(coordinates))
     rows = [score_rows("cell", pair.sc.obs_names, -1, metric="location_error", values=errors)]
-    found = dict[str, IntArray]()
+    cell_hits = dict[str, IntArray]()
     for name, graph in (
         ("hits", placed.neighbors(max(hits))),
         ("hits_embedding", _by_embedding(placed, max(hits), n_cells=len(errors))),
     ):
         if graph is not None:
             neighbors = _nearest_first(graph, len(errors), max(hits))
-            found |= {f"{name}@{k}": hits_of(true, neighbors[:, :k]) for k in hits}
+            cell_hits |= {f"{name}@{k}": hits_of(true, neighbors[:, :k]) for k in hits}
     for group, cells in groups.items():
         values = {
             "location_error_mean": float(np.mean(errors[cells])),
             "location_error_median": float(np.median(errors[cells])),
         }
-        values |= {name: float(np.mean(each[cells])) for name, each in found.items()}
+        values |= {name: float(np.mean(each[cells])) for name, each in cell_hits.items()}
         ending = f"_{group}" if group else ""
-        rows.append(_summary(f"{group or 'all'} cells", {f"{one}{ending}": values[one] for one in values}))
+        rows.append(
+            _summary(f"{group or 'all'} cells", {f"{metric}{ending}": values[metric] for metric in values})
+        )
     return rows
 
 
@@ -296,7 +298,11 @@ def _type_rows(
     parts = {
         "all types": ("celltype_pcc", scores),
         f"{major} most frequent types": (f"celltype_pcc@{major}", scores[frequent]),
-    } | {f"{one} types": ("celltype_pcc", scores[groups == one]) for one in GROUPS if (groups == one).any()}
+    } | {
+        f"{group} types": ("celltype_pcc", scores[groups == group])
+        for group in GROUPS
+        if (groups == group).any()
+    }
     return rows + [_summary(item, {name: float(np.mean(part))}) for item, (name, part) in parts.items()]
 
 

@@ -110,14 +110,14 @@ class MappedCells:
         places = self._apart()
         spacing = self.pair.spacing or 1.0
         tree = cKDTree(places)
-        found, values = np.empty((n_cells, k), dtype=np.int64), np.empty((n_cells, k))
+        neighbors, values = np.empty((n_cells, k), dtype=np.int64), np.empty((n_cells, k))
         for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 32 * (k + 1))):
             distances, nearest = map(np.asarray, tree.query(places[rows], k=k + 1))  # b x (k + 1)
             is_self = nearest == np.arange(rows.start, rows.stop)[:, None]
             is_self[~is_self.any(axis=1), -1] = True  # too many cells at one position: use any k of them
-            found[rows] = nearest[~is_self].reshape(-1, k)
+            neighbors[rows] = nearest[~is_self].reshape(-1, k)
             values[rows] = 1 / (1 + distances[~is_self].reshape(-1, k) / spacing)
-        return by_rows(values, found, n_columns=n_cells)
+        return by_rows(values, neighbors, n_columns=n_cells)
 
     def _apart(self) -> DoubleArray:
         """Return the places with no two cells at the very same one, and slices far from each other."""
@@ -447,7 +447,7 @@ def _similar_spots(pair: Pair, k: int, space: Space) -> IntArray:
     # cosines, their order in int64, and one copy on the way
     for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 16 * n_spots)):
         cosine = to_cells.rows(pair.sc.dense(rows, pair.sc_shared)) @ spots.T  # b x n_spots
-        found = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(cosine, found, axis=1), axis=1, kind="stable")
-        best[rows] = np.take_along_axis(found, order, axis=1)
+        candidates = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(cosine, candidates, axis=1), axis=1, kind="stable")
+        best[rows] = np.take_along_axis(candidates, order, axis=1)
     return best

@@ -101,13 +101,13 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     _check_neighbors(neighbors, n_cells)
     k = neighbors.shape[1]
     tree = cKDTree(true)
-    found = np.empty(n_cells, dtype=np.int64)
+    n_hits = np.empty(n_cells, dtype=np.int64)
     for rows in row_blocks(n_cells, rows_within(_BLOCK_VALUES, k + 1)):
         # the cell itself is among the k + 1, at 0: the last of them is as far as the k-th other cell
         farthest = np.asarray(tree.query(true[rows], k=[k + 1])[0])  # b x 1
         gaps = true[neighbors[rows]] - true[rows, None]  # b x k x n_dimensions
-        found[rows] = (np.sqrt((gaps**2).sum(axis=2)) <= farthest * _SLACK).sum(axis=1)
-    return found
+        n_hits[rows] = (np.sqrt((gaps**2).sum(axis=2)) <= farthest * _SLACK).sum(axis=1)
+    return n_hits
 
 
 def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
@@ -225,15 +225,15 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _places(name: str, places: NDArray[Any]) -> DoubleArray:
-    found = array_of(name, places, fix="Pass positions, cells x coordinates.")
+    coordinates = array_of(name, places, fix="Pass positions, cells x coordinates.")
     check_array(
         name,
-        found,
-        fits=found.ndim == 2 and found.size > 0,
+        coordinates,
+        fits=coordinates.ndim == 2 and coordinates.size > 0,
         expected="finite positions (cells x coordinates) of at least one cell",
         fix="Check how the positions were computed.",
     )
-    return found
+    return coordinates
 
 
 def _check_neighbors(neighbors: NDArray[Any], n_cells: int) -> None:

@@ -102,7 +102,7 @@ def score_methods(
     check_numbers("seeds", seeds, expected="unique whole numbers", example=(0, 1, 2), low=0)
     # for a single device, torch is not needed: baselines do not use it
     devices = resolve_devices(device) if device == "all" or "," in device else [device]
-    on_devices = [resolve(methods, device=str(one)) for one in devices]
+    on_devices = [resolve(methods, device=str(one_device)) for one_device in devices]
     labels = [method.label for method in on_devices[0]]
     runs = list(itertools.product(range(len(labels)), seeds))
     steps = [(place, seed, step) for place, seed in runs for step in range(n_steps)]
@@ -112,17 +112,17 @@ def score_methods(
         with _noting(f"{labels[place]!r}, seed {seed}" + (f", {step_name(step)}" if n_steps > 1 else "")):
             return fit(on_device[place].make(seed), step)
 
-    def counted(made: Iterator[R], report: Progress) -> Iterator[R]:
+    def counted(pending: Iterator[R], report: Progress) -> Iterator[R]:
         for number in range(len(steps)):
             report("evaluate", number, len(steps))
-            yield next(made)
+            yield next(pending)
 
     tables = []
     with (
         progress_callback(progress) as report,
-        contextlib.closing(over_devices(work, steps, on_devices)) as made,
+        contextlib.closing(over_devices(work, steps, on_devices)) as results,
     ):
-        fits = counted(made, report)
+        fits = counted(results, report)
         for place, seed in runs:
             rows = score(itertools.islice(fits, n_steps), seed)
             if rows is not None:
@@ -229,8 +229,8 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     """
     check_outputs({"path": (path, (".csv", ".parquet"))}, overwrite=True)  # the name first
     beside = Path(path).with_suffix(".json")
-    asked = {"path": (path, (".csv", ".parquet")), "parameters": (beside, (".json",))}
-    target, beside = check_outputs(asked, overwrite=overwrite)
+    outputs = {"path": (path, (".csv", ".parquet")), "parameters": (beside, (".json",))}
+    target, beside = check_outputs(outputs, overwrite=overwrite)
     text = json.dumps(table.attrs.get(RECORD, {}), indent=2, ensure_ascii=False, allow_nan=False)
     with (
         partial_output(target, overwrite=overwrite) as table_file,

@@ -114,19 +114,19 @@ class EmbeddingTable:
         GeneError
             None of the genes has a vector.
         """
-        asked = pd.Index(np.asarray(genes, dtype=object)).astype(str)
+        gene_names = pd.Index(np.asarray(genes, dtype=object)).astype(str)
         names = pd.Index(self.genes)
-        rows = names.get_indexer(asked)
+        rows = names.get_indexer(gene_names)
         folded = names.str.upper()
         first = ~folded.duplicated()  # if names differ only in case, the first is used for the others
-        found = folded[first].get_indexer(asked.str.upper())
-        by_case = np.where(found < 0, -1, np.flatnonzero(first)[found])
+        matches = folded[first].get_indexer(gene_names.str.upper())
+        by_case = np.where(matches < 0, -1, np.flatnonzero(first)[matches])
         rows = np.where(rows < 0, by_case, rows)
         positions = np.flatnonzero(rows >= 0)
         if not len(positions):
             raise GeneError(
                 self.source,
-                expected=f"vectors for genes such as {shorten(list(asked[:3]))}",
+                expected=f"vectors for genes such as {shorten(list(gene_names[:3]))}",
                 got=f"none of them; its genes are {shorten([str(name) for name in names], most=3)}",
                 fix="Use a table of the same species, with the same kind of names (symbols or Ensembl IDs).",
             )
@@ -295,11 +295,11 @@ def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> E
 
 
 def _stack_lists(column: pd.Series[Any], source: str) -> NDArray[Any]:
-    lengths = {len(one) if isinstance(one, list | tuple | np.ndarray) else -1 for one in column}
+    lengths = {len(vector) if isinstance(vector, list | tuple | np.ndarray) else -1 for vector in column}
     if -1 in lengths or len(lengths) != 1:
         kind = "values that are not lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
         raise _not_numbers(source, f"column {column.name!r} with {kind}")
-    return np.stack([np.asarray(one) for one in column])
+    return np.stack([np.asarray(vector) for vector in column])
 
 
 def _table(

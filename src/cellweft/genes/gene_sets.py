@@ -91,14 +91,14 @@ class GeneSets:
         GeneError
             None of the genes is in a set.
         """
-        found, known = match_known(genes, self.genes, source=self.source, kind="sets")
+        match, is_known = match_known(genes, self.genes, source=self.source, kind="sets")
         places = sp.csr_matrix(
-            (np.ones(len(found.first), dtype=np.float32), (found.first, found.second)),
+            (np.ones(len(match.first), dtype=np.float32), (match.first, match.second)),
             shape=(len(genes), len(self.genes)),
         )
         members = sp.csr_matrix(places @ self.members)
         members.sort_indices()  # sums over them are identical after reading and after loading
-        return known, members
+        return is_known, members
 
     def of_genes(self, genes: Sequence[str] | NDArray[Any]) -> GeneSets:
         """Return the same sets with only some genes, and their information content for these genes.
@@ -171,7 +171,7 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     if isinstance(source, GeneSets):
         return source
     sources = source if isinstance(source, list | tuple) else [source]
-    sets = [one for part in sources for one in _sets_of(part)]
+    sets = [genes for part in sources for genes in _sets_of(part)]
     return _gene_sets(sets, ", ".join(map(_name_of, sources)) or "no source")
 
 
@@ -209,8 +209,8 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
 def _gene_sets(sets: list[list[str]], source: str) -> GeneSets:
     place: dict[str, int] = {}
     columns = [sorted({place.setdefault(gene, len(place)) for gene in genes}) for genes in sets]
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in columns], dtype=np.int64)])
-    rows = np.array([row for one in columns for row in one], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(column) for column in columns], dtype=np.int64)])
+    rows = np.array([row for column in columns for row in column], dtype=np.int64)
     shape = (len(place), len(sets))
     members = sp.csc_matrix((np.ones(len(rows), dtype=np.float32), rows, starts), shape=shape)
     sizes = np.maximum(np.diff(starts), 1)

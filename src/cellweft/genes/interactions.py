@@ -109,14 +109,14 @@ class EdgeList:
             None of the genes are in the list.
         """
         fix = _NAMES_OF_STRING if _STRING_ID.fullmatch(str(self.genes[0])) else SAME_NAMES
-        found, known = match_known(genes, self.genes, source=self.source, kind="edges", fix=fix)
+        match, is_known = match_known(genes, self.genes, source=self.source, kind="edges", fix=fix)
         place = np.full(len(self.genes), -1, dtype=np.int64)
-        place[found.second] = found.first
+        place[match.second] = match.first
         pairs = place[self.pairs]
         there = (pairs >= 0).all(axis=1)
         ones, others = pairs[there].T
         edges = sp.csr_matrix((self.weights[there], (ones, others)), shape=(len(genes), len(genes)))
-        return known, sp.csr_matrix(edges + edges.T)
+        return is_known, sp.csr_matrix(edges + edges.T)
 
 
 EdgeSource: TypeAlias = "PathLike | pd.DataFrame | EdgeList"
@@ -161,27 +161,27 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     >>> read_edges(pd.DataFrame({"a": ["Gad1", "Sst"], "b": ["Gad2", "Sst"], "combined_score": [940, 1000]}))
     EdgeList(1 edge between 3 genes from memory; 1 edge of a gene with itself left out)
     """
-    made = _joined(source) if isinstance(source, list | tuple) else _read(cast(EdgeSource, source))
-    if made.n_self_loops or made.n_repeated:
-        logger.info("%r", made)
-    return made
+    edges = _joined(source) if isinstance(source, list | tuple) else _read(cast(EdgeSource, source))
+    if edges.n_self_loops or edges.n_repeated:
+        logger.info("%r", edges)
+    return edges
 
 
 def _joined(source: Sequence[EdgeSource]) -> EdgeList:
     """Return the edges of several sources together."""
-    parts = [_read(one) for one in source]
-    names = pd.Index([]).append([pd.Index(one.genes) for one in parts]).unique()
-    pairs = [names.get_indexer(pd.Index(one.genes))[one.pairs] for one in parts]
-    made = _edge_list(
+    parts = [_read(part) for part in source]
+    names = pd.Index([]).append([pd.Index(part.genes) for part in parts]).unique()
+    pairs = [names.get_indexer(pd.Index(part.genes))[part.pairs] for part in parts]
+    edges = _edge_list(
         names,
         np.concatenate([np.empty((0, 2), dtype=np.int64), *pairs]),
-        np.concatenate([np.empty(0), *(one.weights for one in parts)]),
-        source=", ".join(one.source for one in parts) or "no source",
+        np.concatenate([np.empty(0), *(part.weights for part in parts)]),
+        source=", ".join(part.source for part in parts) or "no source",
     )
     return replace(
-        made,
-        n_self_loops=sum(one.n_self_loops for one in parts),
-        n_repeated=made.n_repeated + sum(one.n_repeated for one in parts),
+        edges,
+        n_self_loops=sum(part.n_self_loops for part in parts),
+        n_repeated=edges.n_repeated + sum(part.n_repeated for part in parts),
     )
 
 
@@ -224,7 +224,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
     if n_before is None:
         raise _wrong(str(path), "only comments")
     first = lines[n_before]
-    separator = next((one for one in ("\t", ",") if one in first), r"\s+")
+    separator = next((sign for sign in ("\t", ",") if sign in first), r"\s+")
 
     def split(line: str) -> list[str]:
         parts = line.split() if separator == r"\s+" else line.split(separator)
@@ -260,11 +260,11 @@ def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeLis
     if frame.shape[1] not in (2, 3):
         raise _wrong(source, f"{frame.shape[1]} column(s)")
     ones, others = (frame.iloc[:, column].astype("category") for column in (0, 1))
-    texts = [pd.Index(one.cat.categories.astype(str).str.strip()) for one in (ones, others)]
+    texts = [pd.Index(names_column.cat.categories.astype(str).str.strip()) for names_column in (ones, others)]
     names = texts[0].append(texts[1]).unique().difference(pd.Index([""]), sort=False)
     columns = [
-        np.append(names.get_indexer(text), -1)[one.cat.codes]
-        for text, one in zip(texts, (ones, others), strict=True)
+        np.append(names.get_indexer(text), -1)[names_column.cat.codes]
+        for text, names_column in zip(texts, (ones, others), strict=True)
     ]
     pairs = np.stack(columns, axis=1).astype(np.int64)
     lacks = pairs < 0
@@ -275,8 +275,8 @@ def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeLis
     bad = np.flatnonzero(lacks.any(axis=1) & ~is_blank)
     if len(bad):
         raise _wrong(_place(source, first_line, bad[0]), "a column that is missing")
-    kept = ~is_blank
-    return _edge_list(names, pairs[kept], weights[kept], source=source)
+    is_kept = ~is_blank
+    return _edge_list(names, pairs[is_kept], weights[is_kept], source=source)
 
 
 def _weights(
@@ -307,11 +307,11 @@ def _edge_list(names: pd.Index[Any], pairs: IntArray, weights: NDArray[Any], *, 
     pairs, weights = pairs[order], weights[order]
     is_first = np.ones(len(pairs), dtype=bool)
     is_first[1:] = (np.diff(pairs, axis=0) != 0).any(axis=1)
-    kept = is_first & (weights > 0)
+    is_kept = is_first & (weights > 0)
     return EdgeList(
         genes=names.to_numpy(dtype=np.str_),
-        pairs=pairs[kept],
-        weights=weights[kept].astype(np.float32),
+        pairs=pairs[is_kept],
+        weights=weights[is_kept].astype(np.float32),
         source=source,
         n_self_loops=int(is_loop.sum()),
         n_repeated=int((~is_first).sum()),

@@ -50,13 +50,13 @@ def match_known(
     """
     match = match_genes(asked, there)
     if not len(match.first):
-        names = [[str(one) for one in some[:3]] for some in (asked, there)]
+        names = [[str(name) for name in some[:3]] for some in (asked, there)]
         raise GeneError(
             source,
             expected=f"{kind} of genes such as {shorten(names[0])}",
             got=f"none of them; it has genes such as {shorten(names[1])}",
             fix=fix,
         )
-    known = np.zeros(len(asked), dtype=bool)
-    known[match.first] = True
-    return match, known
+    is_known = np.zeros(len(asked), dtype=bool)
+    is_known[match.first] = True
+    return match, is_known

@@ -31,8 +31,8 @@ class Network:
     @property
     def sources(self) -> dict[str, str]:
         """Where each that is given came from."""
-        given = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
-        return {name: one.source for name, one in given.items() if one is not None}
+        parts = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+        return {name: part.source for name, part in parts.items() if part is not None}
 
 
 def network_bytes(*sources: object) -> float:

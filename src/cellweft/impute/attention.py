@@ -86,7 +86,9 @@ class SavedAttention:
         cells = CellMap(n_inputs, settings)
         cells.load_state_dict(part_of(tensors, "cells"))
         moments: dict[str, Any] = {name: _moments(tensors, name) for name in _MOMENTS}
-        intervals, known, counts = (_arrays(tensors, name) for name in ("intervals", "trust", "counts"))
+        intervals, trust_arrays, counts = (
+            _arrays(tensors, name) for name in ("intervals", "trust", "counts")
+        )
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
         model = AttentionModel(
             settings=settings,
@@ -98,7 +100,11 @@ class SavedAttention:
             history=tuple(map(float, folder.config.get("history", ()))),
             **moments,
         )
-        reliability = GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None
+        reliability = (
+            GeneReliability(known=Predictability.from_arrays(trust_arrays), panel=panel)
+            if trust_arrays
+            else None
+        )
         return cls(
             model=model,
             levels=_levels(tensors, settings, n_panel=len(folder.genes)),
@@ -114,7 +120,7 @@ def _moments(tensors: dict[str, torch.Tensor], name: str) -> Moments:
 
 
 def _arrays(tensors: dict[str, torch.Tensor], name: str) -> dict[str, Any]:
-    return {key: one.numpy() for key, one in part_of(tensors, name).items()}
+    return {key: tensor.numpy() for key, tensor in part_of(tensors, name).items()}
 
 
 def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings, *, n_panel: int) -> Levels | None:
@@ -316,8 +322,10 @@ class AttentionPredictor:
             values = self._expression(genes[part])
             parts.append(GeneLevels.of(self.model, values)[0])
             expression[:, part] = self.model.at_keys(values)
-        known = GeneLevels.join(parts) if parts else GeneLevels.of(self.model, self._expression(genes))[0]
-        return CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=known)
+        gene_levels = (
+            GeneLevels.join(parts) if parts else GeneLevels.of(self.model, self._expression(genes))[0]
+        )
+        return CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=gene_levels)
 
     def sampled(self, genes: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return genes as predicted and as carried in the sample's cells, and within the reference.
@@ -333,20 +341,20 @@ class AttentionPredictor:
             Two of (n_sample, n_genes), one of (n_queries, n_genes).
         """
         expression = self._expression(genes)
-        known, carried = GeneLevels.of(self.model, expression)
+        gene_levels, carried = GeneLevels.of(self.model, expression)
         at_keys = self.model.at_keys(expression)
-        table = CarriedGenes(model=self.model, levels=self.levels, expression=at_keys, genes=known)
+        table = CarriedGenes(model=self.model, levels=self.levels, expression=at_keys, genes=gene_levels)
         predicted = table.found(self.model.sample, self.model.sample_detection)
         within = self.model.within(self.queries, expression)
         return predicted, carried.cpu().numpy(), within.cpu().numpy()
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """Return how near the reference comes to every spatial cell, (n_cells,): a cosine, up to 1."""
-        found = np.empty(pair.st.n_cells)
-        for rows in row_blocks(len(found), READ_ROWS):
+        similarities = np.empty(pair.st.n_cells)
+        for rows in row_blocks(len(similarities), READ_ROWS):
             queries = self.model.queries(pair.st.dense(rows, pair.st_shared))
-            found[rows] = self.model.similarity(queries)
-        return found
+            similarities[rows] = self.model.similarity(queries)
+        return similarities
 
     def to(self, device: torch.device) -> AttentionPredictor:
         """Return a copy on a device; the reference by gene stays in memory."""
@@ -478,12 +486,12 @@ def fit_attending(
     if not splits:
         return whole, None
     learner = _LevelLearner.of(parts, splits, truth=trainer.shown, settings=settings, seed=seed)
-    asked = [(every, "all"), *((kept, str(number)) for number, (kept, _) in enumerate(splits))]
+    tasks = [(every, "all"), *((inputs, str(number)) for number, (inputs, _) in enumerate(splits))]
     levels: list[Levels] = []
-    for one in over_devices(learner.learn, asked, work.devices):
+    for learned_levels in over_devices(learner.learn, tasks, work.devices):
         if levels:
             work.progress("levels left out", len(levels), len(splits))
-        levels.append(one)
+        levels.append(learned_levels)
     held_out, share = learner.held_out(parts, splits, levels[1:])
     attending = replace(whole, levels=replace(levels[0], share=share))
     return attending, held_out if cross else None
@@ -506,9 +514,9 @@ class _Trainer:
         if split is None:
             model = self._model(np.arange(self.shown.shape[1]), self.settings, device, report)
             return attention.condensed_if_large(model, seed=self.seed)
-        kept, out = split
+        inputs, out = split
         model = self._model(
-            kept,
+            inputs,
             self.settings.without_part(),
             device,
             lambda stage, done, total: report(f"genes left out: {stage}", done, total),
@@ -586,11 +594,11 @@ class _LevelLearner:
     def to(self, device: torch.device) -> _LevelLearner:
         return to_device(self, device, "pattern", "detection", "genes", "truth")
 
-    def learn(self, asked: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
+    def learn(self, task: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
         """Learn levels from some of the panel's genes, from the random stream of a name."""
         home = self.truth.device
         there = self if device == home else self.to(device)
-        columns, name = asked
+        columns, name = task
         some = torch.from_numpy(columns).to(device)
         levels = fit_levels(
             there.pattern[:, some],
@@ -736,7 +744,7 @@ def fit_gene_reliability(attending: AttentionPredictor, held_out: OutOfFold, pai
         within=held_out.within,
     )
     n_panel, n_folds = len(held_out.fold), len(np.unique(held_out.fold))
-    known = fit_predictability(
+    predictability = fit_predictability(
         features, correlate(held_out.predicted, held_out.truth), n_seen=n_panel * (1 - 1 / n_folds)
     )
-    return GeneReliability(known=known, panel=pair.shared_genes)
+    return GeneReliability(known=predictability, panel=pair.shared_genes)

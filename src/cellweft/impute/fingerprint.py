@@ -57,8 +57,8 @@ def reference_mark(pair: Pair) -> str:
     batches = pair.sc.batches
     if batches is None:
         return mark
-    told = digest_of(batches.codes, batches.names)[:8]
-    return f"{mark}, {len(batches.names):,} batches of obs[{batches.column!r}] ({told})"
+    digest = digest_of(batches.codes, batches.names)[:8]
+    return f"{mark}, {len(batches.names):,} batches of obs[{batches.column!r}] ({digest})"
 
 
 def cells_mark(pair: Pair) -> float:
@@ -69,11 +69,11 @@ def cells_mark(pair: Pair) -> float:
 
 def reading_of(pair: Pair) -> dict[str, str | None]:
     """Return how the values of the reference were read, by the arguments of `cellweft.pair`."""
-    told = pair.findings["reference"]
+    reference = pair.findings["reference"]
     return {
-        "size_factor": told["size_factor"],
-        "reference_batch": told.get("batch") or None,
-        "sc_layer": told["layer"],
+        "size_factor": reference["size_factor"],
+        "reference_batch": reference.get("batch") or None,
+        "sc_layer": reference["layer"],
         "sc_scale": pair.sc.judgement.scale,
     }
 
@@ -154,8 +154,8 @@ def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float
         total = float(spatial["median_total"])
         if not total > 0:
             raise ValueError(f"median_total: expected a number above zero, got {total}")
-        kept = {"scale": str(spatial["scale"]), "size_factor": bool(spatial["size_factor"])}
-        spatial = kept | {"median_total": total}
+        reading = {"scale": str(spatial["scale"]), "size_factor": bool(spatial["size_factor"])}
+        spatial = reading | {"median_total": total}
     return spatial, None if cells is None else float(cells)
 
 
@@ -184,7 +184,7 @@ def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
     now = spatial_mark(pair)
     for name, kinds in _NORMALISATIONS.items():
         if now[name] != mark[name]:
-            expected, got = (kinds.get(one[name], str(one[name])) for one in (mark, now))
+            expected, got = (kinds.get(reading[name], str(reading[name])) for reading in (mark, now))
             raise InputError(
                 "pair",
                 expected=f"spatial data of {expected}, as the model was fitted to",
@@ -229,9 +229,9 @@ def network_digests(network: Network) -> dict[str, str]:
         Protein embeddings, gene sets and edges, as far as they are given.
     """
     embedding, sets, edges = network.embedding, network.gene_sets, network.edges
-    given = {
+    contents = {
         "embedding": embedding and (embedding.genes, embedding.values),
         "gene_sets": sets and (sets.genes, sets.members.data, sets.members.indices, sets.members.indptr),
         "edges": edges and (edges.genes, edges.pairs, edges.weights),
     }
-    return {name: digest_of(*parts) for name, parts in given.items() if parts}
+    return {name: digest_of(*parts) for name, parts in contents.items() if parts}

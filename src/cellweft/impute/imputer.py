@@ -171,8 +171,8 @@ class Imputer(NotebookText, FolderModel):
         state = "not fitted" if self._restored is None else "loaded, without data"
         if self.fitted_ is not None and self.pair_ is not None:
             state = f"fitted to {self.pair_!r}"
-        given = self._sources | {"settings": dict(self.settings) or None}
-        said = "".join(f"{name}={one!r}, " for name, one in given.items() if one is not None)
+        arguments = self._sources | {"settings": dict(self.settings) or None}
+        said = "".join(f"{name}={value!r}, " for name, value in arguments.items() if value is not None)
         said += "" if self.reliability else "reliability=False, "
         return f"Imputer(preset={self.preset!r}, seed={self.seed}, {said}{state})"
 
@@ -286,11 +286,11 @@ class Imputer(NotebookText, FolderModel):
         method = self._chosen()
         is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
         pair = self._pair() if pair is None else pair
-        asked = asked_genes(pair, genes)
+        positions = asked_genes(pair, genes)
         used = self.settings_ if is_of_fit else None
         plan = make_plan(
             pair,
-            len(asked),
+            len(positions),
             settings=used or method.settings(pair),
             memory=memory,
             interval=interval,
@@ -300,7 +300,7 @@ class Imputer(NotebookText, FolderModel):
             network=method.network_bytes,
             trainings=len(resolve_devices(self.device)),
         )
-        return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
+        return plan if sparse is None else plan.sparse(share_kept(pair, positions, sparse))
 
     @checks_kinds
     def predict(self, genes: Iterable[str], pair: Pair, *, scale: ResultScale = "log") -> FloatArray:
@@ -412,13 +412,13 @@ class Imputer(NotebookText, FolderModel):
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
         with progress_callback(progress) as report:
-            for tile, found in job.made(report):
-                for name, block in found.items():
+            for tile, blocks in job.made(report):
+                for name, block in blocks.items():
                     matrices[name][tile.rows, tile.places] = block
         values = matrices.pop(None)
         imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
-        imputed.layers.update({str(name): one for name, one in matrices.items()})
+        imputed.layers.update({str(name): matrix for name, matrix in matrices.items()})
         imputed.uns.update({RECORD: timed(record, start), **pictures_of(job.pair)})
         return imputed
 
@@ -563,10 +563,10 @@ class Imputer(NotebookText, FolderModel):
         the reference. For the most likely cell type, use `annotate`, which calibrates its probabilities.
         """
         fitted, pair = self._fitted(), self._data(pair)
-        given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
+        source_values = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
         with progress_callback(progress) as report:
-            carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
-        return given.table(carried, pair.st.obs_names)
+            carried = transfer_values(fitted, pair, source_values, memory=memory, progress=report)
+        return source_values.table(carried, pair.st.obs_names)
 
     @checks_kinds
     def annotate(
@@ -626,8 +626,8 @@ class Imputer(NotebookText, FolderModel):
         start, fitted, pair = time.monotonic(), self._fitted(), self._data(pair)
         with progress_callback(progress) as report:
             table = annotate_cells(fitted, pair, labels, memory=memory, progress=report)
-        made = fitted_record("labels", fitted, pair, fit_seconds=self._fit_seconds)
-        table.attrs[RECORD] = timed(made, start) | table.attrs[RECORD]
+        record = fitted_record("labels", fitted, pair, fit_seconds=self._fit_seconds)
+        table.attrs[RECORD] = timed(record, start) | table.attrs[RECORD]
         return table
 
     @checks_kinds
@@ -741,8 +741,8 @@ class Imputer(NotebookText, FolderModel):
             chosen.check()
             return replace(chosen, changes=dict(self.settings))
         AttentionSettings().override(self.settings)
-        for name, one in sources.items():
-            if one is not None:
+        for name, source in sources.items():
+            if source is not None:
                 raise SettingError(
                     name,
                     expected="a preset with a gene graph",
@@ -819,10 +819,10 @@ class Imputer(NotebookText, FolderModel):
         fitted = self._fitted()
         check_counts(self._pair() if pair is None else pair, scale)
         pair = self._data(pair)
-        asked = asked_genes(pair, genes)
+        positions = asked_genes(pair, genes)
         plan = make_plan(
             pair,
-            len(asked),
+            len(positions),
             settings=fitted.settings,
             memory=memory,
             interval=interval,
@@ -839,7 +839,7 @@ class Imputer(NotebookText, FolderModel):
             fitted=fitted,
             pair=pair,
             known=self._pair(),
-            genes=asked,
+            genes=positions,
             plan=plan,
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
@@ -932,7 +932,7 @@ def write_imputation(
         if request.dask is None or journal is None:
             write_tiles(job, writer, journal, progress=progress)
             return job
-        devices = [str(one) for one in resolve_devices(imputer.device)]
+        devices = [str(device) for device in resolve_devices(imputer.device)]
         several = devices if len(devices) > 1 else ()
         with connect(
             request.dask, memory=request.memory, device=job.fitted.device, devices=several

@@ -96,10 +96,10 @@ class PanelBlend:
 
     def weights(self, genes: IntArray) -> DoubleArray:
         """Return the mean weight of the measurement of genes, (n_genes,): NaN off the panel."""
-        found = np.full(len(genes), np.nan)
+        weights = np.full(len(genes), np.nan)
         places = _places(self.genes, genes)
-        found[places >= 0] = self.weight[places[places >= 0]]
-        return found
+        weights[places >= 0] = self.weight[places[places >= 0]]
+        return weights
 
     def prepare(self, fitted: FittedMethod, genes: IntArray) -> BlendedGenes:
         """Return what predicts some genes and blends those of the panel.
@@ -116,10 +116,10 @@ class PanelBlend:
         for part in np.unique(self.part[places[places >= 0]]):
             columns = np.flatnonzero((places >= 0) & (self.part[places] == part))
             out = np.flatnonzero(self.part == part)
-            made = HiddenGenes.of(
+            hidden_genes = HiddenGenes.of(
                 _attention(fitted), self.genes, sample=self.sample, out=out, genes=places[columns]
             )
-            hidden.append((columns, made))
+            hidden.append((columns, hidden_genes))
         return BlendedGenes(plain=fitted.prepare(genes), hidden=tuple(hidden), blend=self)
 
     def counts(
@@ -143,10 +143,10 @@ class PanelBlend:
             How many times as deep the tissue is as the one that was learned from.
         """
         means = depth * _means(self.coefficients[genes], patterns, sizes / depth)
-        found = np.empty(means.shape)
+        blended = np.empty(means.shape)
         for column, gene in enumerate(genes):
-            found[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
-        return found
+            blended[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
+        return blended
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,13 +182,13 @@ class BlendedGenes:
             The spatial data, and which of its cells these are.
         """
         size = relative_sizes(side)[rows][:, None]
-        made = []
+        blended_parts = []
         for columns, hidden in self.hidden:
             x = np.expm1(measured[:, hidden.genes].astype(np.float64)) * size
             patterns, sizes = hidden.patterns(measured), sizes_without(x, size, side)
             blended = self.blend.counts(patterns, x, sizes=sizes, genes=hidden.genes, depth=side.depth)
-            made.append((columns, blended))
-        return made
+            blended_parts.append((columns, blended))
+        return blended_parts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,17 +231,17 @@ class HiddenGenes:
         columns, whole = fitted.attending.columns, fitted.model
         seen = torch.from_numpy(~np.isin(whole.inputs, out)).to(whole.device, torch.float32)
         cells = HidingMap(whole.cells, seen)
-        shown = torch.from_numpy(sample[:, whole.inputs]).to(whole.device)
+        input_values = torch.from_numpy(sample[:, whole.inputs]).to(whole.device)
         reference = torch.from_numpy(columns.dense(panel[whole.inputs])).to(whole.device)
         with torch.no_grad():
             keys = cells(reference, whole.reference.standard(reference))
-            share = ((shown > 0) * seen).mean(dim=1, keepdim=True)
+            share = ((input_values > 0) * seen).mean(dim=1, keepdim=True)
             detected = Moments.of(share)
             model = replace(
                 whole,
                 cells=cells,
                 keys=keys,
-                sample=queries_of(cells, shown, whole.spatial),
+                sample=queries_of(cells, input_values, whole.spatial),
                 detected=detected,
                 sample_detection=detected.standard(share)[:, 0],
             )
@@ -258,15 +258,15 @@ class HiddenGenes:
         measured
             (n_cells, n_panel) log-normalised panel.
         """
-        shown = measured.copy()
-        shown[:, self.out] = 0  # for the share of detected genes; the map does not see them anyway
-        found = np.empty((len(shown), len(self.genes)))
-        for rows in row_blocks(len(shown), rows_within(_VALUES, max(found.shape[1], 1))):
-            carried = self.model.mapping(self.model.queries(shown[rows])).apply(self.expression)
-            seen = self.model.detection(shown[rows])
+        visible = measured.copy()
+        visible[:, self.out] = 0  # for the share of detected genes; the map does not see them anyway
+        all_patterns = np.empty((len(visible), len(self.genes)))
+        for rows in row_blocks(len(visible), rows_within(_VALUES, max(all_patterns.shape[1], 1))):
+            carried = self.model.mapping(self.model.queries(visible[rows])).apply(self.expression)
+            seen = self.model.detection(visible[rows])
             patterns = self.levels.patterns(carried, seen, self.model.cells.detection_weight)
-            found[rows] = patterns.cpu().double().numpy()
-        return found.clip(-_MOST_PATTERN, _MOST_PATTERN)
+            all_patterns[rows] = patterns.cpu().double().numpy()
+        return all_patterns.clip(-_MOST_PATTERN, _MOST_PATTERN)
 
 
 class HidingMap(CellMap):
@@ -318,8 +318,8 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
     sample, size = panel_of(pair, cells), relative_sizes(pair.st)[cells][:, None]
     counts = np.expm1(sample.astype(np.float64)) * size
     sizes, patterns = sizes_without(counts, size, pair.st), np.empty(counts.shape)
-    for one in np.unique(part):
-        out = np.flatnonzero(part == one)
+    for fold in np.unique(part):
+        out = np.flatnonzero(part == fold)
         hidden = HiddenGenes.of(method, pair.sc_shared, sample=sample, out=out, genes=out)
         patterns[:, out] = hidden.patterns(sample)
     features = _features(patterns, sizes)
@@ -458,8 +458,8 @@ def _log_likelihoods(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
     """Return log likelihoods of counts in each component, (n_cells, n_components), but for factorials."""
     expected, x = means[:, None] * _MULTIPLES, counts[:, None]
     own = gammaln(x + _SHAPES) - gammaln(_SHAPES) - x * np.log(_SHAPES)
-    found: DoubleArray = own + x * np.log(expected) - (x + _SHAPES) * np.log1p(expected / _SHAPES)
-    return found
+    logs: DoubleArray = own + x * np.log(expected) - (x + _SHAPES) * np.log1p(expected / _SHAPES)
+    return logs
 
 
 def sizes_without(counts: DoubleArray, size: DoubleArray, side: Side) -> DoubleArray:
@@ -490,8 +490,8 @@ def _means(coefficients: DoubleArray, patterns: DoubleArray, sizes: DoubleArray)
 def _places(panel: IntArray, genes: IntArray) -> NDArray[np.int64]:
     """Return where each gene stands on the panel, -1 where it does not."""
     order = np.argsort(panel)
-    found = np.searchsorted(panel, genes, sorter=order).clip(max=len(panel) - 1)
-    places = order[found]
+    ranks = np.searchsorted(panel, genes, sorter=order).clip(max=len(panel) - 1)
+    places = order[ranks]
     return np.where(panel[places] == genes, places, -1)
 
 

@@ -302,8 +302,8 @@ def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
     n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
 
     def block(cells: int, genes: int) -> float:
-        one = bytes_per_cell(settings, n_sources, min(genes, TABLE_GENES))
-        return max(one, min(BLOCK_BYTES, one * cells)) + 8.0 * min(cells, _SEARCHED) * n_sc
+        per_cell = bytes_per_cell(settings, n_sources, min(genes, TABLE_GENES))
+        return max(per_cell, min(BLOCK_BYTES, per_cell * cells)) + 8.0 * min(cells, _SEARCHED) * n_sc
 
     sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
     return _Needs(
@@ -395,7 +395,9 @@ def share_kept(pair: Pair, genes: IntArray, cut: float) -> float:
     means = _means(pair.sc, genes)
     places = {int(gene): column for gene, column in zip(pair.sc_shared, pair.st_shared, strict=True)}
     on_panel = np.isin(genes, pair.sc_shared)
-    means[on_panel] = _means(pair.st, np.array([places[int(one)] for one in genes[on_panel]], dtype=np.int64))
+    means[on_panel] = _means(
+        pair.st, np.array([places[int(position)] for position in genes[on_panel]], dtype=np.int64)
+    )
     return float(np.mean(means >= cut))
 
 

@@ -91,13 +91,13 @@ class SavedStImpute:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         config, tensors, genes = folder.config, folder.tensors, folder.genes
         settings = StImputeSettings(**(_BEFORE | config["settings"]))
-        for part, width, what in (
+        for part, width, source in (
             ("autoencoder.encoder", settings.latent, "latent"),
             ("autoencoder.decoder", len(genes), "the panel"),
             ("network.first.linear", settings.k, "k"),
             ("network.layers.1", settings.hidden, "hidden"),
         ):
-            check_width(tensors, f"{part}.weight", width, what=what)
+            check_width(tensors, f"{part}.weight", width, what=source)
         start = torch_stream(0, "load")  # every weight drawn from it is overwritten immediately
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):
@@ -145,8 +145,8 @@ class StImputeMethod:
 
     def check(self) -> None:
         """Raise `SettingError` where a setting is wrong, or the graph is of what is not given."""
-        given = [name for name, one in self.sources.items() if one is not None]
-        StImputeSettings().override(self.changes).graph_shares(given)
+        source_names = [name for name, source in self.sources.items() if source is not None]
+        StImputeSettings().override(self.changes).graph_shares(source_names)
 
     def settings(self, pair: Pair) -> StImputeSettings:
         """Return the paper's settings for the size of the data, with the changes."""
@@ -160,8 +160,8 @@ class StImputeMethod:
     def fit(self, pair: Pair, work: FitContext) -> FittedStImpute:
         """See `cellweft.impute.base.Method`."""
         settings = self.settings(pair)
-        given = [name for name, one in self.sources.items() if one is not None]
-        network = read_network(settings.graph_shares(given), **self.sources)
+        source_names = [name for name, source in self.sources.items() if source is not None]
+        network = read_network(settings.graph_shares(source_names), **self.sources)
         parts = gene_relations(network, pair.sc.genes, settings=settings)
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
@@ -192,13 +192,15 @@ class StImputeMethod:
         for values in learned:
             predictions.append(values)
             work.progress("reliability", len(predictions), len(folds))
-        known = None
+        reliability = None
         if sample is not None and folds:
-            known = fit_reliability(
+            reliability = fit_reliability(
                 pair, columns, sample, folds=folds, predictions=predictions, seed=work.seed
             )
         record = network_record(model.graph, network, pair.sc.n_genes)
-        return FittedStImpute(model=model, columns=columns, seed=work.seed, network=record, reliability=known)
+        return FittedStImpute(
+            model=model, columns=columns, seed=work.seed, network=record, reliability=reliability
+        )
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedStImpute:
         """See `cellweft.impute.base.Method`; gene relations are those of the fit, not of the files."""
@@ -215,11 +217,13 @@ class StImputeMethod:
             device=device,
         )
         model = replace(model, history=saved.history)
-        known = None
+        reliability = None
         if saved.reliability is not None:
-            known = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, seed))
+            reliability = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, seed))
         record = network_record(model.graph, saved.network, pair.sc.n_genes)
-        return FittedStImpute(model=model, columns=columns, seed=seed, network=record, reliability=known)
+        return FittedStImpute(
+            model=model, columns=columns, seed=seed, network=record, reliability=reliability
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,18 +292,18 @@ class FittedStImpute:
         self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
     ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
-        known = self.reliability
-        if known is None:
+        reliability = self.reliability
+        if reliability is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         names, expression = pair.sc.genes[genes], self.columns.dense(genes)
         if judged is not None:
-            predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
-            return pd.DataFrame({RELIABILITY: known.score(predicted, expression, names)})
-        scores = known.score(
-            predict_all(self.prepare, pair.cells(known.sample.cells), genes), expression, names
+            predicted = np.asarray(judged, dtype=np.float32)[reliability.sample.cells]
+            return pd.DataFrame({RELIABILITY: reliability.score(predicted, expression, names)})
+        scores = reliability.score(
+            predict_all(self.prepare, pair.cells(reliability.sample.cells), genes), expression, names
         )
-        kept = known.nets.panel_scores
-        own = [kept.get(str(name), score) for name, score in zip(names, scores, strict=True)]
+        panel_scores = reliability.nets.panel_scores
+        own = [panel_scores.get(str(name), score) for name, score in zip(names, scores, strict=True)]
         return pd.DataFrame({RELIABILITY: np.array(own, dtype=np.float64)})
 
     def folder(self, pair: Pair) -> ModelFolder:
@@ -324,7 +328,7 @@ class FittedStImpute:
             arrays |= {"reliability.centre": nets.centre, "reliability.scale": nets.scale}
             for number, net in enumerate(nets.nets):
                 tensors |= named(f"reliability.{number}", net.state_dict())
-        tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
@@ -332,18 +336,18 @@ def _add_relation(
     relation: GeneRelation, genes: NDArray[np.str_], config: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:
     """Put what a relation was made from among the values of a folder, as far as it is about the genes."""
-    known = relation.knows(np.arange(len(genes)))
-    names = genes[known].tolist()
+    is_known = relation.knows(np.arange(len(genes)))
+    names = genes[is_known].tolist()
     if isinstance(relation, EmbeddingRelation):
         config["embedded_genes"] = names
-        arrays["embedding"] = relation.vectors[relation.rows[known]]
+        arrays["embedding"] = relation.vectors[relation.rows[is_known]]
     elif isinstance(relation, GeneSetRelation):
-        config["gene_set_genes"], members = names, relation.members[known]
+        config["gene_set_genes"], members = names, relation.members[is_known]
         arrays["gene_sets.starts"] = members.indptr.astype(np.int64)
         arrays["gene_sets.sets"] = members.indices.astype(np.int64)
         arrays["gene_sets.information"] = relation.information
     elif isinstance(relation, EdgeRelation):
-        upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
+        upper = sp.csr_matrix(sp.triu(relation.edges[is_known][:, is_known]))
         upper.sort_indices()  # so that a loaded model is saved identically
         config["edge_genes"], arrays["edges.weights"] = names, upper.data
         arrays["edges.pairs"] = np.stack(upper.tocoo().coords, axis=1).astype(np.int64)
@@ -351,7 +355,7 @@ def _add_relation(
 
 def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
     """Return the parts of a network that a folder contains."""
-    arrays, sources = {name: one.numpy() for name, one in tensors.items()}, config["sources"]
+    arrays, sources = {name: tensor.numpy() for name, tensor in tensors.items()}, config["sources"]
     embedding, gene_sets, edges = None, None, None
     if "embedding" in arrays:
         genes = np.array(config["embedded_genes"])
@@ -403,22 +407,24 @@ def gene_relations(
     GeneError
         An embedding table, gene sets or edges with none of the genes.
     """
-    found: dict[RelationKind, GeneRelation] = {"expression": ExpressionRelation()}
+    relations: dict[RelationKind, GeneRelation] = {"expression": ExpressionRelation()}
     if network.embedding is not None:
         places, vectors = network.embedding.match(genes)
         rows = np.full(len(genes), -1)
         rows[places] = np.arange(len(places))
         nearest = settings.graph_neighbors if settings.measure == "similarity" else None
-        found["embedding"] = EmbeddingRelation(vectors=vectors, rows=rows, nearest=nearest)
+        relations["embedding"] = EmbeddingRelation(vectors=vectors, rows=rows, nearest=nearest)
     if network.gene_sets is not None:
         known, members = network.gene_sets.aligned(genes)
         information = network.gene_sets.information
-        found["gene_sets"] = GeneSetRelation(known=known, members=members, information=information)
+        relations["gene_sets"] = GeneSetRelation(known=known, members=members, information=information)
     if network.edges is not None:
         known, edges = network.edges.aligned(genes)
-        found["edges"] = EdgeRelation(known=known, edges=edges)
-    shares = settings.graph_shares(found)
-    return tuple(GraphPart(name=name, relation=found[name], share=share) for name, share in shares.items())
+        relations["edges"] = EdgeRelation(known=known, edges=edges)
+    shares = settings.graph_shares(relations)
+    return tuple(
+        GraphPart(name=name, relation=relations[name], share=share) for name, share in shares.items()
+    )
 
 
 def gene_graph(
@@ -451,12 +457,12 @@ def network_record(graph: GeneGraph, network: Network, n_genes: int) -> dict[str
     -------
     For each relation its ``share``, its ``source``, and ``known_genes``, how many of the genes it knows.
     """
-    known = graph.known_genes(n_genes)
+    known_counts = graph.known_genes(n_genes)
     return {
         part.name: {
             "share": float(part.share),
             "source": network.sources.get(part.name, "reference"),
-            "known_genes": known[part.name],
+            "known_genes": known_counts[part.name],
         }
         for part in graph.parts
     }
@@ -493,15 +499,15 @@ class NetworkGenes:
         """
         parts = [genes[places] for places in row_blocks(len(genes), TABLE_GENES)]
         per_cell = bytes_per_cell(model.settings, len(model.sources.weights), min(len(genes), TABLE_GENES))
-        made = (
+        tables = (
             GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
         )
-        return cls(model=model, tables=tuple(made), cells=rows_within(BLOCK_BYTES, per_cell))
+        return cls(model=model, tables=tuple(tables), cells=rows_within(BLOCK_BYTES, per_cell))
 
     def values(self, measured: FloatArray) -> FloatArray:
         """See `cellweft.impute.base.Predictor`."""
         near = stimpute.find_neighbors(self.model, measured)
-        found = np.empty((len(near), sum(len(table.weights) for table in self.tables)), dtype=np.float32)
+        predicted = np.empty((len(near), sum(len(table.weights) for table in self.tables)), dtype=np.float32)
         for rows in row_blocks(len(near), self.cells):
-            found[rows] = stimpute.predict_block(self.model, near[rows], self.tables)
-        return found
+            predicted[rows] = stimpute.predict_block(self.model, near[rows], self.tables)
+        return predicted

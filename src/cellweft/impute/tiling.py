@@ -174,10 +174,10 @@ class Imputation:
             sizes = self._sizes[tile.rows][:, None]
             for columns, blended in predictor.blended(measured, self.pair.st, tile.rows):
                 logs = np.log1p(np.divide(blended, sizes, out=np.zeros_like(blended), where=sizes > 0))
-                made = np.where(
+                updated = np.where(
                     sizes > 0, blended if self.scale == "counts" else logs, values[None][:, columns]
                 )
-                values[None][:, columns] = made
+                values[None][:, columns] = updated
         return values
 
     @cached_property

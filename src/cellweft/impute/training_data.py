@@ -18,8 +18,8 @@ def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
     """Return positions in the reference of the genes that are requested, each once; None and "all": all."""
     if genes is None or (isinstance(genes, str) and genes == "all"):
         return np.arange(pair.sc.n_genes)
-    found = pair.find_genes([genes] if isinstance(genes, str) else list(genes))
-    return np.array(list(dict.fromkeys(found.tolist())), dtype=np.int64)
+    positions = pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+    return np.array(list(dict.fromkeys(positions.tolist())), dtype=np.int64)
 
 
 def places_of(pair: Pair) -> dict[str, DoubleArray]:

@@ -38,8 +38,8 @@ def values_to_transfer(
     genes: Iterable[str] | None = None,
 ) -> CellValues:
     """Return what is requested of the reference; parameters and errors as of `cellweft.Imputer.transfer`."""
-    given = {"values": values, "obs": obs, "obsm": obsm, "layer": layer}
-    named = [name for name, one in given.items() if one is not None]
+    sources = {"values": values, "obs": obs, "obsm": obsm, "layer": layer}
+    named = [name for name, source in sources.items() if source is not None]
     if len(named) != 1:
         raise SettingError(
             named[-1] if named else "obs",
@@ -139,11 +139,11 @@ def carried_to(
 
         def carry(numbers: DoubleArray, done: int = number * n_cells) -> DoubleArray:
             table = torch.from_numpy(numbers.astype(np.float32)).to(fitted.device)
-            found = np.empty((n_cells, numbers.shape[1]))
+            carried = np.empty((n_cells, numbers.shape[1]))
             for rows, measured in zip(blocks, prefetch(map(read, blocks)), strict=True):
-                found[rows] = numpy_of(fitted.operator(measured, sharpness=sharpness).apply(table))
+                carried[rows] = numpy_of(fitted.operator(measured, sharpness=sharpness).apply(table))
                 progress("cells", done + rows.stop, n_cells * len(passes))
-            return found
+            return carried
 
         result[:, columns] = mean_of(values.read(columns), carry)
     return result

@@ -63,8 +63,8 @@ class CellMap(torch.nn.Module):
         """
         parts = []
         for values, weights in ((logs, self.of_logs), (scores, self.of_scores)):
-            shown = values if seen is None else values * seen
-            parts.append(F.normalize(shown, dim=1, eps=_TINY) @ weights)
+            visible = values if seen is None else values * seen
+            parts.append(F.normalize(visible, dim=1, eps=_TINY) @ weights)
         return F.normalize(self.shares[0] * parts[0] + self.shares[1] * parts[1], dim=1, eps=_TINY)
 
     @property
@@ -100,7 +100,7 @@ class Moments:
     @staticmethod
     def join(parts: Sequence[Moments]) -> Moments:
         """Return those of several columns after one another."""
-        means, spreads = [one.mean for one in parts], [one.spread for one in parts]
+        means, spreads = [part.mean for part in parts], [part.spread for part in parts]
         return Moments(mean=torch.cat(means), spread=torch.cat(spreads))
 
     def standard(self, values: torch.Tensor) -> torch.Tensor:
@@ -297,7 +297,7 @@ class AttentionOperator:
         if metacells is None:
             return spread
         sizes, groups = (
-            torch.from_numpy(one).to(values.device) for one in (metacells.sizes, metacells.groups)
+            torch.from_numpy(array).to(values.device) for array in (metacells.sizes, metacells.groups)
         )
         return (spread / sizes[:, None])[groups]
 
@@ -419,8 +419,8 @@ def train(
         generator=torch_stream(seed, "attention"),
         progress=lambda done, total: progress("attention", done, total),
     )
-    shown = torch.from_numpy(np.ascontiguousarray(sample[:, inputs])).to(device)
-    share = (shown > 0).float().mean(dim=1, keepdim=True)
+    input_values = torch.from_numpy(np.ascontiguousarray(sample[:, inputs])).to(device)
+    share = (input_values > 0).float().mean(dim=1, keepdim=True)
     detected = Moments.of(share)
     with torch.no_grad():
         keys = cells(atlas, moments[1].standard(atlas))
@@ -432,7 +432,7 @@ def train(
         reference=moments[1],
         detected=detected,
         keys=keys,
-        sample=queries_of(cells, shown, moments[0]),
+        sample=queries_of(cells, input_values, moments[0]),
         sample_detection=detected.standard(share)[:, 0],
         history=tuple(history),
     )
@@ -468,7 +468,7 @@ def _fit(
     n_least, n_most = 1, n_genes - 2  # hidden, so that something is left to compare by
     if n_most < n_least:
         return []
-    logs, scores = sides, [one.standard(side) for one, side in zip(moments, sides, strict=True)]
+    logs, scores = sides, [moment.standard(side) for moment, side in zip(moments, sides, strict=True)]
     sizes = settings.batch_cells, settings.batch_reference
 
     def loss_at(_: int) -> torch.Tensor:

@@ -211,12 +211,12 @@ class CoarseMapping:
     def topk(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weights and positions of the ``k`` keys with the largest weights, each (n_queries, k)."""
         weights = self.queries.new_zeros(len(self.queries), k)
-        found = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
+        indices = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
         for visit in self.visits(least=k):
             places = largest(visit.products, k)[1]
             weights[visit.rows] = visit.weights[0].gather(1, places)
-            found[visit.rows] = visit.columns[places]
-        return weights, found
+            indices[visit.rows] = visit.columns[places]
+        return weights, indices
 
     @cached_property
     def log_total(self) -> torch.Tensor:
@@ -231,10 +231,10 @@ class CoarseMapping:
         shares = torch.softmax(far, dim=1).amax(dim=0)
         order = torch.argsort(shares, descending=True, stable=True)
         seen = self.groups.sizes[order].cumsum(dim=0)
-        taken = (shares[order] > self.least_share) & (seen <= self.most_visited * len(self.keys))
-        taken |= seen - self.groups.sizes[order] < least
-        chosen = torch.zeros_like(taken)
-        chosen[order] = taken
+        is_visited = (shares[order] > self.least_share) & (seen <= self.most_visited * len(self.keys))
+        is_visited |= seen - self.groups.sizes[order] < least
+        chosen = torch.zeros_like(is_visited)
+        chosen[order] = is_visited
         columns = self.groups.members(chosen)
         far = far.masked_fill(chosen, -torch.inf)
         return Visit(rows=rows, columns=columns, products=self.queries[rows] @ self.keys[columns].T, far=far)

@@ -45,14 +45,14 @@ class _Settings:
     _method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if "options" in one.metadata:
-                check_choice(one.name, value, one.metadata["options"])
-            elif "range" in one.metadata and not (value is None and one.metadata["optional"]):
-                check_range(one.name, value, **one.metadata["range"])
-            elif isinstance(one.default, bool):
-                check_flag(one.name, value)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if "options" in setting.metadata:
+                check_choice(setting.name, value, setting.metadata["options"])
+            elif "range" in setting.metadata and not (value is None and setting.metadata["optional"]):
+                check_range(setting.name, value, **setting.metadata["range"])
+            elif isinstance(setting.default, bool):
+                check_flag(setting.name, value)
 
     def override(self, settings: Mapping[str, Any]) -> Self:
         """Return the settings with some of them changed.
@@ -62,11 +62,11 @@ class _Settings:
         SettingError
             An unknown name, or a value out of range.
         """
-        given: Any = settings  # whatever a user passes
-        if not isinstance(given, Mapping):
-            got, fix = repr(given), "For example settings={'k': 20}."
+        unchecked: Any = settings  # whatever a user passes
+        if not isinstance(unchecked, Mapping):
+            got, fix = repr(unchecked), "For example settings={'k': 20}."
             raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
-        names, expected = [one.name for one in fields(self)], f"a setting of {self._method}"
+        names, expected = [setting.name for setting in fields(self)], f"a setting of {self._method}"
         for name in settings:
             where = arg("settings", key=name)
             check_known(name, names, where, expected=expected, got="no such name", error=SettingError)
@@ -232,7 +232,7 @@ def _parsed_graph(graph: str) -> dict[RelationKind, float]:
     for part in str(graph).split("+"):
         text, colon, share = part.partition(":")
         check_choice("graph", text, (*_RELATIONS, "auto", "none"))
-        name = next((one for one in _RELATIONS if one == text), None)
+        name = next((relation for relation in _RELATIONS if relation == text), None)
         try:
             value = float(share) if colon else 1.0
         except ValueError:

@@ -39,7 +39,7 @@ def _copy_of(part: Any, device: torch.device) -> Any:
     if part is None or isinstance(part, np.ndarray):
         return copy.copy(part)
     if isinstance(part, tuple):
-        return tuple(_copy_of(one, device) for one in part)
+        return tuple(_copy_of(item, device) for item in part)
     if isinstance(part, torch.Tensor):
         return part.to(device, copy=True)
     if isinstance(part, torch.nn.Module):

@@ -73,9 +73,9 @@ class ExpressionEvidence:
         spread = _limited_shares(values, total).std(dim=0, correction=0)
         spread = spread + _LEAST_SPREAD * spread.mean() + _RARE
         weighed = (logs - level) * spread
-        found = torch.linalg.eigh(weighed.T @ weighed).eigenvectors
+        eigenvectors = torch.linalg.eigh(weighed.T @ weighed).eigenvectors
         # in one order in memory, as a saved model is read: products would differ in the last bit
-        axes = found.flip(1)[:, : min(EVIDENCE_AXES, n_genes)].contiguous()
+        axes = eigenvectors.flip(1)[:, : min(EVIDENCE_AXES, n_genes)].contiguous()
         return cls(
             background=background.float(),
             level=level.float(),
@@ -119,7 +119,7 @@ def _smoothed(values: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     A spot's smallest value above 0 is taken as one count of it.
     """
     natural = torch.expm1(values.contiguous())  # how rows lie in memory decides the last bit of their sums
-    one = torch.where(natural > _NO_COUNT, natural, torch.inf).amin(dim=1, keepdim=True)
-    counts = (natural.sum(dim=1, keepdim=True) / one).clamp_min(1)
+    one_count = torch.where(natural > _NO_COUNT, natural, torch.inf).amin(dim=1, keepdim=True)
+    counts = (natural.sum(dim=1, keepdim=True) / one_count).clamp_min(1)
     added = (SMOOTHING / counts).clamp_min(_LEAST_SMOOTHING)
     return torch.log((_shares(natural) + added * background) / (1 + added))

@@ -84,7 +84,9 @@ class EmbeddingRelation:
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
         """Return weights as `GeneRelation.weights`; ``genes``, ``sources`` and ``expression`` as there."""
         if self.nearest is None:
-            left, right = (unit_length(self.vectors[self.rows[one]], axis=1) for one in (genes, sources))
+            left, right = (
+                unit_length(self.vectors[self.rows[positions]], axis=1) for positions in (genes, sources)
+            )
             between = left @ right.T  # (4)
         else:
             between = self._nearest(genes, sources, self.nearest)
@@ -92,13 +94,13 @@ class EmbeddingRelation:
 
     def _nearest(self, genes: IntArray, sources: IntArray, most: int) -> DoubleArray:
         between = np.zeros((len(genes), len(sources)))
-        known, known_sources = (np.flatnonzero(self.knows(one)) for one in (genes, sources))
-        found = nearest_rows(
-            self.vectors[self.rows[genes[known]]],
+        known_genes, known_sources = (np.flatnonzero(self.knows(positions)) for positions in (genes, sources))
+        nearest = nearest_rows(
+            self.vectors[self.rows[genes[known_genes]]],
             self.vectors[self.rows[sources[known_sources]]],
             most=most + 1,  # one of them may be the gene itself
         )
-        between[known[:, None], known_sources[found.places]] = found.cosines
+        between[known_genes[:, None], known_sources[nearest.places]] = nearest.cosines
         return between
 
 
@@ -250,7 +252,7 @@ class GeneGraph:
         alike = cosine_columns(expression, self.source_expression)  # (5)
         rows = [self._rows(part.relation, genes, alike) for part in self.parts]
         if len(rows) > 1:
-            rows = [part.share * _means(one) for part, one in zip(self.parts, rows, strict=True)]
+            rows = [part.share * _means(values) for part, values in zip(self.parts, rows, strict=True)]
         return _means(np.add.reduce(rows)).astype(np.float32)
 
     def to(self, device: torch.device) -> GeneGraph:
@@ -304,8 +306,8 @@ class GeneFeatures:
 
     def from_sources(self, drawn: torch.Tensor) -> GeneFeatures:
         """Return the same with some of the sources, their weights brought to the same sum again."""
-        kept, total = self.weights[:, drawn], self.weights.sum(dim=1, keepdim=True)
-        weights = kept * (total / kept.sum(dim=1, keepdim=True).clamp_min(1e-12))
+        drawn_weights, total = self.weights[:, drawn], self.weights.sum(dim=1, keepdim=True)
+        weights = drawn_weights * (total / drawn_weights.sum(dim=1, keepdim=True).clamp_min(1e-12))
         return GeneFeatures(own=self.own, neighbors=self.neighbors, weights=weights)
 
 
@@ -338,8 +340,10 @@ class GeneTable:
         weights = graph.weights(genes, expression)
         aggregated = weights @ graph.source_expression.T
         tables = {"expression": expression.T, "aggregated": aggregated, "weights": weights}
-        made = {name: torch.from_numpy(np.ascontiguousarray(one)).to(device) for name, one in tables.items()}
-        return cls(**made, is_sparse=graph.is_sparse)
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in tables.items()
+        }
+        return cls(**tensors, is_sparse=graph.is_sparse)
 
     def to(self, device: torch.device) -> GeneTable:
         """Return a copy on a device."""

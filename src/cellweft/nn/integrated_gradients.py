@@ -117,10 +117,10 @@ def integrated_gradients(
     for level in range(last + 1):
         rough = [rows[:0]]
         for pick in torch.split(torch.arange(len(rows), device=rows.device), max(block // steps, 1)):
-            found, gaps = way.part(rows[pick], parts[pick], level=level)
+            attributed, gaps = way.part(rows[pick], parts[pick], level=level)
             allowed = torch.maximum(tolerance * explained.abs() * 0.5 ** (level / 2), floor)[rows[pick]]
             good = (gaps <= allowed) | (level == last)
-            total.index_add_(0, rows[pick][good], found[good])
+            total.index_add_(0, rows[pick][good], attributed[good])
             rough.append(pick[~good])
         again = torch.cat(rough)
         rows, parts = rows[again].repeat_interleave(2), 2 * parts[again].repeat_interleave(2)
@@ -166,7 +166,7 @@ class _Way:
             return self.inputs[:0], self.origin.new_zeros(0)
         origin, inputs = self.origin[rows], self.inputs[rows]
         start, stop = ((parts + end)[:, None] * 0.5**level for end in (0, 1))
-        found, gaps = self.captum.attribute(
+        attributed, gaps = self.captum.attribute(
             torch.lerp(origin, inputs, stop.to(inputs.dtype)),
             baselines=torch.lerp(origin, inputs, start.to(inputs.dtype)),
             additional_forward_args=(rows,),
@@ -174,7 +174,7 @@ class _Way:
             internal_batch_size=max(self.block, len(rows)),
             return_convergence_delta=True,
         )
-        return found, gaps.abs()
+        return attributed, gaps.abs()
 
 
 def mapping_weight(

@@ -99,8 +99,8 @@ class Mapping:
         for columns in row_blocks(len(self.keys), most_keys):
             values = read(columns)
             for rows in row_blocks(len(self.queries), high):
-                weights, kept = sums.add(rows, self._products(rows, columns))
-                gathered[rows] = gathered[rows] * kept[:, None] + weights @ values
+                weights, factor = sums.add(rows, self._products(rows, columns))
+                gathered[rows] = gathered[rows] * factor[:, None] + weights @ values
         return gathered / sums.total[:, None]
 
     def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class Mapping:
             Each (n_queries, k), largest first.
         """
         best = self.queries.new_full((len(self.queries), k), -torch.inf)
-        found = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
+        indices = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
         sums = self._no_sums()
         for rows, columns in self._tiles():
             products = self._products(rows, columns)
@@ -142,9 +142,9 @@ class Mapping:
             top, places = products.topk(min(k, products.shape[1]), dim=1)
             both = torch.cat([best[rows], top], dim=1)
             best[rows], order = both.topk(k, dim=1)
-            found[rows] = torch.cat([found[rows], places + columns.start], dim=1).gather(1, order)
+            indices[rows] = torch.cat([indices[rows], places + columns.start], dim=1).gather(1, order)
             sums.add(rows, products)
-        return best.sub_(sums.peak[:, None]).exp_().div_(sums.total[:, None]), found
+        return best.sub_(sums.peak[:, None]).exp_().div_(sums.total[:, None]), indices
 
     def entropy(self) -> torch.Tensor:
         """Return the entropy of every row of C in nats, (n_queries,): 0 to log(n_keys)."""
@@ -227,8 +227,8 @@ class _RowSums:
             multiplied by, (n_rows,), since the peak may have risen.
         """
         peak = torch.maximum(self.peak[rows], products.amax(dim=1))
-        kept = (self.peak[rows] - peak).exp()
+        factor = (self.peak[rows] - peak).exp()
         weights = products.sub_(peak[:, None]).exp_()
-        self.total[rows] = self.total[rows] * kept + weights.sum(dim=1)
+        self.total[rows] = self.total[rows] * factor + weights.sum(dim=1)
         self.peak[rows] = peak
-        return weights, kept
+        return weights, factor

@@ -102,7 +102,7 @@ class ExactNeighbors:
                 got=str(k),
                 fix="Choose a smaller k, or a reference with more cells.",
             )
-        found = np.empty((len(queries), k), dtype=np.int64)
+        nearest = np.empty((len(queries), k), dtype=np.int64)
         room = self.coarse.new_empty(
             min(self.block, len(queries)), n_reference
         )  # created once because it is large
@@ -110,8 +110,8 @@ class ExactNeighbors:
             directions = unit_length(queries[rows], axis=1)
             coarse = torch.from_numpy(directions.astype(np.float32)).to(self.device)
             likeness = torch.mm(coarse, self.coarse.T, out=room[: len(coarse)])  # (block, n_reference)
-            found[rows] = self._nearest(directions, likeness, k)
-        return found
+            nearest[rows] = self._nearest(directions, likeness, k)
+        return nearest
 
     def to(self, device: torch.device) -> ExactNeighbors:
         """Return the same search on a device."""
@@ -124,17 +124,17 @@ class ExactNeighbors:
 
     def _nearest(self, unit: DoubleArray, likeness: torch.Tensor, k: int) -> IntArray:
         best, candidates = likeness.topk(min(k + _EXTRA, len(self.unit)), dim=1)
-        found = self.rank(unit, candidates.cpu().numpy(), k)
+        nearest = self.rank(unit, candidates.cpu().numpy(), k)
         if candidates.shape[1] == len(self.unit):
-            return found
+            return nearest
         # More cells may be tied than there are candidates, as many copies of a cell are: rank all of those.
         lowest = best[:, k - 1] - _SLACK
         is_zero = ~unit.any(axis=1)  # tied with every cell, so that ranking would only cost time
-        found[is_zero] = np.arange(k)
+        nearest[is_zero] = np.arange(k)
         for row in np.flatnonzero((best[:, -1] >= lowest).cpu().numpy() & ~is_zero):
             tied = (likeness[row] >= lowest[row]).nonzero()[:, 0].cpu().numpy()
-            found[row] = self.rank(unit[[row]], tied[None], k)[0]
-        return found
+            nearest[row] = self.rank(unit[[row]], tied[None], k)[0]
+        return nearest
 
     def rank(self, unit: DoubleArray, candidates: IntArray, k: int) -> IntArray:
         """Return the k most similar of some candidates, (n_queries, n_candidates), of each query."""
@@ -212,11 +212,11 @@ class ApproximateNeighbors:
         _, candidates = self.index.search(
             directions.astype(np.float32), min(k + _EXTRA, len(self.exact.unit))
         )
-        found = self.exact.rank(directions, np.maximum(candidates, 0).astype(np.int64), k)
+        nearest = self.exact.rank(directions, np.maximum(candidates, 0).astype(np.int64), k)
         few = np.flatnonzero((candidates < 0).any(axis=1))
         if len(few):
-            found[few] = self.exact.search(queries[few], k)
-        return found
+            nearest[few] = self.exact.search(queries[few], k)
+        return nearest
 
     def to(self, device: torch.device) -> ApproximateNeighbors:
         """Return the same search beside networks on a device; the index stays on the CPU."""
@@ -224,9 +224,9 @@ class ApproximateNeighbors:
 
     def recall(self, queries: DoubleArray, k: int) -> float:
         """Return what part of the exact neighbours of some queries is found, 0 to 1."""
-        found, exact = self.search(queries, k), self.exact.search(queries, k)
-        both = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
-        return float(np.sum(both)) / max(found.size, 1)
+        approximate, exact = self.search(queries, k), self.exact.search(queries, k)
+        both = [len(np.intersect1d(one, other)) for one, other in zip(approximate, exact, strict=True)]
+        return float(np.sum(both)) / max(approximate.size, 1)
 
 
 def at_neighbors(table: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,9 @@ class GeneLevels:
     def features(self) -> torch.Tensor:
         """Return what the networks see of a gene: (n_genes, `FEATURES`)."""
         odds = (self.expressing + _SMALL) / (1 - self.expressing + _SMALL)
-        logs = [torch.log(one + _SMALL) for one in (self.carried.mean, self.varies, self.mean, self.spread)]
+        logs = [
+            torch.log(values + _SMALL) for values in (self.carried.mean, self.varies, self.mean, self.spread)
+        ]
         return torch.stack([*logs, torch.log(odds)], dim=1)
 
     def start(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +108,7 @@ class GeneLevels:
 
     def take(self, genes: torch.Tensor) -> GeneLevels:
         """Return those of some genes."""
-        return GeneLevels(**{one.name: getattr(self, one.name)[genes] for one in fields(self)})
+        return GeneLevels(**{field.name: getattr(self, field.name)[genes] for field in fields(self)})
 
     @staticmethod
     def join(parts: Sequence[GeneLevels]) -> GeneLevels:
@@ -116,7 +118,7 @@ class GeneLevels:
             values = [getattr(part, name) for part in parts]
             return Moments.join(values) if isinstance(values[0], Moments) else torch.cat(values)
 
-        return GeneLevels(**{one.name: joined(one.name) for one in fields(GeneLevels)})
+        return GeneLevels(**{field.name: joined(field.name) for field in fields(GeneLevels)})
 
     def to(self, device: torch.device) -> GeneLevels:
         """Return a copy on a device."""
@@ -185,8 +187,8 @@ class Levels:
         features = self.features.standard(genes.features()).clamp(-_MOST_STANDARD, _MOST_STANDARD)
         rows = rows_within(_MOST_VALUES, len(features))
         means = []
-        for shown, seen in zip(torch.split(pattern, rows), torch.split(detection, rows), strict=True):
-            parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]
+        for block, seen in zip(torch.split(pattern, rows), torch.split(detection, rows), strict=True):
+            parts = [_value(net(features, block, seen), block, genes) for net in self.nets]
             means.append(torch.stack(parts).mean(dim=0))
         return mixed(torch.cat(means), genes.unchanged(pattern), self.share)
 
@@ -232,9 +234,11 @@ def fit_levels(
             some = torch.randperm(truth.shape[1], generator=generator)[:_BATCH_GENES]
             jitter = noise * torch.randn(len(some), FEATURES, generator=generator)
             cells, some = cells.to(truth.device), some.to(truth.device)
-            shown, real = pattern[cells][:, some], truth[cells][:, some]
-            corrections = net(features[some] + jitter.to(truth.device), shown, detection[cells][:, some])
-            values = _value(corrections, shown, genes.take(some))
+            drawn_pattern, real = pattern[cells][:, some], truth[cells][:, some]
+            corrections = net(
+                features[some] + jitter.to(truth.device), drawn_pattern, detection[cells][:, some]
+            )
+            values = _value(corrections, drawn_pattern, genes.take(some))
             error = ((values - real) ** 2).mean() / scale
             loss = error + settings.level_pattern * correlation_loss(values, real)
             total: torch.Tensor = loss + settings.level_pull * (corrections**2).mean()

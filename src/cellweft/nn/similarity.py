@@ -77,9 +77,9 @@ def keep_largest(weights: DoubleArray, most: int) -> DoubleArray:
     array([[0. , 0.5, 0.3]])
     """
     order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
-    kept = np.zeros_like(weights)
-    np.put_along_axis(kept, order, np.take_along_axis(weights, order, axis=1), axis=1)
-    return kept
+    largest = np.zeros_like(weights)
+    np.put_along_axis(largest, order, np.take_along_axis(weights, order, axis=1), axis=1)
+    return largest
 
 
 def nearest_rows(
@@ -206,10 +206,10 @@ def _rank(
     return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
 
-def _at_least(one: torch.Tensor, others: _Vectors, lowest: float) -> IntArray:
+def _at_least(vector: torch.Tensor, others: _Vectors, lowest: float) -> IntArray:
     """Return the positions of the rows whose cosine with one, (1, n_dim), is not below the lowest."""
-    found = [
-        start + np.flatnonzero((others.unit(slice(start, start + _BLOCK)) @ one.T)[:, 0].numpy() >= lowest)
+    positions = [
+        start + np.flatnonzero((others.unit(slice(start, start + _BLOCK)) @ vector.T)[:, 0].numpy() >= lowest)
         for start in range(0, len(others.values), _BLOCK)
     ]
-    return np.concatenate(found)
+    return np.concatenate(positions)

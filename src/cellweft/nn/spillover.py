@@ -173,15 +173,15 @@ class SpilloverModel:
         profiles = (1 - share) * self.profiles + share * (self.frequency @ self.profiles)
         level = np.round(2 * np.log2(np.maximum(counts.sum(axis=1, dtype=np.float64), 1))).astype(np.int64)
         n_candidates = min(CANDIDATES, len(profiles))
-        made = np.empty((len(counts), n_candidates), dtype=np.int64)
-        for one in np.unique(level):
-            means = np.maximum(2 ** (one / 2) * profiles, _LEAST_MEAN)
+        candidates = np.empty((len(counts), n_candidates), dtype=np.int64)
+        for this_level in np.unique(level):
+            means = np.maximum(2 ** (this_level / 2) * profiles, _LEAST_MEAN)
             spread = np.log1p(self.dispersion * means)
-            cells = np.flatnonzero(level == one)
+            cells = np.flatnonzero(level == this_level)
             logs = counts[cells] @ (np.log(means) - spread).T  # n_cells of the level x n_profiles
             logs += np.log(self.frequency) - spread @ (1 / self.dispersion)
-            made[cells] = np.argsort(-logs, axis=1, kind="stable")[:, :n_candidates]
-        return made
+            candidates[cells] = np.argsort(-logs, axis=1, kind="stable")[:, :n_candidates]
+        return candidates
 
     def posterior(
         self, counts: FloatArray, around: Surroundings, candidates: IntArray | None = None
@@ -200,7 +200,7 @@ class SpilloverModel:
         candidates = self.candidates(counts) if candidates is None else candidates
         n_cells, n_genes = counts.shape
         shape = n_cells, len(SHARES)
-        made = CellPosterior(
+        posterior = CellPosterior(
             candidates=candidates,
             of_profile=np.empty(candidates.shape),
             of_share=np.empty(shape),
@@ -208,11 +208,14 @@ class SpilloverModel:
             expected=np.empty((n_cells, n_genes)),
         )
         for rows in row_blocks(n_cells, rows_within(_VALUES, n_genes * candidates.shape[1])):
-            joint, made.likelihood[rows], made.expected[rows] = self._joint(
+            joint, posterior.likelihood[rows], posterior.expected[rows] = self._joint(
                 counts[rows], around[rows], candidates[rows]
             )
-            made.of_profile[rows], made.of_share[rows] = joint.sum(axis=(2, 3)), joint.sum(axis=(1, 2))
-        return made
+            posterior.of_profile[rows], posterior.of_share[rows] = (
+                joint.sum(axis=(2, 3)),
+                joint.sum(axis=(1, 2)),
+            )
+        return posterior
 
     def fit(self, counts: FloatArray, around: Surroundings) -> SpilloverModel:
         """Return the model after it has learned from a sample of cells; parameters as of `posterior`."""
@@ -234,7 +237,9 @@ class SpilloverModel:
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
         """Return the probability of profiles with both parts, the parts' likelihood, and expected genes."""
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
-        near, wide = (self._mixed(one, candidates, own) for one in (around.near, around.wide))
+        near, wide = (
+            self._mixed(neighbor_weights, candidates, own) for neighbor_weights in (around.near, around.wide)
+        )
         has_wide = np.asarray(around.wide.any(axis=1))[:, None, None]
         wide = np.where(has_wide, wide, own)
         has_near: BoolArray = np.asarray(around.near.any(axis=1))
@@ -271,19 +276,19 @@ class SpilloverModel:
 
     def _improved(self, counts: FloatArray, around: Surroundings, candidates: IntArray) -> SpilloverModel:
         """Return the model after a step of expectation and maximisation."""
-        known = self.posterior(counts, around, candidates)
+        posterior = self.posterior(counts, around, candidates)
         totals = counts.sum(axis=1, dtype=np.float64)[:, None]
-        means = np.maximum(totals * known.expected, 1e-9)  # n_cells x n_genes
+        means = np.maximum(totals * posterior.expected, 1e-9)  # n_cells x n_genes
         precision = 1 / (1 + self.dispersion * means)
         measured, predicted = (precision * counts).sum(axis=0), (precision * means).sum(axis=0)
         frequency = np.ones(len(self.profiles))
-        np.add.at(frequency, candidates, known.of_profile)
+        np.add.at(frequency, candidates, posterior.of_profile)
         return replace(
             self,
             profiles=_as_shares(self.profiles * (measured + _PSEUDO_COUNTS) / (predicted + _PSEUDO_COUNTS)),
             dispersion=_better_dispersion(counts, means, self.dispersion),
             frequency=frequency / frequency.sum(),
-            prior=_share_frequencies(known.likelihood[around.near.any(axis=1)], self.prior),
+            prior=_share_frequencies(posterior.likelihood[around.near.any(axis=1)], self.prior),
         )
 
 

@@ -112,8 +112,8 @@ def drop_values(
     >>> drop_values(torch.ones(1, 6), 0.5, stream, rescale=True)
     tensor([[0., 2., 0., 0., 0., 2.]])
     """
-    kept = (torch.rand(values.shape, generator=stream) >= share).to(values.device)
-    return values * kept / (1 - share) if rescale else values * kept
+    is_kept = (torch.rand(values.shape, generator=stream) >= share).to(values.device)
+    return values * is_kept / (1 - share) if rescale else values * is_kept
 
 
 def extraction_loss(spots: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:

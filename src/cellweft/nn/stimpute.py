@@ -156,7 +156,7 @@ def similarity_loss(
     loss = predicted.new_zeros(())
     for weight, axis in ((cells, 1), (genes, 0)):
         if weight:
-            left, right = (_less(one, mean, axis) for one in (predicted, measured))
+            left, right = (_less(values, mean, axis) for values in (predicted, measured))
             loss = loss + weight * (1 - F.cosine_similarity(left, right, dim=axis)).mean()
     return loss
 
@@ -412,7 +412,9 @@ def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
     Made in float64 and rounded to float32, so that it does not depend on how many cells are embedded at once
     and copies of a cell are embedded alike: the last bit of a product depends on its shape.
     """
-    weight, bias = (one.detach().cpu().numpy().astype(np.float64) for one in autoencoder.encoder.parameters())
+    weight, bias = (
+        parameter.detach().cpu().numpy().astype(np.float64) for parameter in autoencoder.encoder.parameters()
+    )
     latent = np.maximum(cells.astype(np.float64) @ weight.T + bias, 0)
     return latent.astype(np.float32).astype(np.float64)
 
@@ -478,7 +480,7 @@ def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[Ge
     (B, R) log-normalised expression, at least 0.
     """
     rows, alpha = torch.from_numpy(neighbors).to(model.device), model.settings.alpha
-    found = np.empty((len(neighbors), sum(len(table.weights) for table in tables)), dtype=np.float32)
+    predicted = np.empty((len(neighbors), sum(len(table.weights) for table in tables)), dtype=np.float32)
     done = 0
     with torch.no_grad():
         states = source_states(model.network, model.sources, rows) if alpha > 0 else None
@@ -487,17 +489,17 @@ def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[Ge
             blended = (1 - alpha) * model.neighbor_scale * features.own.mean(dim=2).T
             if states is not None:
                 blended += alpha * model.network(features, states)
-            found[:, done : done + blended.shape[1]] = blended.cpu().numpy()
+            predicted[:, done : done + blended.shape[1]] = blended.cpu().numpy()
             done += blended.shape[1]
-    return found
+    return predicted
 
 
 def _network_only(
     network: GeneNetwork, neighbors: torch.Tensor, sources: GeneTable, genes: GeneTable
 ) -> torch.Tensor:
     """Return the gene network's prediction for all training cells, by blocks: (n_training, P)."""
-    found = neighbors.new_empty(len(neighbors), len(genes.weights), dtype=torch.float32)
+    predicted = neighbors.new_empty(len(neighbors), len(genes.weights), dtype=torch.float32)
     with torch.no_grad():
-        for rows, block in zip(torch.split(neighbors, 256), torch.split(found, 256), strict=True):
+        for rows, block in zip(torch.split(neighbors, 256), torch.split(predicted, 256), strict=True):
             block[:] = network(genes.gather(rows), source_states(network, sources, rows))
-    return found
+    return predicted

@@ -88,7 +88,7 @@ class _Best:
         loss = float(judge())
         if loss < self._lowest:
             self._lowest, self._waited = loss, 0
-            self._kept = [one.detach().clone() for one in self._parameters]
+            self._kept = [parameter.detach().clone() for parameter in self._parameters]
         else:
             self._waited += 1
         return self._waited
@@ -96,8 +96,8 @@ class _Best:
     @torch.no_grad()
     def restore(self) -> None:
         """Go back to the weights with the lowest loss."""
-        for one, kept in zip(self._parameters, self._kept, strict=False):  # keep none, or all
-            one.copy_(kept)
+        for parameter, best in zip(self._parameters, self._kept, strict=False):  # keep none, or all
+            parameter.copy_(best)
 
 
 def fit_steps(

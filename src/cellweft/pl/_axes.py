@@ -57,16 +57,16 @@ def panels(
     """
     if given is None:
         return _new_panels(n, size=size, across=across)
-    found = [given] if isinstance(given, Axes) else list(np.ravel(np.asarray(given, dtype=object)))
-    wrong = [type(one).__name__ for one in found if not isinstance(one, Axes)]
-    if wrong or len(found) != n:
+    axes = [given] if isinstance(given, Axes) else list(np.ravel(np.asarray(given, dtype=object)))
+    wrong = [type(ax).__name__ for ax in axes if not isinstance(ax, Axes)]
+    if wrong or len(axes) != n:
         raise InputError(
             argument,
             expected="one Axes of matplotlib" if n == 1 else f"{n} Axes of matplotlib, one for each panel",
-            got=f"a {wrong[0]}" if wrong else f"{len(found)}",
+            got=f"a {wrong[0]}" if wrong else f"{len(axes)}",
             fix=f"Create them with plt.subplots(1, {n}), or omit {argument}.",
         )
-    return tuple(found)
+    return tuple(axes)
 
 
 def panel(given: Any, *, size: tuple[float, float] = (4.0, 3.5)) -> Axes:
@@ -79,13 +79,13 @@ def _new_panels(n: int, *, size: tuple[float, float], across: int) -> tuple[Axes
 
     columns = min(n, across)
     rows = math.ceil(n / columns)
-    figure, made = plt.subplots(
+    figure, axes = plt.subplots(
         rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="compressed"
     )
     figure.set_gid(_OWN)
-    for spare in made.ravel()[n:]:
+    for spare in axes.ravel()[n:]:
         figure.delaxes(spare)
-    return tuple(made.ravel()[:n])
+    return tuple(axes.ravel()[:n])
 
 
 def tidy(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
@@ -99,9 +99,9 @@ def tidy(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
         Its title, and the names of its axes.
     """
     ax.spines[["top", "right"]].set_visible(False)
-    for one in ("left", "bottom"):
-        ax.spines[one].set_color(INK)
-        ax.spines[one].set_linewidth(0.8)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(INK)
+        ax.spines[side].set_linewidth(0.8)
     ax.tick_params(labelsize=SMALL, color=INK, width=0.8, length=3)
     ax.set_title(title, fontsize=PLAIN)
     ax.set_xlabel(x, fontsize=PLAIN)
@@ -231,10 +231,10 @@ def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missin
     missing
         Whether to name missing labels too.
     """
-    shown = list(colors.items())[:_MOST_NAMES] + ([(UNKNOWN, MISSING)] if missing else [])
+    entries = list(colors.items())[:_MOST_NAMES] + ([(UNKNOWN, MISSING)] if missing else [])
     handles = [
         Line2D([], [], ls="", marker="o", ms=6, mew=0, color=color, label=_shortened(label))
-        for label, color in shown
+        for label, color in entries
     ]
     if len(colors) > _MOST_NAMES:
         handles.append(Line2D([], [], ls="", label=f"and {len(colors) - _MOST_NAMES:,} more"))
@@ -263,8 +263,8 @@ def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missin
 
 def _shortened(name: str) -> str:
     """Return a name that fits a legend; "_" before it would keep it out."""
-    shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-    return f" {shown}" if shown.startswith("_") else shown
+    short_name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return f" {short_name}" if short_name.startswith("_") else short_name
 
 
 def heat_map(

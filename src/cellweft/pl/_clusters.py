@@ -180,21 +180,23 @@ def _umap_of_placement(
     codes = np.asarray(shade.codes)[cells]
     table = to_rgba_array([*(shade.colors or {}).values(), MISSING])
     of_spots = np.tile(to_rgba_array(_SPOTS), (len(spots), 1))
-    shown = np.concatenate([table[codes], of_spots])
-    first = np.arange(len(shown)) >= len(cells)
+    all_colors = np.concatenate([table[codes], of_spots])
+    first = np.arange(len(all_colors)) >= len(cells)
     for ax, values, name in zip(pair_of, (expression, embeddings), ("expression", "embedding"), strict=True):
         layout = _layout(values, neighbors, seed, reduced=name == "embedding")
-        _draw_layout(ax, layout, shown, first=first, title=name)
+        _draw_layout(ax, layout, all_colors, first=first, title=name)
     if legend:
         shade_legend(pair_of[1], shade, codes, title=shade.name or "spots: grey")
     return pair_of[0], pair_of[1]
 
 
-def _draw_layout(ax: Axes, layout: DoubleArray, shown: NDArray[Any], *, first: BoolArray, title: str) -> None:
+def _draw_layout(
+    ax: Axes, layout: DoubleArray, colors: NDArray[Any], *, first: BoolArray, title: str
+) -> None:
     """Draw points in their colours, those of ``first`` below the others."""
     order = np.lexsort((*layout.T, ~first))
     size = float(np.clip(9000 / len(layout), 1.0, 25.0))
-    ax.scatter(layout[order, 0], layout[order, 1], c=shown[order], s=size, lw=0, rasterized=True)
+    ax.scatter(layout[order, 0], layout[order, 1], c=colors[order], s=size, lw=0, rasterized=True)
     tidy(ax, title=title, x="UMAP 1", y="UMAP 2")
     ax.set_xticks([])
     ax.set_yticks([])
@@ -274,15 +276,15 @@ def modules(
     group: IntArray = np.asarray(of_gene, dtype=np.int64)
     order = _module_order(correlations, group)
     ax = panel(ax, size=(6.6, 4.4))
-    shown = correlations[np.ix_(order, order)]
+    ordered = correlations[np.ix_(order, order)]
     image = ax.imshow(
-        shown, cmap=number_map("RdBu_r"), vmin=-1, vmax=1, interpolation="nearest", aspect="equal"
+        ordered, cmap=number_map("RdBu_r"), vmin=-1, vmax=1, interpolation="nearest", aspect="equal"
     )
     tidy(ax, title=f"{len(names):,} genes, {len(set(group.tolist()) - {-1}):,} modules")
     ax.spines[:].set_visible(False)
-    _module_names(ax, group[order], [names[one] for one in order])
+    _module_names(ax, group[order], [names[gene] for gene in order])
     if len(names) <= _NAMED:
-        ax.set_xticks(range(len(names)), [names[one] for one in order], rotation=90)
+        ax.set_xticks(range(len(names)), [names[gene] for gene in order], rotation=90)
     else:
         ax.set_xticks([])
     color_bar(image, ax, label="Pearson correlation")
@@ -339,7 +341,7 @@ def enrichment(
         check_range("limit", limit, low=1e-12)
     z, marked, columns_are = _fields(table, fdr)
     values = z.to_numpy(dtype=np.float64)
-    rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
+    rows, columns = [str(label) for label in z.index], [str(label) for label in z.columns]
     is_own = (np.array(rows)[:, None] == np.array(columns)) & (columns_are != "region")
     others = np.abs(values[~is_own & np.isfinite(values)]).max(initial=0.0)
     limit = float(others) if limit is None and others > 0 else limit
@@ -427,8 +429,10 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
         raise SettingError("layer", expected="None with a table", got=repr(layer), fix=fix)
     source = data if isinstance(data, pd.DataFrame) else of_layer(opened(data), layer)
     names = source.columns if isinstance(source, pd.DataFrame) else source.var.index
-    known = names.astype(str).to_numpy(dtype=np.str_)
-    places = np.arange(len(known)) if genes is None else find_names(list(genes), known, where="genes")
+    gene_names = names.astype(str).to_numpy(dtype=np.str_)
+    places = (
+        np.arange(len(gene_names)) if genes is None else find_names(list(genes), gene_names, where="genes")
+    )
     if not 2 <= len(places) <= most:
         raise InputError(
             "genes",
@@ -447,7 +451,7 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
             got=f"{len(values):,} cells" if len(values) < 2 else "NaN or infinity",
             fix="Remove cells and genes without values.",
         )
-    return values, known[places]
+    return values, gene_names[places]
 
 
 def _correlations(values: DoubleArray) -> DoubleArray:
@@ -459,8 +463,8 @@ def _correlations(values: DoubleArray) -> DoubleArray:
 def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:
     """Return genes by module, those without any last, and within it by mean correlation with it."""
     within = np.zeros(len(group))
-    for one in np.unique(group):
-        members = np.flatnonzero(group == one)
+    for module in np.unique(group):
+        members = np.flatnonzero(group == module)
         within[members] = correlations[np.ix_(members, members)].mean(axis=1)
     last = np.where(group < 0, group.max(initial=0) + 1, group)
     return np.lexsort((np.arange(len(group)), -within, last)).astype(np.int64)
@@ -482,7 +486,9 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
             f"none ({end - start:,})" if group[start] < 0 else f"{group[start]} ({end - start:,}): {first}"
         )
     at = (starts + ends - 1) / 2
-    ax.set_yticks(at[room], [name for name, one in zip(names, room, strict=True) if one], fontsize=SMALL)
+    ax.set_yticks(
+        at[room], [name for name, has_room in zip(names, room, strict=True) if has_room], fontsize=SMALL
+    )
     ax.tick_params(axis="both", length=0)
     left_out = int((~room).sum())
     ax.set_ylabel("module (genes)" + f"; and {left_out:,} small ones" * (left_out > 0), fontsize=PLAIN)
@@ -518,7 +524,7 @@ def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, s
 
 def _pivoted(table: pd.DataFrame, values: str) -> pd.DataFrame:
     """Return a column as a table of types x regions, in natural order or as they first stand there."""
-    found = table.pivot_table(index="type", columns="region", values=values, observed=True)
-    found = found.set_axis(found.index.astype(str)).set_axis(found.columns.astype(str), axis=1)
-    rows, columns = (natural_order(pd.unique(table[one])) for one in ("type", "region"))
-    return found.reindex(index=rows, columns=columns)
+    pivoted = table.pivot_table(index="type", columns="region", values=values, observed=True)
+    pivoted = pivoted.set_axis(pivoted.index.astype(str)).set_axis(pivoted.columns.astype(str), axis=1)
+    rows, columns = (natural_order(pd.unique(table[column])) for column in ("type", "region"))
+    return pivoted.reindex(index=rows, columns=columns)

@@ -135,15 +135,15 @@ def natural_order(labels: Iterable[Any]) -> list[str]:
     >>> natural_order(["L1", "L10", "L2"]), natural_order(["deep", "L2", "L10"])
     (['L1', 'L2', 'L10'], ['deep', 'L2', 'L10'])
     """
-    texts = [str(one) for one in labels]
+    texts = [str(label) for label in labels]
     return list(natsorted(texts)) if texts == sorted(texts) else texts
 
 
 def _stored_labels(values: pd.Series[Any] | pd.Categorical) -> list[str]:
     """Return the labels of a column in the order of the colours that scanpy keeps for them."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return [str(one) for one in values.dtype.categories]
-    return list(natsorted({str(one) for one in pd.unique(values) if not pd.isna(one)}))
+        return [str(label) for label in values.dtype.categories]
+    return list(natsorted({str(label) for label in pd.unique(values) if not pd.isna(label)}))
 
 
 def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str, str]:
@@ -164,14 +164,18 @@ def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str,
         The stored values are not colours.
     """
     key = f"{column}_colors"
-    kept, shown, stored = opened.uns.get(key), categories_of(values), _stored_labels(values)
-    if isinstance(kept, Mapping):
-        found = [str(kept[one]) for one in stored if one in kept]
+    stored_value, labels, stored = opened.uns.get(key), categories_of(values), _stored_labels(values)
+    if isinstance(stored_value, Mapping):
+        stored_colors = [str(stored_value[one]) for one in stored if one in stored_value]
     else:
-        found = [] if kept is None else [_text(one) for one in np.atleast_1d(np.asarray(kept, dtype=object))]
-    if len(found) < len(stored):  # as scanpy: too few are those of another column, and are not used
-        return dict(zip(shown, map(to_hex, palette(len(shown))), strict=True))
-    wrong = [one for one in found if not is_color_like(one)]
+        stored_colors = (
+            []
+            if stored_value is None
+            else [_text(one) for one in np.atleast_1d(np.asarray(stored_value, dtype=object))]
+        )
+    if len(stored_colors) < len(stored):  # as scanpy: too few are those of another column, and are not used
+        return dict(zip(labels, map(to_hex, palette(len(labels))), strict=True))
+    wrong = [one for one in stored_colors if not is_color_like(one)]
     if wrong:
         raise InputError(
             f"{opened.where}.uns[{key!r}]",
@@ -179,8 +183,8 @@ def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str,
             got=repr(wrong[0]),
             fix=f"Correct or delete uns[{key!r}].",
         )
-    color_of = dict(zip(stored, found, strict=False))
-    return {label: to_hex(color_of[label]) for label in shown}
+    color_of = dict(zip(stored, stored_colors, strict=False))
+    return {label: to_hex(color_of[label]) for label in labels}
 
 
 def chosen_colors(
@@ -202,22 +206,22 @@ def chosen_colors(
     SettingError
         The value for a label is not a colour, or none of the labels has one in ``colors``.
     """
-    asked = {str(label): one for label, one in (colors or {}).items()}
-    if asked and labels and not asked.keys() & set(labels):
-        some = next(iter(asked))
+    own_colors = {str(label): color for label, color in (colors or {}).items()}
+    if own_colors and labels and not own_colors.keys() & set(labels):
+        some = next(iter(own_colors))
         raise SettingError(
             "colors",
             expected="colours of labels in the plot",
-            got=shorten(list(asked)),
+            got=shorten(list(own_colors)),
             fix=near(some, labels),
         )
-    given = {**(kept or {}), **asked}
+    color_of = {**(kept or {}), **own_colors}
     for label in labels:
-        if label in given and not is_color_like(given[label]):
+        if label in color_of and not is_color_like(color_of[label]):
             where, fix = f"colors[{label!r}]", "For example '#0072B2'."
-            raise SettingError(where, expected="a colour", got=repr(given[label]), fix=fix)
+            raise SettingError(where, expected="a colour", got=repr(color_of[label]), fix=fix)
     plain = dict(zip(labels, palette(len(labels)), strict=True))
-    return {label: to_hex(given.get(label, plain[label])) for label in labels}
+    return {label: to_hex(color_of.get(label, plain[label])) for label in labels}
 
 
 def number_map(name: str) -> Colormap:
@@ -226,8 +230,8 @@ def number_map(name: str) -> Colormap:
     return colormaps[name].with_extremes(bad=MISSING)
 
 
-def _text(one: Any) -> str:
-    return one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _check_writable(data: Any) -> None:

@@ -84,24 +84,28 @@ def trends(
     """
     wanted = [genes] if isinstance(genes, str) else list(_trending(trends) if genes is None else genes)
     fitted = natsorted(trends.fits)
-    shown = list(fitted) if types is None else [str(one) for one in types]
+    cell_types = list(fitted) if types is None else [str(cell_type) for cell_type in types]
     expected = "types and genes with fitted trends"
-    check_all_known(shown, trends.fits, "types", expected=expected)
+    check_all_known(cell_types, trends.fits, "types", expected=expected)
     if not wanted:
         raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
-    curves = {(gene, one): _curve(trends, gene, one) for gene in wanted for one in shown}  # before any figure
+    curves = {
+        (gene, cell_type): _curve(trends, gene, cell_type) for gene in wanted for cell_type in cell_types
+    }  # before any figure
     drawn_on = panels(axes, len(wanted), size=(2.8, 2.5), across=3)
-    known = chosen_colors(fitted, colors)
+    color_of = chosen_colors(fitted, colors)
     for ax, gene in zip(drawn_on, wanted, strict=True):
-        for one in shown:
-            curve = curves[gene, one]
+        for cell_type in cell_types:
+            curve = curves[gene, cell_type]
             at = curve["position"].to_numpy()
-            ax.fill_between(at, curve["lower"], curve["upper"], color=known[one], alpha=0.2, lw=0)
-            ax.plot(at, curve["mean"], color=known[one], lw=1.6, label=one)
+            ax.fill_between(at, curve["lower"], curve["upper"], color=color_of[cell_type], alpha=0.2, lw=0)
+            ax.plot(at, curve["mean"], color=color_of[cell_type], lw=1.6, label=cell_type)
         tidy(ax, title=str(gene), x=axis, y="mean log-normalised expression")
         ax.margins(x=0.02)
-    if len(shown) > 1:
-        label_legend(drawn_on[min(len(drawn_on), 3) - 1], {one: known[one] for one in shown})
+    if len(cell_types) > 1:
+        label_legend(
+            drawn_on[min(len(drawn_on), 3) - 1], {cell_type: color_of[cell_type] for cell_type in cell_types}
+        )
     return drawn_on
 
 
@@ -163,12 +167,12 @@ def attribution(
         check_range("limit", limit, low=1e-12)
     tested = dominant_genes(attribution, segments, fdr=fdr)
     means = attribution.mean_by(segments)  # n_segments x n_genes
-    known = np.asarray(attribution.genes, dtype=np.str_)
+    gene_names = np.asarray(attribution.genes, dtype=np.str_)
     if genes is None:
         chosen = _most_dominant(tested, n_genes)
     else:
-        asked = [genes] if isinstance(genes, str) else [str(one) for one in genes]
-        chosen = [str(known[place]) for place in find_names(asked, known, where="genes")]
+        asked_genes = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+        chosen = [str(gene_names[place]) for place in find_names(asked_genes, gene_names, where="genes")]
     if not chosen:
         raise InputError(
             "genes", expected="at least one gene", got="none", fix=("List at least one gene to plot.")
@@ -209,17 +213,17 @@ def _curve(trends: Trends, gene: str, cell_type: str) -> pd.DataFrame:
 def _trending(trends: Trends) -> list[str]:
     """Return the genes of the smallest p-values in any type, each once; those of equal ones by F."""
     table = trends.table.sort_values(["p", "f"], ascending=[True, False], kind="stable")
-    return [str(one) for one in table["gene"].drop_duplicates().head(_MOST_TRENDS)]
+    return [str(gene) for gene in table["gene"].drop_duplicates().head(_MOST_TRENDS)]
 
 
 def _most_dominant(tested: pd.DataFrame, n_genes: int) -> list[str]:
     """Return the genes of the highest statistic of each segment in turn, each once."""
     best = tested.groupby("segment", observed=True, sort=False).head(n_genes)
-    return [str(one) for one in best["gene"].drop_duplicates()]
+    return [str(gene) for gene in best["gene"].drop_duplicates()]
 
 
 def _dominant(tested: pd.DataFrame, genes: Sequence[str], segments: pd.Index) -> NDArray[np.bool_]:
     """Return in which segments genes are dominant, (n_genes, n_segments); untested ones are not."""
-    kept = tested[tested["dominant"]]
-    marked = pd.crosstab(kept["gene"], kept["segment"])
+    dominant = tested[tested["dominant"]]
+    marked = pd.crosstab(dominant["gene"], dominant["segment"])
     return marked.reindex(index=pd.Index(genes), columns=segments, fill_value=0).to_numpy(dtype=np.bool_)

@@ -77,10 +77,12 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
     InputError
         There is no cell.
     """
-    found = open_result(data, argument=argument)
-    if len(found.obs) == 0:
-        raise InputError(f"{found.where}.obs", expected="at least one cell", got="no cell", fix="Pass cells.")
-    return found
+    result = open_result(data, argument=argument)
+    if len(result.obs) == 0:
+        raise InputError(
+            f"{result.where}.obs", expected="at least one cell", got="no cell", fix="Pass cells."
+        )
+    return result
 
 
 def places_of(data: Input, coordinates: str | None) -> DoubleArray:
@@ -100,11 +102,11 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     InputError
         They are not numbers, or NaN or infinite, or "none" was requested.
     """
-    found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
-    if found is None:
+    places, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
+    if places is None:
         fix = "Specify them: " + arg("coordinates", "obsm:KEY") + "."
         raise InputError("coordinates", expected="positions to plot", got="'none'", fix=fix)
-    return found[:, :2]
+    return places[:, :2]
 
 
 def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str | None:
@@ -122,10 +124,10 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
     if unit is not None:
         return unit or None
     if isinstance(data, Input):
-        found = coordinate_unit(data) if coordinates is None else ""
+        stored_unit = coordinate_unit(data) if coordinates is None else ""
     else:
-        found = data.pair.findings["coordinates"]["unit"]
-    return shown_unit(found) or None
+        stored_unit = data.pair.findings["coordinates"]["unit"]
+    return shown_unit(stored_unit) or None
 
 
 def flat_places(places: Any, n: int, where: str) -> DoubleArray:
@@ -145,15 +147,15 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
     InputError
         Another shape, or NaN or infinity.
     """
-    found = array_of(where, places, fix="Pass a position for every plotted cell, in their order.")
-    if found.ndim != 2 or len(found) != n or found.shape[1] not in (2, 3) or not np.isfinite(found).all():
+    array = array_of(where, places, fix="Pass a position for every plotted cell, in their order.")
+    if array.ndim != 2 or len(array) != n or array.shape[1] not in (2, 3) or not np.isfinite(array).all():
         raise InputError(
             where,
             expected=f"finite coordinates, {n:,} rows of 2 or 3",
-            got=f"shape {found.shape}" if found.ndim != 2 or len(found) != n else "NaN, or more columns",
+            got=f"shape {array.shape}" if array.ndim != 2 or len(array) != n else "NaN, or more columns",
             fix="Pass a position for every plotted cell, in their order.",
         )
-    return found[:, :2]
+    return array[:, :2]
 
 
 def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
@@ -295,8 +297,8 @@ def shade_of(
         values = _finite(gene_values(data, name, layer), f"color={color!r}")
         return Shade(name=name, numbers=values, measure=f"{name} ({_scale_of(data, values, layer)})")
     series = data.obs[name]
-    kept = kept_colors(data, name, series) if not _is_number(series) else {}
-    return _shade(series, name, colors, kept)
+    saved_colors = kept_colors(data, name, series) if not _is_number(series) else {}
+    return _shade(series, name, colors, saved_colors)
 
 
 def given_shade(
@@ -337,18 +339,23 @@ def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any
 
 
 def _shade(
-    series: pd.Series[Any], name: str, colors: Mapping[str, str] | None, kept: Mapping[str, str] | None = None
+    series: pd.Series[Any],
+    name: str,
+    colors: Mapping[str, str] | None,
+    saved_colors: Mapping[str, str] | None = None,
 ) -> Shade:
     if _is_number(series):
         numbers = _finite(series.to_numpy(np.float64, na_value=np.nan), f"color={name!r}")
         measure = _MEASURES.get(name.removeprefix(PREFIX), name or "value")
         return Shade(name=name, numbers=numbers, measure=measure)
     labels = categories_of(series)
-    known = [one for one in labels if one != UNKNOWN]
+    known_labels = [label for label in labels if label != UNKNOWN]
     codes, kinds = pd.factorize(series)  # a missing one has code -1
-    number = np.append(pd.Index(known).get_indexer(pd.Index([str(one) for one in kinds])), -1)
+    number = np.append(pd.Index(known_labels).get_indexer(pd.Index([str(label) for label in kinds])), -1)
     return Shade(
-        name=name, codes=number[codes].astype(np.int64), colors=chosen_colors(known, colors, kept=kept)
+        name=name,
+        codes=number[codes].astype(np.int64),
+        colors=chosen_colors(known_labels, colors, kept=saved_colors),
     )
 
 

@@ -50,8 +50,8 @@ def label_calibration(
     'confidence'
     """
     record = labels.attrs.get(RECORD, {}) if isinstance(labels, pd.DataFrame) else labels
-    known = record.get("labels") if isinstance(record, Mapping) else None
-    if not isinstance(known, Mapping) or not known:
+    columns = record.get("labels") if isinstance(record, Mapping) else None
+    if not isinstance(columns, Mapping) or not columns:
         raise KeyMissingError(
             "labels",
             expected="a result of Imputer.annotate, with its record in attrs",
@@ -61,14 +61,14 @@ def label_calibration(
                 ".json file as a dict."
             ),
         )
-    column = [*known][-1] if column is None else column
-    check_known(column, known, "column", expected="a column of labels")
-    told = known[column]
-    bins = {name: np.asarray(values) for name, values in told["calibration"].items()}
+    column = [*columns][-1] if column is None else column
+    check_known(column, columns, "column", expected="a column of labels")
+    column_record = columns[column]
+    bins = {name: np.asarray(values) for name, values in column_record["calibration"].items()}
     ax = panel(ax)
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, zorder=1)
     ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
-    title = f"{column}: calibration error {told['calibration_error']:.3f}"
+    title = f"{column}: calibration error {column_record['calibration_error']:.3f}"
     tidy(ax, title=title, x="confidence", y="share that is correct")
     return ax

@@ -200,19 +200,19 @@ def composition(
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size)
     types = natural_order(table.columns)
     table = table[types]
-    known = chosen_colors(types, colors)
-    shown = _shown_types(table, labels, most=_MOST_PANELS if kind == "map" else None)
+    color_of = chosen_colors(types, colors)
+    shown_types = _shown_types(table, labels, most=_MOST_PANELS if kind == "map" else None)
     if kind == "pies":
         (ax,) = panels(axes, 1, size=space_size(at))
-        return (_draw_pies(ax, table[shown], at, colors=known, look=look),)
-    drawn_on = panels(axes, len(shown), size=space_size(at, width=2.6))
-    most = float(table[shown].to_numpy().max())
-    shades = [Shade(name=label, numbers=table[label].to_numpy()) for label in shown]
+        return (_draw_pies(ax, table[shown_types], at, colors=color_of, look=look),)
+    drawn_on = panels(axes, len(shown_types), size=space_size(at, width=2.6))
+    most = float(table[shown_types].to_numpy().max())
+    shades = [Shade(name=label, numbers=table[label].to_numpy()) for label in shown_types]
     pictures = [picture(at, shade, most_dots=look.most_dots) for shade in shades]
-    same = limits_of([table[shown].to_numpy().ravel()], limits or (0.0, most if most > 0 else 1.0))
+    same = limits_of([table[shown_types].to_numpy().ravel()], limits or (0.0, most if most > 0 else 1.0))
     draw_alike(drawn_on, pictures, look=look, same=same, label="share of the spot (0 to 1)")
-    if labels is None and len(types) > len(shown):
-        more = f"and {len(types) - len(shown):,} more types"
+    if labels is None and len(types) > len(shown_types):
+        more = f"and {len(types) - len(shown_types):,} more types"
         last = drawn_on[-1]
         last.text(
             0.5, -0.03, more, transform=last.transAxes, ha="center", va="top", fontsize=SMALL, color=INK
@@ -226,13 +226,13 @@ def _placed_cells(placement: Any) -> tuple[Input, DoubleArray]:
         data = opened(placement, "placement")
         return data, places_of(data, f"obsm:{PLACES}" if PLACES in data.obsm else None)
     cells, table = placement.pair.sc, placement.table()
-    known = pd.concat([cells.obs.drop(columns=table.columns, errors="ignore"), table], axis=1)
+    obs = pd.concat([cells.obs.drop(columns=table.columns, errors="ignore"), table], axis=1)
     data = Input(
         where=f"the placed cells ({cells.source})",
         source=cells.source,
         matrix=None,
         layers={},
-        obs=HeldTable(known),
+        obs=HeldTable(obs),
         var=pd.DataFrame(),
         obsm=cells.obsm,
         uns=cells.uns,
@@ -257,15 +257,15 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")
     if not isinstance(truth, str):
         return flat_places(truth, n_cells, "truth")
-    found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where, argument="truth")
-    return flat_places(found, n_cells, "truth")
+    places, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where, argument="truth")
+    return flat_places(places, n_cells, "truth")
 
 
 def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int) -> None:
     """Draw lines from true places to those found, of cells drawn by their places and not by their order."""
-    taken = np.argsort(place_hashes(np.hstack([lived, places])), kind="stable")[:most]
-    ends = np.stack([lived[taken], places[taken]], axis=1).tolist()
-    look: dict[str, Any] = {"alpha": 0.35, "zorder": 0.5, "rasterized": len(taken) > 500}
+    drawn = np.argsort(place_hashes(np.hstack([lived, places])), kind="stable")[:most]
+    ends = np.stack([lived[drawn], places[drawn]], axis=1).tolist()
+    look: dict[str, Any] = {"alpha": 0.35, "zorder": 0.5, "rasterized": len(drawn) > 500}
     ax.add_collection(LineCollection(ends, colors=INK, linewidths=0.5, **look), autolim=False)
 
 
@@ -280,14 +280,14 @@ def _shares_of(
 ) -> tuple[pd.DataFrame, DoubleArray, str | None]:
     """Return the composition of spots, columns as text, their places, and the unit of these."""
     is_table, is_placement = isinstance(spots, pd.DataFrame), hasattr(spots, "deconvolve")
-    for name, given, unused in (
+    for name, value, unused in (
         ("places", places, not is_table),
         ("coordinates", coordinates, is_table or is_placement),
     ):
-        if given is not None and unused:
-            what = "a table" if is_table else "a placement" if is_placement else "an AnnData"
+        if value is not None and unused:
+            kind = "a table" if is_table else "a placement" if is_placement else "an AnnData"
             fix = f"Leave {name} out." if is_placement else _PLACES_OF[name]
-            raise SettingError(name, expected=f"none with {what}", got=type(given).__name__, fix=fix)
+            raise SettingError(name, expected=f"none with {kind}", got=type(value).__name__, fix=fix)
     if is_table:
         if places is None:
             raise InputError(
@@ -323,22 +323,22 @@ def _stored_shares(data: Input) -> pd.DataFrame:
             got=shorten(sorted(map(str, data.obsm))) or "nothing",
             fix="Write it with placement.to_anndata(of='spots'), or pass a table and places=.",
         )
-    found = data.obsm[PROPORTIONS]
-    if isinstance(found, pd.DataFrame):
-        return found
-    values = np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+    shares = data.obsm[PROPORTIONS]
+    if isinstance(shares, pd.DataFrame):
+        return shares
+    values = np.asarray(shares.toarray() if hasattr(shares, "toarray") else shares)
     key = f"{PROPORTIONS}_names"
     names = data.uns[key] if key in data.uns else [f"type {n + 1}" for n in range(values.shape[1])]
-    return pd.DataFrame(values, columns=pd.Index([str(one) for one in names]))
+    return pd.DataFrame(values, columns=pd.Index([str(name) for name in names]))
 
 
 def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int | None) -> list[str]:
-    types = [str(one) for one in table.columns]
+    types = [str(label) for label in table.columns]
     if labels is None:
         # by what they make up, but drawn in their own order
         rank = np.argsort(-table.mean(axis=0).to_numpy(), kind="stable")[:most]
         return [types[number] for number in sorted(rank)]
-    wanted = [labels] if isinstance(labels, str) else [str(one) for one in labels]
+    wanted = [labels] if isinstance(labels, str) else [str(label) for label in labels]
     check_all_known(wanted, types, "labels", expected="cell types in the spots")
     return wanted
 

@@ -127,10 +127,10 @@ def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray
     >>> pixel_means(grid, np.array([1.0, 3.0, 7.0]))[0][0, [0, -1]].tolist()
     [2.0, 7.0]
     """
-    here = ~np.isnan(values)
+    has_value = ~np.isnan(values)
     cells = np.bincount(grid.pixel, minlength=grid.size)
-    n = np.bincount(grid.pixel[here], minlength=grid.size)
-    sums = np.bincount(grid.pixel[here], weights=values[here], minlength=grid.size)
+    n = np.bincount(grid.pixel[has_value], minlength=grid.size)
+    sums = np.bincount(grid.pixel[has_value], weights=values[has_value], minlength=grid.size)
     means = np.divide(sums, n, out=np.full(grid.size, np.nan), where=n > 0)
     return _spread(means.reshape(grid.shape), (cells > 0).reshape(grid.shape))
 
@@ -163,21 +163,21 @@ def pixel_modes(grid: Grid, codes: IntArray) -> tuple[IntArray, BoolArray]:
     pixel, label = np.divmod(pairs, n_labels)
     best = np.lexsort((label, -counts, pixel))
     _, first = np.unique(pixel[best], return_index=True)
-    taken = best[first]
+    winners = best[first]
     modes = np.full(grid.size, -1, dtype=np.int64)
-    modes[pixel[taken]] = np.where(label[taken] == n_labels - 1, -1, label[taken])
-    shown = np.zeros(grid.size, dtype=np.bool_)
-    shown[pixel] = True
-    return _spread(modes.reshape(grid.shape), shown.reshape(grid.shape))
+    modes[pixel[winners]] = np.where(label[winners] == n_labels - 1, -1, label[winners])
+    is_filled = np.zeros(grid.size, dtype=np.bool_)
+    is_filled[pixel] = True
+    return _spread(modes.reshape(grid.shape), is_filled.reshape(grid.shape))
 
 
-def _spread(image: NDArray[Any], shown: BoolArray) -> tuple[NDArray[Any], BoolArray]:
+def _spread(image: NDArray[Any], is_filled: BoolArray) -> tuple[NDArray[Any], BoolArray]:
     """Give empty pixels between cells what the nearest pixel shows."""
-    around = convolve(shown.astype(np.int64), np.ones((3, 3), dtype=np.int64), mode="constant")
-    enclosed = ~shown & (around >= _ENCLOSED)
+    around = convolve(is_filled.astype(np.int64), np.ones((3, 3), dtype=np.int64), mode="constant")
+    enclosed = ~is_filled & (around >= _ENCLOSED)
     if not enclosed.any():
-        return image, shown
-    row, column = distance_transform_edt(~shown, return_distances=False, return_indices=True)
+        return image, is_filled
+    row, column = distance_transform_edt(~is_filled, return_distances=False, return_indices=True)
     filled = image.copy()
     filled[enclosed] = image[row[enclosed], column[enclosed]]
-    return filled, shown | enclosed
+    return filled, is_filled | enclosed

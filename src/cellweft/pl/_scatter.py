@@ -88,7 +88,7 @@ class Limits:
 def check_limits(limits: tuple[float, float]) -> None:
     """Raise `SettingError` unless ``limits`` are two finite numbers, the smaller first."""
     try:
-        low, high = (float(one) for one in limits)
+        low, high = (float(limit) for limit in limits)
         is_ordered = hasattr(limits, "__getitem__") and not isinstance(limits, str | bytes | Mapping)
         right = is_ordered and np.isfinite([low, high]).all() and low < high
     except (TypeError, ValueError):
@@ -109,7 +109,7 @@ def limits_of(values: Sequence[NDArray[Any]], given: tuple[float, float] | None 
     given
         Limits that were requested, or None.
     """
-    there = np.concatenate([one[~np.isnan(one)] for one in values])
+    there = np.concatenate([array[~np.isnan(array)] for array in values])
     least, most = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
     if given is not None:
         low, high = map(float, given)
@@ -178,18 +178,18 @@ def draw(
     )
 
 
-def _draw_pixels(ax: Axes, one: Picture, *, look: Look, limits: tuple[float, float] | None) -> Any:
-    grid, image, shown = one.grid, np.asarray(one.image), np.asarray(one.shown)
+def _draw_pixels(ax: Axes, plot: Picture, *, look: Look, limits: tuple[float, float] | None) -> Any:
+    grid, image, shown = plot.grid, np.asarray(plot.image), np.asarray(plot.shown)
     if grid is None:
         return None
     frame: dict[str, Any] = {"extent": grid.extent, "origin": "lower", "interpolation": "nearest"}
     spans = ax.get_xlim(), ax.get_ylim()
-    if one.shade.numbers is None:
-        colored = _label_colors(one.shade)[image]  # n_rows x n_columns x 4
+    if plot.shade.numbers is None:
+        colored = _label_colors(plot.shade)[image]  # n_rows x n_columns x 4
         colored[~shown] = 0.0  # transparent
         drawn: Any = ax.imshow((colored * 255).round().astype(np.uint8), **frame)
     else:
-        low, high = limits or limits_of([one.drawn]).limits
+        low, high = limits or limits_of([plot.drawn]).limits
         # masked is not shown, NaN is grey: both cannot be said by an array, so grey is laid below
         ax.imshow(np.where(shown[..., None], to_rgba(MISSING), 0.0), **frame)
         means = np.ma.masked_array(image, mask=~shown | np.isnan(image))
@@ -200,9 +200,9 @@ def _draw_pixels(ax: Axes, one: Picture, *, look: Look, limits: tuple[float, flo
     return drawn
 
 
-def _codes(one: Picture) -> NDArray[np.int64]:
-    codes = one.shade.codes
-    return np.zeros(len(one.places), dtype=np.int64) if codes is None else codes
+def _codes(plot: Picture) -> NDArray[np.int64]:
+    codes = plot.shade.codes
+    return np.zeros(len(plot.places), dtype=np.int64) if codes is None else codes
 
 
 def _label_colors(shade: Shade) -> DoubleArray:
@@ -211,12 +211,12 @@ def _label_colors(shade: Shade) -> DoubleArray:
     return np.asarray(to_rgba_array([*colors, MISSING]))
 
 
-def _order(one: Picture) -> NDArray[np.intp]:
+def _order(plot: Picture) -> NDArray[np.intp]:
     """Return the order in which dots are drawn: by value or by place, what is missing first."""
-    x, y = one.places.T
-    numbers = one.shade.numbers
+    x, y = plot.places.T
+    numbers = plot.shade.numbers
     if numbers is None:
-        codes = _codes(one)
+        codes = _codes(plot)
         return np.lexsort((codes, x, y, codes >= 0))
     missing = np.isnan(numbers)
     return np.lexsort((x, y, np.where(missing, 0.0, numbers), ~missing))

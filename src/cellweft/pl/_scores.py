@@ -94,23 +94,24 @@ def methods(
     >>> [text.get_text() for text in methods(scores).get_yticklabels()]
     ['auto', 'mean']
     """
-    found = _items(scores, metric, level)
-    medians = found.groupby("method")["value"].median().sort_values(ascending=metric in _LESS_IS_BETTER)
-    shown = [str(one) for one in (medians.index if order is None else order)]
-    check_all_known(shown, medians.index, "order", expected="methods of the table")
-    ax = panel(ax, size=(5.0, 0.9 + 0.5 * len(shown)))
-    for row, method in enumerate(shown):
-        _draw_box(ax, row, np.sort(found.loc[found["method"] == method, "value"].to_numpy(np.float64)))
-    what = {"gene": "genes", "cell": "cells", "type": "types"}[str(found["level"].iloc[0])]
-    most = int(found.groupby("method").size().max())
-    tidy(ax, title=f"{most:,} {what}", x=_named(metric))
+    table = _items(scores, metric, level)
+    medians = table.groupby("method")["value"].median().sort_values(ascending=metric in _LESS_IS_BETTER)
+    names = [str(name) for name in (medians.index if order is None else order)]
+    check_all_known(names, medians.index, "order", expected="methods of the table")
+    ax = panel(ax, size=(5.0, 0.9 + 0.5 * len(names)))
+    for row, method in enumerate(names):
+        _draw_box(ax, row, np.sort(table.loc[table["method"] == method, "value"].to_numpy(np.float64)))
+    items = {"gene": "genes", "cell": "cells", "type": "types"}[str(table["level"].iloc[0])]
+    most = int(table.groupby("method").size().max())
+    tidy(ax, title=f"{most:,} {items}", x=_named(metric))
     _annotate(ax, "median", (1.0, 1.0), (4, 2), xycoords="axes fraction", fontsize=SMALL, color=INK)
     # A name with settings, auto:models=1+steps=150, would leave no room for the boxes.
     ax.set_yticks(
-        range(len(shown)), [re.sub("([:+])", r"\1\n", one) if len(one) > _LONG_NAME else one for one in shown]
+        range(len(names)),
+        [re.sub("([:+])", r"\1\n", name) if len(name) > _LONG_NAME else name for name in names],
     )
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.margins(x=0.12)
     return ax
 
@@ -169,14 +170,14 @@ def reliability(
     'Spearman 1.00, 3 genes'
     """
     method = _one_method(scores, method, metric)
-    reached, known = _scores_of_genes(scores, metric, method), _expected(expected, scores, method)
-    genes = [one for one in reached.index if one in known.index]
-    both = known.loc[genes].assign(score=reached.loc[genes]).dropna(subset=[RELIABILITY, "score"])
+    reached, predicted = _scores_of_genes(scores, metric, method), _expected(expected, scores, method)
+    genes = [gene for gene in reached.index if gene in predicted.index]
+    both = predicted.loc[genes].assign(score=reached.loc[genes]).dropna(subset=[RELIABILITY, "score"])
     if both.empty:
         raise InputError(
             "scores",
             expected="a gene with both a reliability and a score",
-            got=f"{len(known):,} genes with one, {len(reached):,} with the other, none with both",
+            got=f"{len(predicted):,} genes with one, {len(reached):,} with the other, none with both",
             fix="Pass the scores and the result of the same genes.",
         )
     ax = panel(ax, size=(4.2, 4.0))
@@ -209,7 +210,7 @@ def _named(metric: str) -> str:
 
 
 def _checked(scores: pd.DataFrame) -> pd.DataFrame:
-    lost = [one for one in _COLUMNS if one not in getattr(scores, "columns", ())]
+    lost = [column for column in _COLUMNS if column not in getattr(scores, "columns", ())]
     if lost or len(scores) == 0:
         raise InputError(
             "scores",
@@ -234,14 +235,14 @@ def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame
             got=repr(metric),
             fix=near(str(metric), single["metric"].unique()),
         )
-    there = [one for one in _LEVELS if one in set(of_metric["level"])]
+    there = [name for name in _LEVELS if name in set(of_metric["level"])]
     if level is not None:
         check_known(level, there, "level", expected=f"a level with {metric!r}")
-    taken = of_metric[of_metric["level"] == (level or there[0])]
-    found: pd.DataFrame = (
-        taken.groupby(["method", "level", "item"], observed=True)["value"].mean().reset_index()
+    rows = of_metric[of_metric["level"] == (level or there[0])]
+    means: pd.DataFrame = (
+        rows.groupby(["method", "level", "item"], observed=True)["value"].mean().reset_index()
     )
-    return found.dropna(subset=["value"])
+    return means.dropna(subset=["value"])
 
 
 def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
@@ -261,17 +262,17 @@ def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
 
 
 def _one_method(scores: pd.DataFrame, method: str | None, metric: str) -> str:
-    known = [str(one) for one in _items(scores, metric, "gene")["method"].unique()]
-    if method is None and (len(known) == 1 or "auto" in known):
-        return known[0] if len(known) == 1 else "auto"
-    check_known(method, known, "method", expected="the method whose reliability is shown")
+    method_names = [str(name) for name in _items(scores, metric, "gene")["method"].unique()]
+    if method is None and (len(method_names) == 1 or "auto" in method_names):
+        return method_names[0] if len(method_names) == 1 else "auto"
+    check_known(method, method_names, "method", expected="the method whose reliability is shown")
     return str(method)
 
 
 def _scores_of_genes(scores: pd.DataFrame, metric: str, method: str) -> pd.Series[Any]:
-    found = _items(scores, metric, "gene")
-    found = found[found["method"] == method]
-    values: pd.Series[Any] = found.set_index(found["item"].astype(str))["value"]
+    items = _items(scores, metric, "gene")
+    items = items[items["method"] == method]
+    values: pd.Series[Any] = items.set_index(items["item"].astype(str))["value"]
     return values
 
 
@@ -287,16 +288,16 @@ def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
         raise KeyMissingError(
             "expected",
             expected="var['reliability'], which an Imputer writes with reliability=True",
-            got=shorten([str(one) for one in table.columns]) or "no columns",
+            got=shorten([str(column) for column in table.columns]) or "no columns",
             fix="Impute with reliability, or pass a series by gene.",
         )
     bars = [RELIABILITY_LOWER, RELIABILITY_UPPER]
-    kept = [RELIABILITY, *(bars if all(one in table for one in bars) else [])]
-    table = table[kept].set_axis(table.index.astype(str), axis=0)
+    columns = [RELIABILITY, *(bars if all(column in table for column in bars) else [])]
+    table = table[columns].set_axis(table.index.astype(str), axis=0)
     return table[~table.index.duplicated()]
 
 
 def _spearman(x: DoubleArray, y: DoubleArray) -> float:
-    if any(len(np.unique(one)) < 2 for one in (x, y)):
+    if any(len(np.unique(values)) < 2 for values in (x, y)):
         return float("nan")
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

@@ -213,16 +213,16 @@ def gene(
     places, unit = places_of(data, coordinates), unit_of(data, unit, coordinates)
     widths = _has_bounds(data) if uncertainty is None else uncertainty
     place = find_names([gene], _names(data), where=data.where, others=other_names(data.var))[0]
-    name, shown = str(data.var.index[place]), shown_names(data.var)[place]
-    shades = [Shade(name=f"{shown}, imputed", numbers=gene_values(data, name))]
+    name, shown_name = str(data.var.index[place]), shown_names(data.var)[place]
+    shades = [Shade(name=f"{shown_name}, imputed", numbers=gene_values(data, name))]
     if measured is not None:
         values = _measured(measured, name, data)
-        shades.insert(0, Shade(name=f"{shown}, measured", numbers=values))
-    width = Shade(name=f"{shown}, width of interval", numbers=_widths(data, name)) if widths else None
+        shades.insert(0, Shade(name=f"{shown_name}, measured", numbers=values))
+    width = Shade(name=f"{shown_name}, width of interval", numbers=_widths(data, name)) if widths else None
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
     pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
-    same = limits_of([one.drawn for one in pictures], limits)
+    same = limits_of([plot.drawn for plot in pictures], limits)
     draw_alike(drawn_on[: len(shades)], pictures, look=look, same=same, label=EXPRESSION[result_scale(data)])
     if width is not None:
         own = Look(cmap=_WIDTH_MAP, y=y, unit=unit, size=size, most_dots=most_dots)
@@ -305,12 +305,14 @@ def draw_alone(
     bar
         What the colour bar says; by default what the shade measures.
     """
-    one = picture(places, shade, most_dots=look.most_dots)
-    found = limits_of([one.drawn], look.limits) if shade.numbers is not None else None
+    plot = picture(places, shade, most_dots=look.most_dots)
+    color_limits = limits_of([plot.drawn], look.limits) if shade.numbers is not None else None
     title = shade.name if title is None else title
-    mappable = draw(ax, one, look=look, limits=None if found is None else found.limits, title=title)
-    if legend and found is not None:
-        color_bar(mappable, ax, label=bar or measure_of(shade, look.unit), extend=found.extend)
+    mappable = draw(
+        ax, plot, look=look, limits=None if color_limits is None else color_limits.limits, title=title
+    )
+    if legend and color_limits is not None:
+        color_bar(mappable, ax, label=bar or measure_of(shade, look.unit), extend=color_limits.extend)
     if legend and shade.codes is not None:
         shade_legend(ax, shade, shade.codes)
     return ax
@@ -332,15 +334,15 @@ def draw_alike(
     label
         What the colour bar says.
     """
-    for ax, one in zip(axes, pictures, strict=True):
-        mappable = draw(ax, one, look=look, limits=same.limits, title=one.shade.name)
+    for ax, plot in zip(axes, pictures, strict=True):
+        mappable = draw(ax, plot, look=look, limits=same.limits, title=plot.shade.name)
     color_bar(mappable, axes, label=label, extend=same.extend)
 
 
 def shade_legend(ax: Axes, shade: Shade, codes: IntArray, *, title: str = "") -> None:
     """Draw a legend of the labels that ``codes`` of drawn cells have."""
     there = np.unique(codes)
-    colors = [one for number, one in enumerate((shade.colors or {}).items()) if number in there]
+    colors = [entry for number, entry in enumerate((shade.colors or {}).items()) if number in there]
     label_legend(ax, dict(colors), title=title, missing=bool(there[0] < 0))
 
 

@@ -178,8 +178,8 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
             got=f"shape {measured.shape}" if measured.ndim != 2 else "no values, or only NaN",
             fix="Pass the measurements of genes that were held out.",
         )
-    given: list[Any] = list(bounds)
-    wrong = [one for one in given if not isinstance(one, numbers.Real) or not 0 < float(one) < 1]
+    levels: list[Any] = list(bounds)
+    wrong = [level for level in levels if not isinstance(level, numbers.Real) or not 0 < float(level) < 1]
     if wrong:
         raise SettingError(
             "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="For example {0.9: ...}."
@@ -192,7 +192,7 @@ def _coverage(
 ) -> tuple[float, DoubleArray]:
     """Return which part of the measured entries lies inside, of all together and of each gene."""
     if isinstance(bounds, tuple | list):
-        lower, upper = (np.asarray(one, dtype=np.float64) for one in bounds)
+        lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     else:
         data = opened(bounds, where)
         lower, upper = (_layer(data, end, names) for end in INTERVAL)
@@ -203,33 +203,33 @@ def _coverage(
             got=f"shapes {lower.shape} and {upper.shape}",
             fix="Pass the bounds for the same cells and genes.",
         )
-    known: BoolArray = ~np.isnan(truth)
-    inside = known & (truth >= lower) & (truth <= upper)
-    n = known.sum(axis=0)
+    is_known: BoolArray = ~np.isnan(truth)
+    inside = is_known & (truth >= lower) & (truth <= upper)
+    n = is_known.sum(axis=0)
     of_gene = np.divide(inside.sum(axis=0), n, out=np.full(len(n), np.nan), where=n > 0)
     return float(inside.sum() / n.sum()), of_gene
 
 
 def _layer(data: Input, name: str, genes: list[str] | None) -> DoubleArray:
-    known = data.var.index.astype(str).to_numpy(dtype=np.str_)
-    columns = np.arange(len(known)) if genes is None else find_names(genes, known, where=data.where)
+    gene_names = data.var.index.astype(str).to_numpy(dtype=np.str_)
+    columns = np.arange(len(gene_names)) if genes is None else find_names(genes, gene_names, where=data.where)
     return values_of(data, columns, layer=name)
 
 
 def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
     """Return the losses of every stage of training, a line or several each, and what they run along."""
-    known = estimator
+    recorded = estimator
     if hasattr(estimator, "fit"):
         saved = getattr(estimator, "_restored", None)  # loaded, without data yet
         if getattr(estimator, "model_", None) is None and saved is None:
             raise NotFittedError(
                 "estimator", expected="a fitted model", got="an unfitted model", fix="Call fit first."
             )
-        known = saved.config.get("history", ()) if saved is not None else estimator.model_.history
-    if isinstance(known, Mapping):
-        stages = {str(name): _lines(one) for name, one in known.items()}
+        recorded = saved.config.get("history", ()) if saved is not None else estimator.model_.history
+    if isinstance(recorded, Mapping):
+        stages = {str(name): _lines(losses) for name, losses in recorded.items()}
     else:
-        stages = {"training": _lines(known)}
+        stages = {"training": _lines(recorded)}
     if not stages or any(not lines for lines in stages.values()):
         raise InputError(
             "estimator",
@@ -237,11 +237,11 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             got="none",
             fix="Models saved by an earlier version have none: fit again to plot them.",
         )
-    return stages, _EPOCHS if isinstance(known, Mapping) else _PART
+    return stages, _EPOCHS if isinstance(recorded, Mapping) else _PART
 
 
 def _lines(losses: Any) -> list[DoubleArray]:
-    several = [np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in losses]
-    if all(np.ndim(one) == 0 for one in losses):
+    several = [np.atleast_1d(np.asarray(line, dtype=np.float64)) for line in losses]
+    if all(np.ndim(line) == 0 for line in losses):
         several = [np.concatenate(several)] if several else []
-    return [one for one in several if len(one)]
+    return [line for line in several if len(line)]

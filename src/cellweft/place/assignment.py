@@ -64,6 +64,6 @@ def assign_cells(weights: sp.csr_matrix, *, capacity: int | None = None) -> IntA
     costs = np.concatenate([np.repeat(cost, times), np.full(n_cells, _OUT)])
     graph = sp.csr_matrix((costs, (rows, columns)), shape=(n_cells, first[-1] + n_cells))
     cells, places = min_weight_full_bipartite_matching(graph)
-    found = np.full(n_cells, -1, dtype=np.int64)
-    found[cells] = np.where(places < first[-1], np.searchsorted(first, places, side="right") - 1, -1)
-    return found
+    spots = np.full(n_cells, -1, dtype=np.int64)
+    spots[cells] = np.where(places < first[-1], np.searchsorted(first, places, side="right") - 1, -1)
+    return spots

@@ -36,10 +36,10 @@ def nearest_by_product(features: torch.Tensor, k: int) -> IntArray:
     -------
     (n_cells, k) positions, nearest first.
     """
-    found = Mapping(queries=features, keys=features).topk(k + 1)[1].cpu().numpy()
-    is_self = found == np.arange(len(found))[:, None]
+    candidates = Mapping(queries=features, keys=features).topk(k + 1)[1].cpu().numpy()
+    is_self = candidates == np.arange(len(candidates))[:, None]
     is_self[~is_self.any(axis=1), -1] = True  # a cell that is not among its own nearest loses the last
-    nearest: IntArray = found[~is_self].reshape(-1, k)
+    nearest: IntArray = candidates[~is_self].reshape(-1, k)
     return nearest
 
 
@@ -84,15 +84,15 @@ def nearest_by_overlap(
     if n_cells > most_cells:
         return _nearest_listed(weights, nearness, k, listed=max(listed, k + 1), block_bytes=block_bytes)
     back = weights.T.tocsr()
-    found = np.empty((n_cells, k), dtype=np.int64)
+    nearest = np.empty((n_cells, k), dtype=np.int64)
     for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * n_cells)):
         spread = weights[rows] @ nearness  # b x n_spots
         overlap = (spread @ back).toarray()  # b x n_cells
         overlap[np.arange(len(overlap)), np.arange(rows.start, rows.stop)] = -1.0
         top = np.sort(np.argpartition(-overlap, k - 1, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(overlap, top, axis=1), axis=1, kind="stable")
-        found[rows] = np.take_along_axis(top, order, axis=1)
-    return found
+        nearest[rows] = np.take_along_axis(top, order, axis=1)
+    return nearest
 
 
 def _nearest_listed(
@@ -101,7 +101,7 @@ def _nearest_listed(
     """Return the nearest of the cells that are listed at a cell's spots."""
     n_cells = weights.shape[0]
     near = _cells_near_spots(weights, nearness, listed=listed, block_bytes=block_bytes)
-    found = np.empty((n_cells, k), dtype=np.int64)
+    nearest = np.empty((n_cells, k), dtype=np.int64)
     widest = int(np.diff(weights.indptr).max(initial=1)) * listed  # cells that a cell may be compared with
     for rows in row_blocks(n_cells, rows_within(block_bytes, 24 * widest)):
         overlap = (weights[rows] @ near).tocsr()
@@ -111,12 +111,12 @@ def _nearest_listed(
         top = np.argpartition(-values, k - 1, axis=1)[:, :k]
         values, cells = np.take_along_axis(values, top, axis=1), np.take_along_axis(cells, top, axis=1)
         order = np.lexsort((cells, -values), axis=1)
-        found[rows] = np.take_along_axis(cells, order, axis=1)
-    for cell in np.flatnonzero((found < 0).any(axis=1)):  # one that shares lists with hardly any other
-        kept = found[cell][found[cell] >= 0]
-        others = np.setdiff1d(np.arange(min(2 * k + 2, n_cells)), [*kept, cell])
-        found[cell] = np.concatenate([kept, others])[:k]
-    return found
+        nearest[rows] = np.take_along_axis(cells, order, axis=1)
+    for cell in np.flatnonzero((nearest < 0).any(axis=1)):  # one that shares lists with hardly any other
+        candidates = nearest[cell][nearest[cell] >= 0]
+        others = np.setdiff1d(np.arange(min(2 * k + 2, n_cells)), [*candidates, cell])
+        nearest[cell] = np.concatenate([candidates, others])[:k]
+    return nearest
 
 
 def _cells_near_spots(
@@ -136,9 +136,9 @@ def _cells_near_spots(
             values, spots, cells = (np.concatenate(part) for part in zip(*parts, strict=True))
             order = np.lexsort((cells, -values, spots))
             places = np.arange(len(order)) - np.searchsorted(spots[order], spots[order])  # in a spot's list
-            kept, last = order[places < listed], order[places == listed - 1]
+            first, last = order[places < listed], order[places == listed - 1]
             least[spots[last]] = values[last]
-            parts, n_waiting = [(values[kept], spots[kept], cells[kept])], 0
+            parts, n_waiting = [(values[first], spots[first], cells[first])], 0
     values, spots, cells = parts[0]
     return sp.csr_matrix((values, (spots, cells)), shape=(n_spots, n_cells))
 

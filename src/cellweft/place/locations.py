@@ -66,7 +66,7 @@ def encoder_mappings(
     if isinstance(whole, CoarseMapping):
         whole = Mapping(queries=whole.queries, keys=whole.keys)
     parts = [replace(whole, queries=query, keys=key) for query, key in zip(queries, keys, strict=True)]
-    return [_part(one, slice(None), flatten=flatten) for one in parts]
+    return [_part(part, slice(None), flatten=flatten) for part in parts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,11 +144,11 @@ def find_places(
         entropy[rows] = numpy_of(visit.entropy(sizes))
         # By product, not by weight: small weights are all zero in float32.
         products, order = largest(visit.products, max(keep, heaviest))
-        found = visit.columns[order]
+        ordered = visit.columns[order]
         weights[rows] = near.gather(1, order[:, :keep]).cpu().numpy()
-        spots[rows] = found[:, :keep].cpu().numpy()
+        spots[rows] = ordered[:, :keep].cpu().numpy()
         flat = torch.softmax(flatten * products[:, :heaviest], dim=1)
-        medians[rows] = numpy_of(_medians(both[:, :-1][found[:, :heaviest]], flat, within=within))
+        medians[rows] = numpy_of(_medians(both[:, :-1][ordered[:, :heaviest]], flat, within=within))
     variance = means[:, -1] - (means[:, :-1] ** 2).sum(axis=1)
     return Places(
         mean=means[:, :-1] * extent + centre,
@@ -175,8 +175,8 @@ def heaviest_of(mapping: AnyMapping, k: int) -> tuple[FloatArray, IntArray]:
     weights, positions : ndarray
         Each (n_rows, k), largest first.
     """
-    weights, found = mapping.topk(min(k, mapping.shape[1]))
-    return weights.cpu().numpy(), found.cpu().numpy()
+    weights, indices = mapping.topk(min(k, mapping.shape[1]))
+    return weights.cpu().numpy(), indices.cpu().numpy()
 
 
 def sparse_weights(
@@ -209,9 +209,9 @@ def sparse_weights(
         counts[rows + 1] = weights.shape[1]
     starts = np.cumsum(counts)
     values, places = np.empty(starts[-1], dtype=np.float32), np.empty(starts[-1], dtype=np.int32)
-    for (rows, columns), (weights, found) in zip(groups, heaviest, strict=True):
+    for (rows, columns), (weights, positions) in zip(groups, heaviest, strict=True):
         into = starts[rows, None] + np.arange(weights.shape[1])
-        values[into], places[into] = weights, columns[found]
+        values[into], places[into] = weights, columns[positions]
     return sp.csr_matrix((values, places, starts), shape=shape)
 
 
@@ -227,8 +227,8 @@ def _medians(places: torch.Tensor, weights: torch.Tensor, *, within: float) -> t
         total = pulls.sum(dim=1)
         middle = [(pulls * axis).sum(dim=1) / total for axis in axes]
         squares = torch.full_like(weights, within)
-        for axis, one in zip(axes, middle, strict=True):
-            squares += (axis - one[:, None]) ** 2
+        for axis, median in zip(axes, middle, strict=True):
+            squares += (axis - median[:, None]) ** 2
         pulls = weights * squares.rsqrt()
     return torch.stack(middle, dim=1)
 
@@ -250,7 +250,9 @@ def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArra
     groups = list(groups)
     if len(groups) == 1:
         return np.zeros(len(cells), dtype=np.int64)
-    totals = [make_mapping(cells, spots[torch.from_numpy(one).to(spots.device)]).log_total for one in groups]
+    totals = [
+        make_mapping(cells, spots[torch.from_numpy(group).to(spots.device)]).log_total for group in groups
+    ]
     best = torch.stack(totals, dim=1).argmax(dim=1) * cells.any(dim=1)
     return np.asarray(best.cpu().numpy(), dtype=np.int64)
 
@@ -286,7 +288,7 @@ def place_radius(
     there, centre, extent = _scaled(coordinates)
     around = (places - centre) / extent
     within = coordinates.shape[1] * (spacing / extent) ** 2 / 12  # of a square of that side
-    spots, cells = (_tensor(one, mappings[0].keys) for one in (there, around))
+    spots, cells = (_tensor(points, mappings[0].keys) for points in (there, around))
     corner = float(np.max(np.abs(np.concatenate([there, around])), axis=0) @ np.ones(there.shape[1]))
     most = 2 * corner + np.sqrt(within)  # the largest possible distance
     radius = np.empty(len(places))
@@ -311,11 +313,11 @@ def _quantile(mass: DoubleArray, share: float) -> DoubleArray:
     """Return where each row of bins reaches a share of its mass, from 0 to 1: bin b begins at (b / n)^2."""
     below = np.cumsum(mass, axis=1)
     wanted = share * below[:, -1]
-    found = (below < wanted[:, None]).sum(axis=1).clip(max=_BINS - 1)
+    bins = (below < wanted[:, None]).sum(axis=1).clip(max=_BINS - 1)
     rows = np.arange(len(mass))
-    inside = mass[rows, found]
-    part = 1 - (below[rows, found] - wanted) / np.where(inside > 0, inside, 1.0)
-    low, high = (found / _BINS) ** 2, ((found + 1) / _BINS) ** 2
+    inside = mass[rows, bins]
+    part = 1 - (below[rows, bins] - wanted) / np.where(inside > 0, inside, 1.0)
+    low, high = (bins / _BINS) ** 2, ((bins + 1) / _BINS) ** 2
     return np.asarray(low + part.clip(0, 1) * (high - low))
 
 

@@ -118,8 +118,8 @@ class Placement(NotebookText):
         )
 
     def _details(self) -> str:
-        known = self.pair.labels
-        types = "none" if known is None else f"{len(np.unique(known)):,}"
+        labels = self.pair.labels
+        types = "none" if labels is None else f"{len(np.unique(labels)):,}"
         return "\n".join(
             (
                 f"genes of the model   {len(self.genes):,}",
@@ -309,13 +309,15 @@ class Placement(NotebookText):
         """
         check_choice("to", to, ("cells", "spots"))
         giver, taker = (self.pair.st, self.pair.sc) if to == "cells" else (self.pair.sc, self.pair.st)
-        given = (
+        source_values = (
             column_values(giver, values, argument="values")
             if isinstance(values, str)
             else given_values(giver, values)
         )
-        numbers = given.read(slice(0, given.n_columns))
-        return given.table(mean_of(numbers, lambda one: self._carried(one, to=to)), taker.obs_names)
+        numbers = source_values.read(slice(0, source_values.n_columns))
+        return source_values.table(
+            mean_of(numbers, lambda block: self._carried(block, to=to)), taker.obs_names
+        )
 
     @checks_kinds
     def impute(
@@ -345,31 +347,31 @@ class Placement(NotebookText):
         MemoryBudgetError
             The result does not fit in the budget.
         """
-        found = self.pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+        positions = self.pair.find_genes([genes] if isinstance(genes, str) else list(genes))
         n_spots = len(self.spots)
-        needed = 4.0 * len(found) * (2 * len(self.spots) + 3 * _READ_KEYS)
+        needed = 4.0 * len(positions) * (2 * len(self.spots) + 3 * _READ_KEYS)
         if needed > parse_memory(memory):
             raise MemoryBudgetError(
                 "memory",
-                expected=f"at least {human_bytes(needed)} for {len(found):,} genes in {n_spots:,} spots",
+                expected=f"at least {human_bytes(needed)} for {len(positions):,} genes in {n_spots:,} spots",
                 got=human_bytes(parse_memory(memory)),
                 fix="Request fewer genes at once, or raise the budget.",
             )
         _, cells, mapping = self._back
 
         def read(keys: slice) -> torch.Tensor:
-            block = self.pair.sc.dense(cells[keys], found)
+            block = self.pair.sc.dense(cells[keys], positions)
             report("cells", keys.stop, len(cells))
             return torch.from_numpy(block).to(self.cells.device)
 
         # each cell is read once: by blocks of them
         mapping = Mapping(queries=mapping.queries, keys=mapping.keys)
         with progress_callback(progress) as report:
-            imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
+            imputed = mapping.gather(read, len(positions), most_keys=_READ_KEYS).cpu().numpy()
         result = AnnData(
             imputed,
             obs=self.pair.st.obs.copy(),
-            var=gene_table(self.pair.sc, found),
+            var=gene_table(self.pair.sc, positions),
             uns={RECORD: deepcopy(self.record) | {"kind": "spots"}, **pictures_of(self.pair)},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()

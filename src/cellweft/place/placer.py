@@ -133,7 +133,7 @@ class SavedPlacer:
             "fit_seconds": self.fit_seconds,
             "totals": list(map(float, self.totals)),
             "dropout": float(self.model.dropout),
-            "history": [list(one) for one in self.model.history],
+            "history": [list(losses) for losses in self.model.history],
         }
         tensors: dict[str, torch.Tensor] = {}
         for number, encoder in enumerate(self.model.encoders):

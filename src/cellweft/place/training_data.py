@@ -146,11 +146,11 @@ def _dispersion(
         data.obs["slice"], batch = pd.Categorical(slices[rows]), "slice"
     with _NUMBA, _threads_kept():
         table = sc.pp.highly_variable_genes(data, flavor="seurat", batch_key=batch, inplace=False)
-    found = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
+    dispersions = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
     if batch is not None:  # first by the number of slices in which a gene is variable
-        found = found + 1e3 * table["highly_variable_nbatches"].to_numpy()
+        dispersions = dispersions + 1e3 * table["highly_variable_nbatches"].to_numpy()
     score = np.full(len(n_seen), -np.inf)
-    score[seen] = found
+    score[seen] = dispersions
     return score
 
 
@@ -217,7 +217,7 @@ class BatchSource:
             back = np.argsort(np.argsort(drawn))  # rows are read in the order of the file
             rows = inputs[1].sparse(np.sort(drawn))[back]
             self._slices.append(_Slice(rows=rows, coordinates=coordinates[drawn], n_spots=len(spots)))
-        check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
+        check_counts(inputs[1], sum(section.rows.nnz for section in self._slices))
         self._shares = np.array([len(spots) for spots in members]) / n_spots
         self._spacing = spacing
         self._whole: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -227,12 +227,12 @@ class BatchSource:
         """Return the share of the spots' values to drop: as set, or by the formula."""
         if self._settings.dropout is not None:
             return self._settings.dropout
-        spots = np.concatenate([np.diff(one.rows.indptr) for one in self._slices])
+        spots = np.concatenate([np.diff(section.rows.indptr) for section in self._slices])
         return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
 
     def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return some cells and some spots of all slices, dense, 5,000 of each side at most, on the CPU."""
-        spots = sp.vstack([one.rows for one in self._slices], format="csr")
+        spots = sp.vstack([section.rows for section in self._slices], format="csr")
         stream = numpy_stream(self._seed, "stem sample")
         drawn = [
             rows[sample_rows(np.arange(rows.shape[0]), _SAMPLE, stream)] for rows in (self._cells, spots)

@@ -82,7 +82,7 @@ def _columns(scores: Scores) -> list[tuple[str, str, str]]:
     if scores.by == "place":
         return [(item, item, metric) for item, metric in there if item in ("all cells", "all types")]
     wanted = [(head, item, metric) for head, item, metrics in _COLUMNS for metric in metrics]
-    return [one for one in wanted if one[1:] in there]
+    return [column for column in wanted if column[1:] in there]
 
 
 def _head(metric: str) -> Part:
@@ -107,14 +107,14 @@ def _mark_best(rows: Sequence[list[Number]], place: int, *, lower: bool) -> None
 
 def quality_blocks(given: Given) -> tuple[Block, ...]:
     """Return what the tables of scores say of imputed expression."""
-    found: list[Block] = []
+    blocks: list[Block] = []
     for scores in given.scored(place=False):
         heading = Heading((HEADINGS.get(scores.by, "Scores"),))
-        found += [heading, verdict(scores, given.imputed), summary_table(scores)]
+        blocks += [heading, verdict(scores, given.imputed), summary_table(scores)]
         if pictures := _pictures(scores, given.imputed):
-            found.append(Row(pictures))
-    if not found:
-        found.append(
+            blocks.append(Row(pictures))
+    if not blocks:
+        blocks.append(
             text(
                 "No table of scores was given, so this report cannot say how good the predictions are. "
                 "cellweft.evaluate_imputation hides genes of the panel, predicts them, and compares the "
@@ -122,17 +122,17 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
                 tone="caution",
             )
         )
-    return tuple(found)
+    return tuple(blocks)
 
 
 def place_blocks(given: Given) -> tuple[Block, ...]:
     """Return what the tables of scores say of places and of compositions."""
     from cellweft import pl
 
-    found: list[Block] = []
+    blocks: list[Block] = []
     for scores in given.scored(place=True):
         said = verdict(scores, given.placed, width=tissue_width(given))
-        found += [Heading((HEADINGS["place"],)), said, summary_table(scores)]
+        blocks += [Heading((HEADINGS["place"],)), said, summary_table(scores)]
         single = scores.table[scores.table["level"].isin(["cell", "type"])]
         levels = single.drop_duplicates("metric").set_index("metric")["level"]
         drawn = [
@@ -146,8 +146,8 @@ def place_blocks(given: Given) -> tuple[Block, ...]:
             if metric in levels
         ]
         if drawn:
-            found.append(Row(tuple(drawn)))
-    return tuple(found)
+            blocks.append(Row(tuple(drawn)))
+    return tuple(blocks)
 
 
 _SAID = {"location_error": "distance from the true position", "celltype_pcc": "correlation of the shares"}
@@ -159,7 +159,7 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
 
     if scores.each("gene", "pearson").empty:
         return ()
-    found = [
+    pictures = [
         picture(
             lambda: pl.methods(scores.table, metric="pearson", level="gene"),
             form="svg",
@@ -171,28 +171,28 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
         )
     ]
     own = own_method(scores, imputed)
-    known = None if imputed is None else imputed.data.var
-    if own is None or known is None or RELIABILITY not in known.columns:
-        return tuple(found)
-    metric = reliability_metric(known)
+    var = None if imputed is None else imputed.data.var
+    if own is None or var is None or RELIABILITY not in var.columns:
+        return tuple(pictures)
+    metric = reliability_metric(var)
     scored = scores.each("gene", metric)
-    expected = known[RELIABILITY].astype(float).dropna()
+    expected = var[RELIABILITY].astype(float).dropna()
     both = scored.index.intersection(expected.index.astype(str))
     if own not in scored.columns or len(both) < 3:
-        return tuple(found)
-    found.append(
+        return tuple(pictures)
+    pictures.append(
         picture(
-            lambda: pl.reliability(known, scores.table, metric=metric, method=own, name_worst=3),
+            lambda: pl.reliability(var, scores.table, metric=metric, method=own, name_worst=3),
             form="svg",
             alt=f"Scatter plot of the expected against the achieved {metric} of each gene",
             caption=(
                 "Expected against achieved score of each gene. Points on the line are as expected, points "
                 "below it are worse. ",
-                *_held_in(known, scored[own], f"{scores.name} and the imputed genes"),
+                *_held_in(var, scored[own], f"{scores.name} and the imputed genes"),
             ),
         )
     )
-    return tuple(found)
+    return tuple(pictures)
 
 
 def reliability_metric(var: pd.DataFrame) -> str:
@@ -327,10 +327,10 @@ def verdict(scores: Scores, result: Result | None, *, lead: bool = False, width:
 
 def _with_checks(said: Text, checks: Sequence[Check]) -> Text:
     """Return a verdict with what the scores are by themselves, its tone the worst of all."""
-    grades: list[Grade] = [one.grade for one in checks]
+    grades: list[Grade] = [check.grade for check in checks]
     parts = list(said.parts)
-    for one in checks:
-        parts += one.parts
+    for check in checks:
+        parts += check.parts
     tone: Tone = said.tone
     if said.tone in ("good", "even", "poor"):
         tone = worst([said.tone, *grades])
@@ -348,8 +348,8 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
             tone="note",
         )
     place = scores.by == "place"
-    found = compared(scores, own, metric="location_error" if place else "pearson")
-    if found is None:
+    comparison = compared(scores, own, metric="location_error" if place else "pearson")
+    if comparison is None:
         return text(
             Name(own),
             " was scored without a baseline that has the same scores, so it cannot be compared with a "
@@ -361,30 +361,30 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
         "alike": " is not clearly better or worse than the best simple baseline, ",
         "worse": " is worse than the best simple baseline, ",
     }
-    what = "places closer" if place else "is better"
+    phrase = "places closer" if place else "is better"
     items = "cells" if place else "genes"
     measure = "Its median error is " if place else "Its median correlation with the measurements is "
     parts: list[Part] = [
         Name(own),
-        words[found.outcome],
-        Name(found.other),
-        f": it {what} in ",
-        found.wins,
+        words[comparison.outcome],
+        Name(comparison.other),
+        f": it {phrase} in ",
+        comparison.wins,
         " of ",
-        found.items,
+        comparison.items,
         f" {items}. {measure}",
-        found.own_score,
+        comparison.own_score,
         ", that of ",
-        Name(found.other),
+        Name(comparison.other),
         " ",
-        found.other_score,
+        comparison.other_score,
         ".",
     ]
     if not place:
         parts += _of_levels(scores, own)
-    if found.outcome != "better":
+    if comparison.outcome != "better":
         parts.append(" Do not trust it more than the simple method.")
-    return Text(tuple(parts), _TONES[found.outcome])
+    return Text(tuple(parts), _TONES[comparison.outcome])
 
 
 _TONES: dict[Outcome, Tone] = {"better": "good", "alike": "even", "worse": "poor"}
@@ -392,16 +392,16 @@ _TONES: dict[Outcome, Tone] = {"better": "good", "alike": "even", "worse": "poor
 
 def _of_levels(scores: Scores, own: str) -> list[Part]:
     """Return what the squared error adds to the correlations: whether levels are right too."""
-    found = compared(scores, own, metric="mse")
-    if found is None:
+    comparison = compared(scores, own, metric="mse")
+    if comparison is None:
         return []
     words = {"better": "lower", "alike": "not clearly different", "worse": "higher"}
     return [
-        f" Its squared error is {words[found.outcome]}: median ",
-        found.own_score,
+        f" Its squared error is {words[comparison.outcome]}: median ",
+        comparison.own_score,
         ", against ",
-        found.other_score,
+        comparison.other_score,
         " of ",
-        Name(found.other),
+        Name(comparison.other),
         ".",
     ]

@@ -270,9 +270,9 @@ def joined(parts: Sequence[Part], *, between: str = ", ", last: str = " and ") -
     >>> joined(["a", "b", "c"])
     ('a', ', ', 'b', ' and ', 'c')
     """
-    found: list[Part] = []
+    pieces: list[Part] = []
     for place, part in enumerate(parts):
         if place:
-            found.append(last if place == len(parts) - 1 else between)
-        found.append(part)
-    return tuple(found)
+            pieces.append(last if place == len(parts) - 1 else between)
+        pieces.append(part)
+    return tuple(pieces)

@@ -110,8 +110,8 @@ def encoded(figure: Figure, *, form: Literal["png", "svg"], dpi: int | None = No
 def _inches(data: bytes, form: Literal["png", "svg"]) -> tuple[float, float]:
     """Return width and height of an image."""
     if form == "svg":
-        found = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', data)
-        return (float(found[1]) / 72, float(found[2]) / 72) if found else (4.0, 3.0)
+        match = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', data)
+        return (float(match[1]) / 72, float(match[2]) / 72) if match else (4.0, 3.0)
     width, height = struct.unpack(">II", data[16:24])  # the first chunk of every PNG file
     return width / _DPI["png"], height / _DPI["png"]
 

@@ -57,7 +57,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
                 tone="caution",
             ),
         )
-    found: list[Block] = [_counted(result, var)]
+    blocks: list[Block] = [_counted(result, var)]
     on_panel = var[MEASURED].astype(bool)
     for of_panel, head, most in (
         (False, "Imputed genes, which the panel did not measure", MOST_ROWS),
@@ -66,12 +66,12 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
         ranked = var.loc[on_panel == of_panel, RELIABILITY].dropna()
         ranked = ranked.sort_values(ascending=False, kind="stable")
         if len(ranked):
-            found += [Heading((head,)), *_ranked_tables(given, result, ranked.index, most=most)]
+            blocks += [Heading((head,)), *_ranked_tables(given, result, ranked.index, most=most)]
     if on_panel.any():
         is_blend = result.record.get("measured") == "blend"
         said = BLENDED if is_blend else f"For panel genes, {USE_MEASURED}"
-        found.append(text(said, tone="note"))
-    return tuple(found)
+        blocks.append(text(said, tone="note"))
+    return tuple(blocks)
 
 
 def _ranked_tables(given: Given, result: Result, names: pd.Index, *, most: int) -> list[Block]:
@@ -137,9 +137,9 @@ def _table(
         return result.number(values[column][gene], f"{column} of {gene}", "score")
 
     rows: list[tuple[Part | None, ...]] = []
-    shown = dict(zip(var.index, shown_names(var), strict=True))
+    name_of = dict(zip(var.index, shown_names(var), strict=True))
     for gene in names:
-        row: list[Part | None] = [Name(shown[gene]), number(gene, RELIABILITY)]
+        row: list[Part | None] = [Name(name_of[gene]), number(gene, RELIABILITY)]
         if bounds:
             row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
         if RELIABLE in var.columns:
@@ -152,7 +152,7 @@ def _table(
     heads: list[Part] = ["gene", f"expected {_KINDS[kind]}"]
     heads += ["from", "to"] if bounds else []
     heads += ["reliable"] if RELIABLE in var.columns else []
-    heads += [_TESTED.get(one.by, "reached") for one in given.scored(place=False)[: len(tested)]]
+    heads += [_TESTED.get(scores.by, "reached") for scores in given.scored(place=False)[: len(tested)]]
     return Table(caption=(caption,), heads=tuple(heads), rows=tuple(rows), note=note)
 
 
@@ -162,12 +162,12 @@ _TESTED = {"truth": "against the truth", "genes": "when held out", "fraction": "
 
 def _reached(given: Given, metric: str) -> list[tuple[str, dict[str, float]]]:
     """Return what each table of scores says of the genes, by the method that made the result."""
-    found = []
+    columns = []
     for scores in given.scored(place=False):
         own, table = own_method(scores, given.imputed), scores.each("gene", metric)
         values = {} if own not in table.columns else table[own].dropna().to_dict()
-        found.append((scores.name, {str(gene): float(value) for gene, value in values.items()}))
-    return found
+        columns.append((scores.name, {str(gene): float(value) for gene, value in values.items()}))
+    return columns
 
 
 def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) -> dict[str, list[str]]:
@@ -185,19 +185,19 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
     if given.imputed is None:
         return {}
     var = _var(given.imputed)
-    found = {"asked": list(dict.fromkeys(genes or []))}
-    rest = var.drop(index=found["asked"], errors="ignore")
-    known = rest[RELIABILITY].dropna() if RELIABILITY in rest.columns else pd.Series(dtype=float)
-    if known.empty:
-        found["first"] = [] if found["asked"] else list(rest.index[: 2 * each])
-        return {why: names for why, names in found.items() if names}
-    ranked = known.sort_values(ascending=False, kind="stable").index
+    chosen = {"asked": list(dict.fromkeys(genes or []))}
+    rest = var.drop(index=chosen["asked"], errors="ignore")
+    reliabilities = rest[RELIABILITY].dropna() if RELIABILITY in rest.columns else pd.Series(dtype=float)
+    if reliabilities.empty:
+        chosen["first"] = [] if chosen["asked"] else list(rest.index[: 2 * each])
+        return {why: names for why, names in chosen.items() if names}
+    ranked = reliabilities.sort_values(ascending=False, kind="stable").index
     on_panel = var[MEASURED].astype(bool)
-    found["panel"] = [one for one in ranked if on_panel[one]][:each]
-    found["most"] = [one for one in ranked if not on_panel[one]][:each]
-    taken = {*found["panel"], *found["most"]}
-    found["least"] = [one for one in ranked[::-1] if one not in taken][:each]
-    return {why: names for why, names in found.items() if names}
+    chosen["panel"] = [gene for gene in ranked if on_panel[gene]][:each]
+    chosen["most"] = [gene for gene in ranked if not on_panel[gene]][:each]
+    already_chosen = {*chosen["panel"], *chosen["most"]}
+    chosen["least"] = [gene for gene in ranked[::-1] if gene not in already_chosen][:each]
+    return {why: names for why, names in chosen.items() if names}
 
 
 _MEASURES: dict[ResultScale, str] = {"log": "log-normalised expression", "counts": "counts"}
@@ -226,8 +226,8 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
     if result is None or not any("spatial" in key for key in result.data.obsm):
         return ()
     chosen, scale = chosen_genes(given, genes), result_scale(result.data)
-    few = result.few([one for names in chosen.values() for one in names])
-    found: list[Block] = [
+    few = result.few([gene for names in chosen.values() for gene in names])
+    blocks: list[Block] = [
         text(
             f"Measured and imputed values share one colour scale, that of {_MEASURES[scale]}. The "
             "prediction of a panel gene uses the panel, including the gene itself. See the held-out "
@@ -235,9 +235,9 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
         )
     ]
     for why, names in chosen.items():
-        found.append(Heading((_WHY[why],)))
-        found += [Row((_gene_picture(result, few, name, (given.pair, truth)),)) for name in names]
-    return tuple(found)
+        blocks.append(Heading((_WHY[why],)))
+        blocks += [Row((_gene_picture(result, few, name, (given.pair, truth)),)) for name in names]
+    return tuple(blocks)
 
 
 def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> Picture:
@@ -247,8 +247,8 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
     bounds = set(INTERVAL) <= set(few.layers)
     panels = [of] if measured is not None else []
     panels += ["imputed", *(["width of the interval"] if bounds else [])]
-    shown = dict(zip(few.var_names, shown_names(few.var), strict=True))[gene]
-    caption: list[Part] = [Name(shown), ": ", ", ".join(panels), "."]
+    shown_name = dict(zip(few.var_names, shown_names(few.var), strict=True))[gene]
+    caption: list[Part] = [Name(shown_name), ": ", ", ".join(panels), "."]
     var = few.var.loc[gene]
     if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
         kind = _KINDS[reliability_metric(few.var)]
@@ -264,10 +264,12 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
     def draw() -> object:
         axes = pl.gene(few, gene, measured=measured)
         if measured is not None:
-            axes[0].set_title(f"{shown}, {of}")
+            axes[0].set_title(f"{shown_name}, {of}")
         return axes
 
-    return picture(draw, alt=f"Maps of the tissue coloured by {shown}: {', '.join(panels)}", caption=caption)
+    return picture(
+        draw, alt=f"Maps of the tissue coloured by {shown_name}: {', '.join(panels)}", caption=caption
+    )
 
 
 def _measured(
@@ -341,10 +343,10 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
         caption=caption,
     )
     lower, upper = (np.asarray(few[:, names].layers[side], dtype=np.float64) for side in INTERVAL)
-    known = values.notna().to_numpy()
-    inside = known & (values.to_numpy() >= lower) & (values.to_numpy() <= upper)
+    is_known = values.notna().to_numpy()
+    inside = is_known & (values.to_numpy() >= lower) & (values.to_numpy() <= upper)
     share = result.number(
-        float(inside.sum() / max(known.sum(), 1)), "true values within their interval", "share"
+        float(inside.sum() / max(is_known.sum(), 1)), "true values within their interval", "share"
     )
     check = coverage_beside(share, float(level))
     return (Heading(("Intervals",)), text(*check.parts, tone=check.grade), Row((drawn,)))

@@ -91,8 +91,8 @@ class Result:
     def record(self) -> dict[str, Any]:
         """How it was made, as plain values; empty if it does not say."""
         uns = self.data.uns
-        found = uns[RECORD] if isinstance(uns, Mapping) and RECORD in uns else None
-        return checked_record(found, f"{self.data.where}.uns[{RECORD!r}]")
+        stored = uns[RECORD] if isinstance(uns, Mapping) and RECORD in uns else None
+        return checked_record(stored, f"{self.data.where}.uns[{RECORD!r}]")
 
     @cached_property
     def label_column(self) -> str | None:
@@ -121,13 +121,13 @@ class Result:
         )
         obsm = {key: np.asarray(self.data.obsm[key]) for key in self.data.obsm if "spatial" in key}
         uns = {key: self.data.uns[key] for key in self.data.uns if key == RECORD or key.endswith("_colors")}
-        made = AnnData(obs=obs, var=self.data.var.iloc[places], obsm=obsm, uns=uns)
+        subset = AnnData(obs=obs, var=self.data.var.iloc[places], obsm=obsm, uns=uns)
         if len(places):
-            made.X = gene_columns(self.data, places)
+            subset.X = gene_columns(self.data, places)
             for name in INTERVAL:
                 if name in self.data.layers:
-                    made.layers[name] = gene_columns(self.data, places, layer=name)
-        return made
+                    subset.layers[name] = gene_columns(self.data, places, layer=name)
+        return subset
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +156,7 @@ class Scores:
     def by(self) -> str:
         """What was held out: genes, cells, fraction, place; "truth" where genes off the panel were known."""
         metrics = set(self.table["metric"])
-        if any(str(one).startswith(("location_error", "hits@", "celltype_pcc")) for one in metrics):
+        if any(str(metric).startswith(("location_error", "hits@", "celltype_pcc")) for metric in metrics):
             return "place"
         if "truth" in self.record:
             return "truth"
@@ -184,8 +184,8 @@ class Scores:
         items x methods
         """
         rows = self.table[(self.table["level"] == level) & (self.table["metric"] == metric)]
-        found = rows.pivot_table(index="item", columns="method", values="value", sort=False)
-        return found.reindex(columns=[name for name in self.methods if name in found.columns])
+        pivoted = rows.pivot_table(index="item", columns="method", values="value", sort=False)
+        return pivoted.reindex(columns=[name for name in self.methods if name in pivoted.columns])
 
     @cached_property
     def methods(self) -> list[str]:
@@ -255,12 +255,12 @@ class Given:
     @property
     def results(self) -> tuple[Result | CellTypes, ...]:
         """The results that were given."""
-        found = (self.imputed, self.labels, self.placed, self.spots)
-        return tuple(one for one in found if one is not None)
+        results = (self.imputed, self.labels, self.placed, self.spots)
+        return tuple(result for result in results if result is not None)
 
     def scored(self, *, place: bool) -> tuple[Scores, ...]:
         """Return the tables of places, or those of expression."""
-        return tuple(one for one in self.scores if (one.by == "place") is place)
+        return tuple(scores for scores in self.scores if (scores.by == "place") is place)
 
 
 def given_of(results: Sequence[Any]) -> Given:
@@ -281,27 +281,27 @@ def given_of(results: Sequence[Any]) -> Given:
     MissingFileError
         Nothing lies at a path.
     """
-    found: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
     scores: list[Scores] = []
-    for one in results:
-        known = _opened(one, "results", n_scores=len(scores))
-        if isinstance(known, Scores):
-            scores.append(known)
+    for result in results:
+        opened = _opened(result, "results", n_scores=len(scores))
+        if isinstance(opened, Scores):
+            scores.append(opened)
             continue
-        kind = "pair" if isinstance(known, Pair) else known.kind
-        if kind in found:
+        kind = "pair" if isinstance(opened, Pair) else opened.kind
+        if kind in by_kind:
             raise InputError(
                 "results", expected=f"one {_SAID[kind]}", got="two", fix="Make a report of each."
             )
-        found[kind] = known
-    if not scores and not found.keys() - {"pair"}:
+        by_kind[kind] = opened
+    if not scores and not by_kind.keys() - {"pair"}:
         raise InputError(
             "results",
             expected="at least one result or table of scores",
-            got="none" if not found else "the inputs alone",
+            got="none" if not by_kind else "the inputs alone",
             fix=f"Pass {_WANTED}.",
         )
-    return Given(scores=tuple(scores), **{key: found.get(key) for key in _SAID})
+    return Given(scores=tuple(scores), **{key: by_kind.get(key) for key in _SAID})
 
 
 _SAID = {
@@ -317,37 +317,37 @@ def checked_genes(given: Given, genes: Sequence[str]) -> list[str]:
     """Return genes as the result names them, or raise `GeneError` for one that was not imputed."""
     if not genes:
         return []
-    known = [] if given.imputed is None else given.imputed.genes
-    spelled = {name: name for name in known}
+    gene_names = [] if given.imputed is None else given.imputed.genes
+    spelled = {name: name for name in gene_names}
     if given.imputed is not None:
         for names in other_names(given.imputed.data.var):
-            spelled = dict(zip(names, known, strict=True)) | spelled
+            spelled = dict(zip(names, gene_names, strict=True)) | spelled
     unknown = [name for name in genes if name not in spelled]
     if unknown:
-        fix = near(unknown[0], known) if known else "Pass the imputed genes too."
+        fix = near(unknown[0], gene_names) if gene_names else "Pass the imputed genes too."
         raise GeneError("genes", expected="genes that were imputed", got=shorten(unknown), fix=fix)
     return [spelled[name] for name in genes]
 
 
-def _opened(one: Any, where: str, *, n_scores: int) -> Result | CellTypes | Scores | Pair:
-    if isinstance(one, Pair):
-        return one
-    if isinstance(one, pd.DataFrame) and _is_of_labels(one.columns, one.attrs.get(RECORD)):
-        return _cell_types(one, where)
-    if isinstance(one, pd.DataFrame):
+def _opened(source: Any, where: str, *, n_scores: int) -> Result | CellTypes | Scores | Pair:
+    if isinstance(source, Pair):
+        return source
+    if isinstance(source, pd.DataFrame) and _is_of_labels(source.columns, source.attrs.get(RECORD)):
+        return _cell_types(source, where)
+    if isinstance(source, pd.DataFrame):
         name = "scores" if not n_scores else f"scores, table {n_scores + 1}"
-        return _scores(one, name, one.attrs.get(RECORD), where)
-    if not isinstance(one, AnnData) and isinstance(one, Placed):
-        one = one.to_anndata(neighbors=0)
-    if not isinstance(one, AnnData | str) and not hasattr(one, "__fspath__"):
-        raise FormatError(where, expected=_WANTED, got=type(one).__name__, fix="Leave it out.")
-    if not isinstance(one, AnnData) and Path(one).suffix in _TABLES:
-        return _read_table(Path(one).expanduser(), where)
-    data = open_result(one, argument=where)
+        return _scores(source, name, source.attrs.get(RECORD), where)
+    if not isinstance(source, AnnData) and isinstance(source, Placed):
+        source = source.to_anndata(neighbors=0)
+    if not isinstance(source, AnnData | str) and not hasattr(source, "__fspath__"):
+        raise FormatError(where, expected=_WANTED, got=type(source).__name__, fix="Leave it out.")
+    if not isinstance(source, AnnData) and Path(source).suffix in _TABLES:
+        return _read_table(Path(source).expanduser(), where)
+    data = open_result(source, argument=where)
     kind = _kind_of(data, where)
-    made = Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
-    _check_result(made)
-    return made
+    result = Result(kind=kind, name=kind if isinstance(source, AnnData) else Path(source).name, data=data)
+    _check_result(result)
+    return result
 
 
 def _check_result(result: Result) -> None:
@@ -398,11 +398,11 @@ def _is_of_labels(columns: Iterable[Any], record: Any) -> bool:
     return holds_labels(names) or (isinstance(record, Mapping) and record.get("kind") == "labels")
 
 
-def _cell_types(given: pd.DataFrame | Path, where: str) -> CellTypes:
+def _cell_types(source: pd.DataFrame | Path, where: str) -> CellTypes:
     """Return a table of cell types, of which a report needs the record too."""
-    table = read_cell_labels(given, argument=where)
+    table = read_cell_labels(source, argument=where)
     if not table.record:
-        missing = "no .json file beside the table" if isinstance(given, Path) else "none in attrs"
+        missing = "no .json file beside the table" if isinstance(source, Path) else "none in attrs"
         raise InputError(
             f"{table.where}, its record",
             expected="the record of Imputer.annotate, with the calibration",
@@ -441,10 +441,10 @@ def _beside(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        found = json.loads(beside.read_text(encoding="utf-8"))
+        record = json.loads(beside.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
@@ -459,6 +459,6 @@ def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
     if not pd.api.types.is_numeric_dtype(table["value"]):
         got = str(table["value"].dtype)
         raise InputError(where, expected="numbers in the column 'value'", got=got, fix=fix)
-    names = {one: table[one].astype(str) for one in ("method", "level", "item", "metric")}
-    made = checked_record(record, f"record of {where}")
-    return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=made)
+    names = {key: table[key].astype(str) for key in ("method", "level", "item", "metric")}
+    checked = checked_record(record, f"record of {where}")
+    return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=checked)

@@ -47,11 +47,11 @@ def label_blocks(given: Given) -> tuple[Block, ...]:
     if labels is None:
         return ()
     columns = labels.table.columns
-    found: list[Block] = [_counted(labels)]
+    blocks: list[Block] = [_counted(labels)]
     for column, said in zip(columns, label_verdicts(given), strict=True):
-        found += [Heading((Name(column.name),))] if len(columns) > 1 else []
-        found += [said, _table(labels, column), Row((_diagram(labels, column),))]
-    return (*found, *_maps(given, labels, columns[-1]))
+        blocks += [Heading((Name(column.name),))] if len(columns) > 1 else []
+        blocks += [said, _table(labels, column), Row((_diagram(labels, column),))]
+    return (*blocks, *_maps(given, labels, columns[-1]))
 
 
 def label_cautions(given: Given) -> list[Text]:
@@ -65,12 +65,16 @@ def label_cautions(given: Given) -> list[Text]:
         said.append(text(Name(labels.name), words, tone="caution"))
     if tissue and tissue["cells"] != labels.n_cells:
         all_cells = labels.number(float(tissue["cells"]), "record, inputs, spatial, cells")
-        here = labels.number(labels.n_cells, "cells")
-        parts = (" contains ", here, " of the ", all_cells, " annotated cells. Shares refer to these.")
+        cells = labels.number(labels.n_cells, "cells")
+        parts = (" contains ", cells, " of the ", all_cells, " annotated cells. Shares refer to these.")
         said.append(text(Name(labels.name), *parts, tone="caution"))
     for column in labels.table.columns:
-        known = labels.record["labels"][column.name].get("reference_cells")
-        strange = [Name(str(one)) for one in column.labels.categories if known and one not in known]
+        reference_cells = labels.record["labels"][column.name].get("reference_cells")
+        strange = [
+            Name(str(label))
+            for label in column.labels.categories
+            if reference_cells and label not in reference_cells
+        ]
         if strange:
             words = " has labels that are missing from its record: "
             names = joined(strange[:MOST_LABELS])
@@ -80,9 +84,9 @@ def label_cautions(given: Given) -> list[Text]:
 
 
 def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
-    told, where = labels.record["labels"][column.name], f"record, labels, {column.name}"
-    right = labels.number(float(told["share_right"]), f"{where}, share_right", "share")
-    error = labels.number(float(told["calibration_error"]), f"{where}, calibration_error", "score")
+    record, where = labels.record["labels"][column.name], f"record, labels, {column.name}"
+    right = labels.number(float(record["share_right"]), f"{where}, share_right", "share")
+    error = labels.number(float(record["calibration_error"]), f"{where}, calibration_error", "score")
     unknown = labels.number(float(column.unknown.mean()), f"{column.prefix}unknown, mean", "share")
     checks = (
         check_of("calibration", error, _DIFFERS, error),
@@ -95,11 +99,11 @@ def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
         right,
         " got the right label.",
     ]
-    for one in checks:
-        said += one.parts
+    for check in checks:
+        said += check.parts
     if checks[1].grade != "good":
         said.append(" The reference may lack types of the tissue.")
-    return text(*said, tone=worst([one.grade for one in checks]))
+    return text(*said, tone=worst([check.grade for check in checks]))
 
 
 def _counted(labels: CellTypes) -> Text:
@@ -119,19 +123,21 @@ def _table(labels: CellTypes, column: LabelColumn) -> Table:
     grouped = cells.groupby("label", observed=True, sort=True)
     each = pd.DataFrame({"cells": grouped.size(), **grouped[["confidence", "unknown"]].mean()})
     each = each.sort_values("cells", ascending=False, kind="stable")
-    shown, in_reference = each.iloc[:MOST_LABELS], _reference_shares(labels, column)
+    most_frequent, in_reference = each.iloc[:MOST_LABELS], _reference_shares(labels, column)
     rows: list[tuple[Part | None, ...]] = []
-    for name, one in shown.iterrows():
+    for name, label_row in most_frequent.iterrows():
         of, at = f"cells labelled {name}", f"{column.prefix}label"
         row: list[Part | None] = [
             Name(str(name)),
-            labels.number(float(one["cells"]), f"{at}, {of}"),
-            labels.number(float(one["cells"]) / labels.n_cells, f"{at}, share of {of}", "share"),
+            labels.number(float(label_row["cells"]), f"{at}, {of}"),
+            labels.number(float(label_row["cells"]) / labels.n_cells, f"{at}, share of {of}", "share"),
         ]
         row += [in_reference.get(str(name))] if in_reference else []
         row += [
-            labels.number(float(one["confidence"]), f"{column.prefix}confidence, mean of {of}", "score"),
-            labels.number(float(one["unknown"]), f"{column.prefix}unknown, mean of {of}", "share"),
+            labels.number(
+                float(label_row["confidence"]), f"{column.prefix}confidence, mean of {of}", "score"
+            ),
+            labels.number(float(label_row["unknown"]), f"{column.prefix}unknown, mean of {of}", "share"),
         ]
         rows.append(tuple(row))
     return Table(
@@ -167,10 +173,10 @@ def _reference_shares(labels: CellTypes, column: LabelColumn) -> dict[str, Numbe
     """Return the share of the reference's labelled cells that each label has; empty if it is not known."""
     cells = labels.record["labels"][column.name].get("reference_cells", {})
     total = sum(float(n) for n in cells.values())
-    what = f"record, labels, {column.name}, reference_cells, share of"
+    source = f"record, labels, {column.name}, reference_cells, share of"
     if total <= 0:
         return {}
-    return {name: labels.number(float(n) / total, f"{what} {name}", "share") for name, n in cells.items()}
+    return {name: labels.number(float(n) / total, f"{source} {name}", "share") for name, n in cells.items()}
 
 
 def _diagram(labels: CellTypes, column: LabelColumn) -> Picture:
@@ -192,14 +198,14 @@ def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
     """Return maps of the labels with the most detail; a remark where no places are known."""
     from cellweft import pl
 
-    found = _cells_with_places(given, labels)
-    if found is None:
+    placed = _cells_with_places(given, labels)
+    if placed is None:
         said = (
             "There is no map of the labels, because no positions of these cells were given. Pass the imputed "
         )
         said += "result too, or the two inputs."
         return [text(said, tone="note")]
-    cells, rows, source = found
+    cells, rows, source = placed
     types = pd.Series(column.labels[rows], name=column.name).where(~column.unknown[rows])
     unit = labels.record.get("inputs", {}).get("spatial", {}).get("unit")
     draw = partial(pl.spatial, cells, unit=shown_unit(str(unit)) if unit else None)
@@ -231,10 +237,10 @@ def _cells_with_places(given: Given, labels: CellTypes) -> tuple[AnnData, IntArr
 
 def _places(given: Given) -> list[tuple[AnnData, str]]:
     """Return cells of the tissue with their places, of every part of the report that has them."""
-    found = [(one.few(), one.name) for one in (given.imputed, given.spots) if one is not None]
-    found = [(data, name) for data, name in found if len(data.obsm)]
+    tables = [(result.few(), result.name) for result in (given.imputed, given.spots) if result is not None]
+    tables = [(data, name) for data, name in tables if len(data.obsm)]
     if given.pair is not None and given.pair.coordinates is not None:
         table = pd.DataFrame(index=given.pair.st.obs_names.astype(str))
         data = AnnData(obs=table, obsm={"spatial": np.asarray(given.pair.coordinates)})
-        found.append((data, "the inputs"))
-    return found
+        tables.append((data, "the inputs"))
+    return tables

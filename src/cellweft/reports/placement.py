@@ -39,12 +39,12 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
     true_places
         True positions of the placed cells, if known, as in `cellweft.pl.placed`.
     """
-    found: list[Block] = []
+    blocks: list[Block] = []
     if given.placed is not None:
-        found += _placed(given.placed, _true_places(given, true_places))
-    found += place_blocks(given)
+        blocks += _placed(given.placed, _true_places(given, true_places))
+    blocks += place_blocks(given)
     if given.placed is not None and not given.scored(place=True):
-        found.append(
+        blocks.append(
             text(
                 "Whether the positions are right was not tested here, because that requires cells of "
                 "known position. cellweft.evaluate_placement tests it on such data, or on spots simulated "
@@ -52,24 +52,26 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
                 tone="note",
             )
         )
-    return tuple(found)
+    return tuple(blocks)
 
 
-def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+def _true_places(given: Given, true_places: str | NDArray[np.float64] | None) -> NDArray[np.float64] | None:
     """Return the true positions of the placed cells: as given, or from the reference or the placed cells."""
-    if asked is None or given.placed is None:
+    if true_places is None or given.placed is None:
         return None
-    if not isinstance(asked, str):
-        return asked
+    if not isinstance(true_places, str):
+        return true_places
     if given.pair is not None:
-        return true_places_of(given.pair, asked)
+        return true_places_of(given.pair, true_places)
     data = given.placed.data
-    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name, argument="true_places")
+    places, _ = find_coordinates(
+        data.obs, data.obsm, true_places, where=given.placed.name, argument="true_places"
+    )
     return places
 
 
 def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Block]:
-    columns = [one for one in _MEASURES if result.column(one[0]) is not None]
+    columns = [measure for measure in _MEASURES if result.column(measure[0]) is not None]
     label = result.label_column
     slices = result.column(SLICE)
     cells = result.few(columns=[*([label] if label else []), CONFIDENCE, SPREAD])
@@ -81,13 +83,13 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
         "is the "
         "distance of a cell's possible positions from their mean, in the unit of the coordinates."
     )
-    found: list[Block] = [text(*said)]
+    blocks: list[Block] = [text(*said)]
     if columns:
-        found.append(_sureness(result, columns))
+        blocks.append(_sureness(result, columns))
     if label is not None and columns:
-        found.append(_by_type(result, label, columns[:2]))
-    found += _maps(cells, result, label, true_places)
-    return found
+        blocks.append(_by_type(result, label, columns[:2]))
+    blocks += _maps(cells, result, label, true_places)
+    return blocks
 
 
 def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table:
@@ -95,8 +97,11 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
     rows: list[tuple[Part | None, ...]] = []
     for name, said, form in columns:
         values = np.asarray(result.column(name), dtype=np.float64)
-        quantiles = [(what, _quantile(values[np.isfinite(values)], q)) for what, q in _QUANTILES]
-        numbers = (result.number(one, f"obs, {name}, {what} of the cells", form) for what, one in quantiles)
+        quantiles = [(quantile, _quantile(values[np.isfinite(values)], q)) for quantile, q in _QUANTILES]
+        numbers = (
+            result.number(value, f"obs, {name}, {quantile} of the cells", form)
+            for quantile, value in quantiles
+        )
         rows.append((said, *numbers))
     return Table(
         caption=("Confidence of the positions",),
@@ -110,32 +115,34 @@ def _quantile(values: NDArray[np.float64], q: float) -> float:
     return float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan
 
 
-def _left_out(result: Result, n: int, what: str, said: str) -> tuple[Part, ...]:
+def _left_out(result: Result, n: int, source: str, said: str) -> tuple[Part, ...]:
     """Return the note on rows that a table does not show, if there are any."""
-    return (result.number(n, what), said) if n else ()
+    return (result.number(n, source), said) if n else ()
 
 
 def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]]) -> Table:
     types = pd.Series(np.asarray(result.column(label)).astype(str))
     counts = types.value_counts()
-    counts = counts.loc[sorted(counts.index, key=lambda one: (-counts[one], one))]
-    shown = list(counts.index[:MOST_TYPES])
+    counts = counts.loc[sorted(counts.index, key=lambda cell_type: (-counts[cell_type], cell_type))]
+    shown_types = list(counts.index[:MOST_TYPES])
     values = {name: pd.Series(np.asarray(result.column(name), dtype=np.float64)) for name, _, _ in columns}
     middles = {
         name: column.groupby(types).quantile(0.5, interpolation="lower") for name, column in values.items()
     }
     rows: list[tuple[Part | None, ...]] = [
         (
-            Name(one),
-            result.number(int(counts[one]), f"cells of {one}"),
+            Name(cell_type),
+            result.number(int(counts[cell_type]), f"cells of {cell_type}"),
             *(
-                result.number(float(middles[name][one]), f"obs, {name}, the median cell of {one}", form)
+                result.number(
+                    float(middles[name][cell_type]), f"obs, {name}, the median cell of {cell_type}", form
+                )
                 for name, _, form in columns
             ),
         )
-        for one in shown
+        for cell_type in shown_types
     ]
-    left = len(counts) - len(shown)
+    left = len(counts) - len(shown_types)
     return Table(
         caption=("Cell types, the most frequent first",),
         heads=(Name(label), "cells", *(f"{said} of the median cell" for _, said, _ in columns)),
@@ -149,7 +156,7 @@ def _maps(
 ) -> list[Block]:
     from cellweft import pl
 
-    found: list[Block] = []
+    blocks: list[Block] = []
     if label is not None:
         both = true_places is not None
         said = "True positions of the cells, and where they were placed, by " if both else "Placed cells by "
@@ -158,7 +165,7 @@ def _maps(
             alt=f"Map of the placed cells by {label}" + ", next to their true positions" * both,
             caption=(said, Name(label), "."),
         )
-        found.append(Row((by_label,)))
+        blocks.append(Row((by_label,)))
     drawn: list[Picture] = [
         picture(
             partial(pl.placed, cells, name),
@@ -171,7 +178,7 @@ def _maps(
         )
         if result.column(name) is not None
     ]
-    return [*found, Row(tuple(drawn))] if drawn else found
+    return [*blocks, Row(tuple(drawn))] if drawn else blocks
 
 
 def composition_blocks(given: Given) -> tuple[Block, ...]:
@@ -184,7 +191,7 @@ def composition_blocks(given: Given) -> tuple[Block, ...]:
     shares = result.data.obsm[PROPORTIONS]
     table = shares if isinstance(shares, pd.DataFrame) else pd.DataFrame(np.asarray(shares))
     table = table.set_axis(table.columns.astype(str), axis=1)
-    found: list[Block] = [_types(result, table)]
+    blocks: list[Block] = [_types(result, table)]
     few = result.few()
     if few.obsm:
         few.obsm[PROPORTIONS] = table.set_axis(few.obs_names)
@@ -193,22 +200,22 @@ def composition_blocks(given: Given) -> tuple[Block, ...]:
             alt="Maps of the spots coloured by the share of each of the types that make up most",
             caption=("Share of the types that make up most, spot by spot.",),
         )
-        found.append(Row((maps,)))
-    return tuple(found)
+        blocks.append(Row((maps,)))
+    return tuple(blocks)
 
 
 def _types(result: Result, table: pd.DataFrame) -> Table:
     values = table.to_numpy(dtype=np.float64)
     largest = np.bincount(values.argmax(axis=1), minlength=values.shape[1]) if values.size else np.zeros(0)
-    order = sorted(range(values.shape[1]), key=lambda one: (-largest[one], table.columns[one]))
+    order = sorted(range(values.shape[1]), key=lambda column: (-largest[column], table.columns[column]))
     rows = tuple(
         (
-            Name(str(table.columns[one])),
-            result.number(int(largest[one]), f"{PROPORTIONS}, spots of mostly this type"),
-            result.number(_quantile(values[:, one], 0.5), f"{PROPORTIONS}, the middle spot", "share"),
-            result.number(float(values[:, one].max()), f"{PROPORTIONS}, the largest", "share"),
+            Name(str(table.columns[column])),
+            result.number(int(largest[column]), f"{PROPORTIONS}, spots of mostly this type"),
+            result.number(_quantile(values[:, column], 0.5), f"{PROPORTIONS}, the middle spot", "share"),
+            result.number(float(values[:, column].max()), f"{PROPORTIONS}, the largest", "share"),
         )
-        for one in order[:MOST_TYPES]
+        for column in order[:MOST_TYPES]
     )
     left = len(order) - len(rows)
     return Table(

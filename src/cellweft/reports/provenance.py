@@ -34,8 +34,10 @@ def findings_of(given: Given) -> tuple[dict[str, Any], str]:
 
 def input_blocks(given: Given) -> tuple[Block, ...]:
     """Return the section on the inputs."""
-    found, source = findings_of(given)
-    blocks: list[Block] = [_sides(found, source), _together(found, source)] if found else [_NOT_GIVEN]
+    findings, source = findings_of(given)
+    blocks: list[Block] = (
+        [_sides(findings, source), _together(findings, source)] if findings else [_NOT_GIVEN]
+    )
     blocks.append(_results(given))
     if given.pair is not None and given.pair.cautions:
         blocks.append(text("The check found cautions. They are listed below with all findings.", tone="note"))
@@ -50,71 +52,77 @@ _NOT_GIVEN = text(
 )
 
 
-def _sides(found: Mapping[str, Any], source: str) -> Table:
+def _sides(findings: Mapping[str, Any], source: str) -> Table:
     rows: list[tuple[Part | None, ...]] = []
     sides = ("reference", "spatial")
 
     def add(head: str, key: str, form: Form, *, always: bool = True) -> None:
-        values = [found[side].get(key) for side in sides]
+        values = [findings[side].get(key) for side in sides]
         if always or any(values):
             rows.append((head, *(_number(value, form, f"{source}: {key}") for value in values)))
 
-    rows.append(("file", *(Name(Path(str(found[side]["source"])).name) for side in sides)))
-    if any(found[side].get("instrument") for side in sides):
-        rows.append(("read as", *(str(found[side].get("instrument") or "") for side in sides)))
+    rows.append(("file", *(Name(Path(str(findings[side]["source"])).name) for side in sides)))
+    if any(findings[side].get("instrument") for side in sides):
+        rows.append(("read as", *(str(findings[side].get("instrument") or "") for side in sides)))
     add("cells", "cells", "count")
-    if any(found[side].get("cells_left_out") for side in sides):
+    if any(findings[side].get("cells_left_out") for side in sides):
         rows.append(
-            ("left out", *("; ".join(map(str, found[side].get("cells_left_out", []))) for side in sides))
+            ("left out", *("; ".join(map(str, findings[side].get("cells_left_out", []))) for side in sides))
         )
     add("genes", "genes", "count")
-    scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
+    scales = [str(findings[side].get("stored_scale", findings[side]["scale"])) for side in sides]
     rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
-    if any(found[side].get("layer") for side in sides):
-        rows.append(("layer", *(Name(str(found[side].get("layer") or "X")) for side in sides)))
+    if any(findings[side].get("layer") for side in sides):
+        rows.append(("layer", *(Name(str(findings[side].get("layer") or "X")) for side in sides)))
     add("zeros", "sparsity", "share")
-    if all(found[side]["scale"] == "raw" for side in sides):
+    if all(findings[side]["scale"] == "raw" for side in sides):
         add("counts in a typical cell", "median_total", "value")
     add("cells without counts", "empty_cells", "count", always=False)
     add("genes without counts", "empty_genes", "count", always=False)
-    rows.append(("cell types from", *(_name(found[side].get("labels")) for side in sides)))
-    kinds = [found[side].get("label_counts", {}) for side in sides]
+    rows.append(("cell types from", *(_name(findings[side].get("labels")) for side in sides)))
+    kinds = [findings[side].get("label_counts", {}) for side in sides]
     if any(kinds):
         rows.append(
-            ("cell types", *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds))
+            (
+                "cell types",
+                *(_number(len(counts) or None, "count", f"{source}: label_counts") for counts in kinds),
+            )
         )
     return Table(
         caption=("The two inputs",), heads=("", "reference", "spatial data"), rows=tuple(rows), mixed=True
     )
 
 
-def _together(found: Mapping[str, Any], source: str) -> Facts:
+def _together(findings: Mapping[str, Any], source: str) -> Facts:
     def number(value: Any, key: str, form: Form = "count") -> Number:
         return Number(float(value), form, f"{source}: {key}")
 
-    only, place = found["genes_only_spatial"], found["coordinates"]
-    shared, panel = number(found["shared_genes"], "shared_genes"), number(found["spatial"]["genes"], "genes")
+    only, place = findings["genes_only_spatial"], findings["coordinates"]
+    shared, panel = (
+        number(findings["shared_genes"], "shared_genes"),
+        number(findings["spatial"]["genes"], "genes"),
+    )
     rows: list[tuple[str, tuple[Part, ...]]] = [
         ("shared genes", (shared, " of ", panel, " on the panel")),
-        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " only in the reference")),
+        ("to impute", (number(findings["genes_to_impute"], "genes_to_impute"), " only in the reference")),
     ]
     if only:
         rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
-    if found["gene_bridge"]:
-        rows.append(("matched by", (Name(str(found["gene_bridge"])),)))
+    if findings["gene_bridge"]:
+        rows.append(("matched by", (Name(str(findings["gene_bridge"])),)))
     if place["dimensions"] and place["extent"]:
-        extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
+        extent = [number(length, "coordinates, extent", "value") for length in place["extent"]]
         size = joined(extent, between=" × ", last=" × ")
         unit = shown_unit(place.get("unit", ""))
-        told = f" {unit}" if unit else " in the unit of the file"
-        rows.append(("coordinates", (Name(str(place["found"])), ", ", *size, told)))
+        ending = f" {unit}" if unit else " in the unit of the file"
+        rows.append(("coordinates", (Name(str(place["found"])), ", ", *size, ending)))
     else:
         rows.append(("coordinates", ("none",)))
     if place["spacing"] is not None:
         nearest = number(place["spacing"], "coordinates, spacing", "value")
-        told = ", the median distance to the nearest neighbour"
-        rows.append(("spacing", (nearest, f" {shown_unit(place.get('unit', ''))}".rstrip() + told)))
-    slices = found["slices"]["cells"]
+        ending = ", the median distance to the nearest neighbour"
+        rows.append(("spacing", (nearest, f" {shown_unit(place.get('unit', ''))}".rstrip() + ending)))
+    slices = findings["slices"]["cells"]
     if slices:
         rows.append(("slices", (number(len(slices), "slices"), ": ", *_names(list(slices)))))
     return Facts(title="Together", rows=tuple(rows))
@@ -122,19 +130,19 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
 
 def _names(names: list[str]) -> tuple[Part, ...]:
     more = len(names) - _MOST_NAMES
-    shown = joined([Name(str(one)) for one in names[:_MOST_NAMES]], last=", ")
-    return (*shown, " and others") if more > 0 else shown
+    listed = joined([Name(str(name)) for name in names[:_MOST_NAMES]], last=", ")
+    return (*listed, " and others") if more > 0 else listed
 
 
 def _results(given: Given) -> Facts:
     said = {"imputed": "imputed genes", "labels": "cell types", "placed": "placed cells", "spots": "spots"}
     rows: list[tuple[str, tuple[Part, ...]]] = []
-    for one in given.results:
-        what = " spots" if one.kind == "spots" else " cells"
-        parts: tuple[Part, ...] = (Name(one.name), ": ", one.number(one.n_cells, "cells"), what)
-        if isinstance(one, Result) and one.genes:
-            parts += (" × ", one.number(len(one.genes), "genes"), " genes")
-        rows.append((said[one.kind], parts))
+    for result in given.results:
+        items = " spots" if result.kind == "spots" else " cells"
+        parts: tuple[Part, ...] = (Name(result.name), ": ", result.number(result.n_cells, "cells"), items)
+        if isinstance(result, Result) and result.genes:
+            parts += (" × ", result.number(len(result.genes), "genes"), " genes")
+        rows.append((said[result.kind], parts))
     for scores in given.scores:
         n = scores.number(len(scores.table), "rows")
         rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
@@ -144,13 +152,13 @@ def _results(given: Given) -> Facts:
 def run_blocks(given: Given) -> tuple[Block, ...]:
     """Return how the results were made."""
     blocks: list[Block] = []
-    for one in given.results:
-        if given.placed is not None and one.record == given.placed.record | {"kind": "spots"}:
+    for result in given.results:
+        if given.placed is not None and result.record == given.placed.record | {"kind": "spots"}:
             continue
-        if not one.record:
-            blocks.append(text(Name(one.name), " has no record.", tone="note"))
+        if not result.record:
+            blocks.append(text(Name(result.name), " has no record.", tone="note"))
             continue
-        blocks += [_how(one), _settings(one)]
+        blocks += [_how(result), _settings(result)]
     if versions := _versions(given):
         blocks.append(versions)
     return tuple(blocks)
@@ -162,7 +170,7 @@ def _how(result: Result | CellTypes) -> Facts:
     said = PRESETS["imputed" if result.kind in _OF_IMPUTER else "placed"].get(preset)
     rows: list[tuple[str, tuple[Part, ...]]] = [("method", (said,) if said else (_name(preset),))]
     rows += [(key, (_name(record.get(key)),)) for key in ("seed", "device")]
-    rows += [(side, _input_parts(result, found, side)) for side, found in _inputs(record)]
+    rows += [(side, _input_parts(result, input_record, side)) for side, input_record in _inputs(record)]
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("measured") == "blend":
@@ -173,7 +181,7 @@ def _how(result: Result | CellTypes) -> Facts:
     if record.get("embedding") not in (None, "none", ""):
         rows.append(("embedding", (Name(str(record["embedding"])),)))
     if record.get("network"):
-        rows.append(("gene network", joined([Name(str(one)) for one in record["network"]])))
+        rows.append(("gene network", joined([Name(str(network)) for network in record["network"]])))
     rows += [
         (head, (_name(record.get(key)),)) for head, key in (("made", "date"), ("command", "command_line"))
     ]
@@ -189,13 +197,15 @@ def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(side, inputs.get(side, {})) for side in ("reference", "spatial")]
 
 
-def _input_parts(result: Result | CellTypes, found: Mapping[str, Any], side: str) -> tuple[Part, ...]:
+def _input_parts(result: Result | CellTypes, input_record: Mapping[str, Any], side: str) -> tuple[Part, ...]:
     """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
-    if not found:
+    if not input_record:
         return ("not recorded",)
-    cells, genes = (result.number(float(found[key]), f"record, {side}, {key}") for key in ("cells", "genes"))
-    digest = Name(str(found["digest"]))
-    return (Name(str(found["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
+    cells, genes = (
+        result.number(float(input_record[key]), f"record, {side}, {key}") for key in ("cells", "genes")
+    )
+    digest = Name(str(input_record["digest"]))
+    return (Name(str(input_record["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
 
 
 def changed_settings(result: Result | CellTypes) -> dict[str, tuple[Any, Any]]:
@@ -214,11 +224,11 @@ def changed_settings(result: Result | CellTypes) -> dict[str, tuple[Any, Any]]:
         usual = StImputeSettings.published(result.n_cells)
     else:
         usual = AttentionSettings()
-    known = {name: "none" if value is None else value for name, value in asdict(usual).items()}
+    defaults = {name: "none" if value is None else value for name, value in asdict(usual).items()}
     return {
-        name: (value, known[name])
+        name: (value, defaults[name])
         for name, value in settings.items()
-        if name in known and known[name] != value
+        if name in defaults and defaults[name] != value
     }
 
 
@@ -229,20 +239,20 @@ def _settings(result: Result | CellTypes) -> Block:
     return Table(
         caption=("Settings of ", Name(result.name), " that differ from the default"),
         heads=("setting", "here", "by default"),
-        rows=tuple((Name(name), _name(here), _name(usual)) for name, (here, usual) in changed.items()),
+        rows=tuple((Name(name), _name(value), _name(usual)) for name, (value, usual) in changed.items()),
     )
 
 
 def _versions(given: Given) -> Block | None:
     kinds: list[tuple[list[str], dict[str, str]]] = []
     everything: list[Result | CellTypes | Scores] = [*given.results, *given.scores]
-    for made in everything:
-        if versions := made.record.get("versions"):
-            same = next((names for names, one in kinds if one == versions), None)
+    for item in everything:
+        if versions := item.record.get("versions"):
+            same = next((names for names, recorded in kinds if recorded == versions), None)
             if same is None:
-                kinds.append(([made.name], versions))
+                kinds.append(([item.name], versions))
             else:
-                same.append(made.name)
+                same.append(item.name)
     if not kinds:
         return None
     packages = list(dict.fromkeys(key for _, versions in kinds for key in versions))
@@ -252,7 +262,7 @@ def _versions(given: Given) -> Block | None:
     return Table(
         caption=("Versions",),
         heads=heads,
-        rows=tuple((Name(key), *(_name(one.get(key)) for _, one in kinds)) for key in packages),
+        rows=tuple((Name(key), *(_name(recorded.get(key)) for _, recorded in kinds)) for key in packages),
         note=() if len(kinds) == 1 else ("These were made by different versions.",),
     )
 
@@ -267,7 +277,9 @@ def commands(given: Given) -> str:
     if given.placed is not None and given.placed.record:
         more = [] if given.spots is None else ["--spots", given.spots.name]
         lines.append(_command("place", given.placed, *more))
-    lines += [_evaluate_line(one) for one in given.scores if one.record.keys() & {"command_line", "pair"}]
+    lines += [
+        _evaluate_line(scores) for scores in given.scores if scores.record.keys() & {"command_line", "pair"}
+    ]
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -275,15 +287,15 @@ def made_facts(given: Given) -> tuple[Facts, ...]:
     """Return when each result was made, from what, and how long that took, as far as the records tell."""
     rows: list[tuple[str, tuple[Part, ...]]] = []
     everything: list[Result | CellTypes | Scores] = [*given.results, *given.scores]
-    for one in everything:
-        parts: list[Part] = [Name(one.name), ": ", _name(one.record.get("date"))]
-        paths = [found["path"] for _, found in _inputs(one.record) if found.get("path")]
+    for item in everything:
+        parts: list[Part] = [Name(item.name), ": ", _name(item.record.get("date"))]
+        paths = [input_record["path"] for _, input_record in _inputs(item.record) if input_record.get("path")]
         if paths:
             parts += [", from ", *joined([Name(str(path)) for path in paths])]
-        seconds = sum(float(value) for value in one.record.get("duration", {}).values())
+        seconds = sum(float(value) for value in item.record.get("duration", {}).values())
         if seconds:
-            parts += [", in ", one.number(seconds, "record, duration, all", "value"), " seconds"]
-        rows.append(("scores" if isinstance(one, Scores) else "result", tuple(parts)))
+            parts += [", in ", item.number(seconds, "record, duration, all", "value"), " seconds"]
+        rows.append(("scores" if isinstance(item, Scores) else "result", tuple(parts)))
     return (Facts(title="When, from what, and how long", rows=tuple(rows)),) if rows else ()
 
 
@@ -292,14 +304,14 @@ def _evaluate_line(scores: Scores) -> str:
     record = scores.record
     if record.get("command_line"):
         return str(record["command_line"])
-    parameters, found = record.get("parameters", {}), record.get("pair") or {}
-    paths = [str(found.get(side, {}).get("source") or "?") for side in ("reference", "spatial")]
+    parameters, findings = record.get("parameters", {}), record.get("pair") or {}
+    paths = [str(findings.get(side, {}).get("source") or "?") for side in ("reference", "spatial")]
     words = ["cellweft", "evaluate", *paths, "-o", "scores.csv"]
     by = "place" if scores.by == "place" else parameters.get("by")
     words += ["--by", str(by)] if by else []
     words += ["--methods", ",".join(scores.methods)]
     words += ["--scale", "counts"] if parameters.get("scale") == "counts" else []
-    if column := found.get("reference", {}).get("batch"):
+    if column := findings.get("reference", {}).get("batch"):
         words += ["--reference-batch", str(column)]
     if parameters.get("leave_out_batch"):
         words.append("--leave-out-batch")
@@ -320,7 +332,7 @@ def _command(name: str, result: Result | CellTypes, *more: str) -> str:
     if record.get("command_line"):
         return str(record["command_line"])
     inputs = dict(_inputs(record))
-    paths = (str(found.get("path") or "?") for found in inputs.values())
+    paths = (str(input_record.get("path") or "?") for input_record in inputs.values())
     words = ["cellweft", name, *paths, "-o", result.name, *more]
     for option, side, key in (
         ("--sc-layer", "reference", "layer"),
@@ -334,8 +346,8 @@ def _command(name: str, result: Result | CellTypes, *more: str) -> str:
             words += [option, str(value)]
     if record.get("preset") not in (None, "auto"):
         words += ["--preset", str(record["preset"])]
-    for setting, (here, _) in changed_settings(result).items():
-        words += ["--set", f"{setting}={'None' if here == 'none' else here}"]
+    for setting, (own_value, _) in changed_settings(result).items():
+        words += ["--set", f"{setting}={'None' if own_value == 'none' else own_value}"]
     for option, value in (
         ("--scale", "counts" if str(record.get("scale")).startswith("counts") else None),
         ("--measured", record.get("measured")),
@@ -362,10 +374,10 @@ def _name(value: Any) -> Part:
 def input_cautions(given: Given) -> list[Text]:
     """Return what the check says should be known, and where the parts of the report do not fit together."""
     said = [] if given.pair is None else [text(Name(one), tone="caution") for one in given.pair.cautions]
-    found, source = findings_of(given)
+    findings, source = findings_of(given)
     for one in given.results:
         side = "reference" if one.kind == "placed" else "spatial"
-        if found and found[side]["cells"] != one.n_cells:
+        if findings and findings[side]["cells"] != one.n_cells:
             other = " has a different number of cells than the inputs of the "
             same = ": make sure that both come from the same data."
             said.append(text(Name(one.name), other, Name(source), same, tone="caution"))

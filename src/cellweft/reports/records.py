@@ -93,8 +93,8 @@ def checked_record(record: Any, where: str) -> dict[str, Any]:
             plain.pop(key, None)
     for number in plain.get("pair", {}).get("coordinates", {}).get("extent") or ():
         _check(number, Real, f"{where}['pair']['coordinates']['extent']")
-    for column, told in plain.get("labels", {}).items():
-        _check_bins(told["calibration"], f"{where}['labels'][{column!r}]['calibration']")
+    for column, column_record in plain.get("labels", {}).items():
+        _check_bins(column_record["calibration"], f"{where}['labels'][{column!r}]['calibration']")
     return plain
 
 
@@ -112,11 +112,11 @@ def _check_bins(bins: Mapping[str, list[Any]], where: str) -> None:
 def plain_values(value: Any) -> Any:
     """Return a record of any format as plain values."""
     if isinstance(value, Mapping):
-        return {str(key): plain_values(one) for key, one in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return plain_values(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain_values(one) for one in value]
+        return [plain_values(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -128,10 +128,10 @@ def _check(value: Any, form: _Form, where: str) -> None:
     if not isinstance(form, dict) or (form is _INPUT and not value):
         return
     entries = dict.fromkeys(value, form[_ANY]) if _ANY in form else form
-    for name, one in entries.items():
+    for name, entry in entries.items():
         key = name.removesuffix("?")
         if key in value:
-            _check(value[key], one, f"{where}[{key!r}]")
+            _check(value[key], entry, f"{where}[{key!r}]")
         elif key == name:
             _refuse(where, f"a group with the entry {key!r}", "one without it")
 

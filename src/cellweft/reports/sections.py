@@ -83,31 +83,31 @@ def page_of(
         if blocks := make():
             sections.append(Section(key=key, title=head, blocks=blocks))
         progress("sections", number, len(parts))
-    names = (*(one.name for one in given.results), *(one.name for one in given.scores))
+    names = (*(item.name for item in given.results), *(item.name for item in given.scores))
     return Page(title=title, made_of=names, sections=tuple(sections), version=version("cellweft"))
 
 
 def _short(given: Given) -> tuple[Block, ...]:
     """Return the verdicts with their thresholds, and the number of reliable genes."""
-    found: list[Block] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
+    blocks: list[Block] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
         said = " are marked as reliable. Use the others with care, or not at all."
-        found.append(text("Of the genes, ", *reliable, said, tone="note"))
-    found += label_verdicts(given)
+        blocks.append(text("Of the genes, ", *reliable, said, tone="note"))
+    blocks += label_verdicts(given)
     width = tissue_width(given)
-    found += [verdict(scores, given.placed, lead=True, width=width) for scores in given.scored(place=True)]
-    for what, result, place in (
+    blocks += [verdict(scores, given.placed, lead=True, width=width) for scores in given.scored(place=True)]
+    for subject, result, place in (
         ("Accuracy of the imputed genes", given.imputed, False),
         ("Accuracy of the positions", given.placed, True),
     ):
         if result is not None and not given.scored(place=place):
-            found.append(text(f"{what} was not tested: no scores were given.", tone="caution"))
+            blocks.append(text(f"{subject} was not tested: no scores were given.", tone="caution"))
     names = ["correlation", "coverage"] if given.scored(place=False) else []
     names += ["calibration", "unknown"] if given.labels is not None else []
     names += ["error", "hits"] if given.scored(place=True) else []
     if names:
-        found.append(standards_table(names))
-    return tuple(found)
+        blocks.append(standards_table(names))
+    return tuple(blocks)
 
 
 def _cautions(given: Given) -> Listing:

@@ -132,8 +132,8 @@ def checks_of(scores: Scores, method: str, *, width: float | None) -> list[Check
     width
         Of the tissue, of which an error of places is a share; None if it is not known.
     """
-    found = _place_checks(scores, method, width) if scores.by == "place" else _gene_checks(scores, method)
-    return [one for one in found if one is not None]
+    checks = _place_checks(scores, method, width) if scores.by == "place" else _gene_checks(scores, method)
+    return [check for check in checks if check is not None]
 
 
 def worst(grades: Sequence[Grade]) -> Grade:
@@ -213,7 +213,7 @@ def _place_checks(scores: Scores, method: str, width: float | None) -> list[Chec
 
 def _metrics(scores: Scores, start: str) -> list[str]:
     rows = scores.table[scores.table["level"] == "summary"]
-    return [str(one) for one in rows["metric"].unique() if str(one).startswith(start)]
+    return [str(metric) for metric in rows["metric"].unique() if str(metric).startswith(start)]
 
 
 def tissue_width(given: Given) -> float | None:
@@ -236,9 +236,11 @@ def standards_table(names: Sequence[str]) -> Table:
     """
     rows = []
     for name in names:
-        one = STANDARDS[name]
-        good, poor = (Number(value, one.form, f"{SOURCE}, {name}") for value in (one.good, one.poor))
-        rows.append((f"{one.said}{' (lower is better)' * one.less}", good, poor))
+        standard = STANDARDS[name]
+        good, poor = (
+            Number(value, standard.form, f"{SOURCE}, {name}") for value in (standard.good, standard.poor)
+        )
+        rows.append((f"{standard.said}{' (lower is better)' * standard.less}", good, poor))
     return Table(
         caption=("What the verdicts count as good and poor",),
         heads=("", "good from", "poor beyond"),

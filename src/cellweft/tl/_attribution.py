@@ -265,10 +265,14 @@ def attribute(
                 mapping = Mapping(queries=placed.model.queries(expression), keys=keys, block_entries=entries)
                 nearest = mapping.topk(1)[1][:, 0]
             weight = mapping_weight(placed.model.queries, keys, nearest, what=what, tile_entries=entries)
-            found = integrated_gradients(
+            attributed = integrated_gradients(
                 weight, expression, steps=steps, most_steps=most_steps, tolerance=tolerance, block=points
             )
-            values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
+            values[part], explained[part], gap[part] = (
+                attributed.attributions,
+                attributed.explained,
+                attributed.gap,
+            )
             spot[part] = spots[nearest.cpu().numpy()]
             done += len(part)
             report("attribute", done, n_cells)
@@ -331,10 +335,10 @@ def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[
     """Yield (places in ``cells``, spots of their slice), slice by slice."""
     groups = list(placed.spot_groups.values())
     number = placed.slice_of_cells[cells]
-    for one in np.unique(number):
-        places = np.flatnonzero(number == one)
+    for group in np.unique(number):
+        places = np.flatnonzero(number == group)
         for part in row_blocks(len(places), size):
-            yield places[part], groups[one]
+            yield places[part], groups[group]
 
 
 def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
@@ -360,32 +364,32 @@ def cell_positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
 
     if cells is None:
         return np.arange(len(names))
-    asked = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
-    if asked.dtype == bool and asked.shape == names.shape:
-        return np.flatnonzero(asked)
+    wanted = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
+    if wanted.dtype == bool and wanted.shape == names.shape:
+        return np.flatnonzero(wanted)
     fix = "Choose the placed cells to explain."
-    if asked.ndim != 1 or (asked.dtype.kind not in "iuOUST" and len(asked)):
-        expected, got = f"positions, names, an AnnData or {len(names):,} booleans", str(asked.dtype)
-        raise InputError("cells", expected=expected, got=f"{got} of shape {asked.shape}", fix=fix)
-    found = asked.astype(np.int64) if asked.dtype.kind in "iuf" else _by_name(asked.astype(str), names)
-    outside = (found < 0) | (found >= len(names))
-    if outside.any() or len(np.unique(found)) < len(found):
+    if wanted.ndim != 1 or (wanted.dtype.kind not in "iuOUST" and len(wanted)):
+        expected, got = f"positions, names, an AnnData or {len(names):,} booleans", str(wanted.dtype)
+        raise InputError("cells", expected=expected, got=f"{got} of shape {wanted.shape}", fix=fix)
+    positions = wanted.astype(np.int64) if wanted.dtype.kind in "iuf" else _by_name(wanted.astype(str), names)
+    outside = (positions < 0) | (positions >= len(names))
+    if outside.any() or len(np.unique(positions)) < len(positions):
         expected = f"positions from 0 to {len(names) - 1:,}, each once"
-        got = f"{found[outside][0]}" if outside.any() else "some cells more than once"
+        got = f"{positions[outside][0]}" if outside.any() else "some cells more than once"
         raise InputError("cells", expected=expected, got=got, fix=fix)
-    return found
+    return positions
 
 
-def _by_name(asked: NDArray[np.str_], names: NDArray[np.str_]) -> IntArray:
-    known = pd.Index(names)
-    twice = known[known.duplicated()].intersection(pd.Index(asked))
-    missing = pd.Index(asked).difference(known)
+def _by_name(wanted: NDArray[np.str_], names: NDArray[np.str_]) -> IntArray:
+    index = pd.Index(names)
+    twice = index[index.duplicated()].intersection(pd.Index(wanted))
+    missing = pd.Index(wanted).difference(index)
     if len(twice) or len(missing):
-        one = str(missing[0] if len(missing) else twice[0])
+        name = str(missing[0] if len(missing) else twice[0])
         raise InputError(
             "cells",
             expected="names of placed cells, each of a single cell",
-            got=f"{one!r}, which {'no cell has' if len(missing) else 'several cells have'}",
-            fix=near(one, names[:10_000]) if len(missing) else "Use positions instead.",
+            got=f"{name!r}, which {'no cell has' if len(missing) else 'several cells have'}",
+            fix=near(name, names[:10_000]) if len(missing) else "Use positions instead.",
         )
-    return np.asarray(known.get_indexer_for(pd.Index(asked)), dtype=np.int64)
+    return np.asarray(index.get_indexer_for(pd.Index(wanted)), dtype=np.int64)

@@ -60,8 +60,8 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     within, between = variances.mean(axis=0), (1 + 1 / m) * estimates.var(axis=0, ddof=1)
     total = within + between
     share = np.divide(between, total, out=np.zeros(len(total)), where=total > 0)
-    known = degrees_of_freedom
-    observed = (known + 1) / (known + 3) * known * (1 - share)
+    degrees = degrees_of_freedom
+    observed = (degrees + 1) / (degrees + 3) * degrees * (1 - share)
     with np.errstate(divide="ignore"):
         drawn = (m - 1) / share**2  # infinite if imputations do not differ
     # the harmonic sum, which is 0 where either is 0
@@ -221,7 +221,9 @@ def _table(group: str, genes: pd.Index, pooled: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_imputations(imputations: Sequence[AnnData]) -> None:
-    is_list = isinstance(imputations, Sequence) and all(isinstance(one, AnnData) for one in imputations)
+    is_list = isinstance(imputations, Sequence) and all(
+        isinstance(imputation, AnnData) for imputation in imputations
+    )
     if not is_list and not isinstance(imputations, AnnData):
         raise InputError(
             "imputations",
@@ -240,12 +242,14 @@ def _check_imputations(imputations: Sequence[AnnData]) -> None:
             ),
         )
     first = imputations[0]
-    for number, one in enumerate(imputations):
-        if not (one.obs_names.equals(first.obs_names) and one.var_names.equals(first.var_names)):
+    for number, imputation in enumerate(imputations):
+        if not (
+            imputation.obs_names.equals(first.obs_names) and imputation.var_names.equals(first.var_names)
+        ):
             raise InputError(
                 f"imputations[{number}]",
                 expected="the cells and genes of imputations[0], in the same order",
-                got=f"different ones ({one.n_obs} cells x {one.n_vars} genes)",
+                got=f"different ones ({imputation.n_obs} cells x {imputation.n_vars} genes)",
                 fix="Use the matrices from a single call of cellweft.tl.multiple_imputations.",
             )
 
@@ -257,11 +261,11 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
         groups = imputation.obs[groups]
     fix = "Pass the labels of the imputed cells, in their order."
     ordered = in_order_of(groups, imputation.obs_names, argument="groups")
-    given = array_of("groups", ordered, fix=fix, numbers=False)
-    if given.ndim != 1:
+    values = array_of("groups", ordered, fix=fix, numbers=False)
+    if values.ndim != 1:
         expected = f"{imputation.n_obs} labels, one per cell"
-        raise InputError("groups", expected=expected, got=f"shape {given.shape}", fix=fix)
-    labels = pd.Series(given, dtype=object)
+        raise InputError("groups", expected=expected, got=f"shape {values.shape}", fix=fix)
+    labels = pd.Series(values, dtype=object)
     if len(labels) != imputation.n_obs:
         raise InputError(
             "groups",

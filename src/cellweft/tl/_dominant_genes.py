@@ -187,9 +187,13 @@ def compare_with_expression(
     for column in _TESTED:
         for name, tested in by.items():
             table[f"{column}_{name}"] = tested[column]
-    found = {name: _is_higher(tested, fdr).to_numpy() for name, tested in by.items()}
+    is_higher = {name: _is_higher(tested, fdr).to_numpy() for name, tested in by.items()}
     table["found_by"] = np.select(
-        [found["attribution"] & found["expression"], found["attribution"], found["expression"]],
+        [
+            is_higher["attribution"] & is_higher["expression"],
+            is_higher["attribution"],
+            is_higher["expression"],
+        ],
         ["both", "attribution", "expression"],
         default="neither",
     ).astype(object)
@@ -278,7 +282,7 @@ def rank_sum_tests(
     for some in row_blocks(n_genes, rows_within(block_values, len(groups))):
         dense = read(some)
         blocks.append(_rank_sums(dense, members) if against is None else _against(dense, members, against))
-    tested = {name: np.concatenate([one[name] for one in blocks], axis=1) for name in blocks[0]}
+    tested = {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
     kept = np.flatnonzero(np.asarray(members.sum(axis=1)).ravel() >= _FEWEST)
     kept = kept[kept != against] if against is not None else kept
     tested = {name: of[kept] for name, of in tested.items()}  # n_kept x n_genes

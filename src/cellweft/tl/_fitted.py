@@ -28,12 +28,12 @@ def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod,
     InputError
         The pair has another panel, reference or scale than that of the fit.
     """
-    fitted, known = imputer.fitted_, imputer.pair_
-    if fitted is None or known is None:
+    fitted, own_pair = imputer.fitted_, imputer.pair_
+    if fitted is None or own_pair is None:
         raise NotFittedError(
             "Imputer",
             expected="a fitted Imputer",
             got="an unfitted one, or one without data",
             fix="Call fit(pair) first, or attach(pair) if it was loaded.",
         )
-    return fitted, data_like(known, pair)
+    return fitted, data_like(own_pair, pair)

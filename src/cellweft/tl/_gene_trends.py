@@ -310,14 +310,14 @@ def label_codes(
     (array(['Glia', 'Neuron'], dtype='<U6'), array([1, 0, 1]))
     """
     # pandas recognises every kind of missing value
-    given = array_of(where, labels, fix="Pass the labels of these cells.", numbers=False)
-    column = pd.Series(given) if given.ndim == 1 else None
+    values = array_of(where, labels, fix="Pass the labels of these cells.", numbers=False)
+    column = pd.Series(values) if values.ndim == 1 else None
     n_missing = 0 if column is None else int(column.isna().sum())
     if column is None or len(column) != n_cells or n_missing:
         raise InputError(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
-            got=f"{n_missing:,} missing" if n_missing else f"shape {given.shape}",
+            got=f"{n_missing:,} missing" if n_missing else f"shape {values.shape}",
             fix="Pass the labels of these cells; write 'unknown' where one is missing.",
         )
     types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
@@ -381,8 +381,8 @@ def _fit_type(
         at_knots = solve_triangular(root, within) + mean
         rho = np.clip(ranks @ unit_length(centred(stats.rankdata(block, axis=0))), -1.0, 1.0)
         parts.append(np.vstack([at_knots, explained, residual, rho, block.min(axis=0)]))
-    found = np.concatenate(parts, axis=1) if parts else np.empty((n_knots + 4, 0))
-    at_knots, (explained, residual, rho, smallest) = found[:n_knots], found[n_knots:]
+    fits = np.concatenate(parts, axis=1) if parts else np.empty((n_knots + 4, 0))
+    at_knots, (explained, residual, rho, smallest) = fits[:n_knots], fits[n_knots:]
     fit = TypeFit(
         n_cells=n_cells,
         knots=knots,

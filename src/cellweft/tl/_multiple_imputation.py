@@ -127,7 +127,7 @@ def multiple_imputations(
             similarity = np.full(imputed.n_obs, np.nan)
         results, drawn = [], {} if counts is None else {"scale": "counts: as they might have been measured"}
         for number in range(n):
-            one = AnnData(
+            imputation = AnnData(
                 np.empty(imputed.shape, dtype=np.float32),
                 obs=imputed.obs.copy(),
                 var=imputed.var.copy(),
@@ -141,12 +141,12 @@ def multiple_imputations(
             for place, gene in enumerate(imputed.var_names):
                 column = predicted[:, place : place + 1]
                 generator = numpy_stream(seed, f"imputation.{number}.{gene}")
-                one.X[:, place] = (
+                imputation.X[:, place] = (
                     intervals.draw(column, similarity=similarity, generator=generator, state=state)
                     if counts is None
                     else counts.draw(column, generator=generator, effects=intervals.effects, state=state)
                 )[:, 0]
-            results.append(one)
+            results.append(imputation)
             report("draw imputations", number + 1, n)
     return results
 

@@ -179,15 +179,15 @@ def region_enrichment(
         return _pair_counts(np.repeat(order, k), around, shape=(len(types), len(regions)))
 
     stream = numpy_stream(seed, "niches.regions")
-    found, permuted = _permuted(count, codes, n=n_permutations, stream=stream, progress=progress)
-    p = _p_values(found, permuted).ravel()
+    observed, permuted = _permuted(count, codes, n=n_permutations, stream=stream, progress=progress)
+    p = _p_values(observed, permuted).ravel()
     return pd.DataFrame(
         {
             "type": np.repeat(types, len(regions)),
             "region": np.tile(regions, len(types)),
-            "count": found.ravel(),
+            "count": observed.ravel(),
             "expected": permuted.mean(axis=0).ravel(),
-            "z": _z_scores(found, permuted).ravel(),
+            "z": _z_scores(observed, permuted).ravel(),
             "p": p,
             "fdr": stats.false_discovery_control(p),
         }
@@ -238,18 +238,22 @@ def hollow_structure(
     """
     ratios = _radius_ratios(embeddings, seed)
     if radii is None:
-        asked = np.linspace(0.0, ratios.max(), _N_RATIOS)
+        radius_ratios = np.linspace(0.0, ratios.max(), _N_RATIOS)
     else:
-        asked = array_of("radii", radii, fix="Pass multiples of the distance between nearest neighbours.")
-        if asked.ndim != 1 or not np.isfinite(asked).all() or (asked < 0).any():
+        radius_ratios = array_of(
+            "radii", radii, fix="Pass multiples of the distance between nearest neighbours."
+        )
+        if radius_ratios.ndim != 1 or not np.isfinite(radius_ratios).all() or (radius_ratios < 0).any():
             raise InputError(
                 "radii",
                 expected="finite numbers of at least 0",
-                got=f"shape {asked.shape}" if asked.ndim != 1 else "NaN, infinity or numbers below 0",
+                got=f"shape {radius_ratios.shape}"
+                if radius_ratios.ndim != 1
+                else "NaN, infinity or numbers below 0",
                 fix="Pass multiples of the distance between nearest neighbours.",
             )
-    share = np.searchsorted(np.sort(ratios), asked, side="right") / len(ratios)
-    return pd.DataFrame({"radius_ratio": asked, "share": share})
+    share = np.searchsorted(np.sort(ratios), radius_ratios, side="right") / len(ratios)
+    return pd.DataFrame({"radius_ratio": radius_ratios, "share": share})
 
 
 def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: int = 0) -> float:
@@ -291,21 +295,21 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
 def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
     """Return from which cell to which the edges go, and how many cells there are."""
     fix = "Pass a square matrix, such as obsp['spatial_connectivities']."
-    given: Any = adjacency if sp.issparse(adjacency) else array_of("adjacency", adjacency, fix=fix)
-    if given.ndim != 2:
+    matrix: Any = adjacency if sp.issparse(adjacency) else array_of("adjacency", adjacency, fix=fix)
+    if matrix.ndim != 2:
         expected = "a graph of cells x cells"
-        raise InputError("adjacency", expected=expected, got=f"shape {given.shape}", fix=fix)
-    graph: Any = sp.coo_matrix(given)
+        raise InputError("adjacency", expected=expected, got=f"shape {matrix.shape}", fix=fix)
+    graph: Any = sp.coo_matrix(matrix)
     if graph.shape[0] != graph.shape[1]:
         raise InputError(
             "adjacency", expected="a graph of cells x cells", got=f"shape {graph.shape}", fix=fix
         )
     check_array("adjacency", graph.data, expected="finite weights", fix="Check how the graph was computed.")
-    kept = graph.data != 0
-    if not kept.any():
+    is_edge = graph.data != 0
+    if not is_edge.any():
         fix = "Pass a graph in which cells have neighbours."
         raise InputError("adjacency", expected="at least one edge", got="none", fix=fix)
-    return graph.row[kept].astype(np.int64), graph.col[kept].astype(np.int64), int(graph.shape[0])
+    return graph.row[is_edge].astype(np.int64), graph.col[is_edge].astype(np.int64), int(graph.shape[0])
 
 
 def _permuted(
@@ -373,12 +377,12 @@ def _nearest_distance(cells: DoubleArray, seed: int) -> float:
     from sklearn.neighbors import NearestNeighbors
 
     distinct = np.unique(cells, axis=0)
-    asked = distinct
+    queries = distinct
     if len(distinct) > _MOST_QUERIES:
         draw = numpy_stream(seed, "niches.nearest").choice(len(distinct), _MOST_QUERIES, replace=False)
-        asked = distinct[np.sort(draw)]
+        queries = distinct[np.sort(draw)]
     # brute force goes by blocks and never holds cells x cells; trees are no help in 128 dimensions
     index = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(distinct)
-    two = distinct[index.kneighbors(asked, return_distance=False)]  # n_asked x 2 x n_latent
+    two = distinct[index.kneighbors(queries, return_distance=False)]  # n_queries x 2 x n_latent
     # one of the two is the cell itself; distances from differences, exact for near cells too
-    return float(np.linalg.norm(two - asked[:, None], axis=2).max(axis=1).mean())
+    return float(np.linalg.norm(two - queries[:, None], axis=2).max(axis=1).mean())

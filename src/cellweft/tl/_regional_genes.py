@@ -123,9 +123,9 @@ def regional_genes(
     if isinstance(regions, str):
         own = regions_of(placed, regions) if of == "cells" else _spot_labels(placed, regions)
         regions = own[chosen]
-    groups, known = _groups(regions, len(chosen), reference)
+    groups, in_regions = _groups(regions, len(chosen), reference)
     positions, names = _gene_positions(side, genes)
-    rows = chosen[known]
+    rows = chosen[in_regions]
 
     def read(some: slice) -> DoubleArray:
         parts = [side.dense(rows[part], positions[some]) for part in row_blocks(len(rows), READ_ROWS)]
@@ -168,12 +168,12 @@ def regions_of(placed: Placement, column: str) -> NDArray[Any]:
     """
     check_placement(placed)
     labels, places, spots_at = _spot_labels(placed, column), placed.coordinates(), coordinates_of(placed.pair)
-    found = np.full(len(places), None, dtype=object)
+    regions = np.full(len(places), None, dtype=object)
     for number, spots in enumerate(placed.spot_groups.values()):
         cells = np.flatnonzero(placed.slice_of_cells == number)
         if len(cells):
-            found[cells] = labels[spots[cKDTree(spots_at[spots]).query(places[cells])[1]]]
-    return found
+            regions[cells] = labels[spots[cKDTree(spots_at[spots]).query(places[cells])[1]]]
+    return regions
 
 
 def axis_bins(
@@ -214,15 +214,15 @@ def axis_bins(
     check_choice("by", by, ("length", "cells"))
     along = array_of("position", position, fix="Pass one position per cell.", numbers=False)
     is_number = along.dtype.kind in "biuf"
-    known = ~np.isnan(along.astype(np.float64)) if is_number else np.zeros(along.shape, dtype=np.bool_)
+    is_known = ~np.isnan(along.astype(np.float64)) if is_number else np.zeros(along.shape, dtype=np.bool_)
     check_array(
         "position",
-        along[known],
-        fits=along.ndim == 1 and is_number and bool(known.any()),
+        along[is_known],
+        fits=along.ndim == 1 and is_number and bool(is_known.any()),
         expected="one number per cell",
         fix="Pass the positions of all cells as one column.",
     )
-    values = along[known].astype(np.float64)
+    values = along[is_known].astype(np.float64)
     if values.min() == values.max():
         got = f"{len(values):,} cells at the same position"
         fix = "Check how the positions were computed."
@@ -235,9 +235,9 @@ def axis_bins(
         edges = np.linspace(values.min(), values.max(), bins + 1)[1:-1]
         number = np.searchsorted(edges, values, side="right")
     codes = np.full(len(along), -1, dtype=np.int64)
-    codes[known] = number
+    codes[is_known] = number
     width = len(str(bins))
-    names = pd.Index([f"bin {one:0{width}d}" for one in range(1, bins + 1)])
+    names = pd.Index([f"bin {bin_number:0{width}d}" for bin_number in range(1, bins + 1)])
     return pd.Categorical.from_codes(codes, names, ordered=True)
 
 
@@ -286,15 +286,15 @@ def near_type(
     types = labels_of(placed.pair, labels)
     check_known(cell_type, np.unique(types), "cell_type", expected="a type of the cells", error=SettingError)
     places, spots_at = placed.coordinates(), coordinates_of(placed.pair)
-    found = np.full(len(places) if of == "cells" else len(spots_at), None, dtype=object)
+    sides = np.full(len(places) if of == "cells" else len(spots_at), None, dtype=object)
     for number, spots in enumerate(placed.spot_groups.values()):
         cells = np.flatnonzero(placed.slice_of_cells == number)
         is_type = types[cells] == cell_type
-        asked = cells[~is_type] if of == "cells" else spots
-        if len(asked):
-            points = places[asked] if of == "cells" else spots_at[asked]
-            found[asked] = np.where(_reached(points, places[cells[is_type]], reach), "near", "far")
-    return found
+        selected = cells[~is_type] if of == "cells" else spots
+        if len(selected):
+            points = places[selected] if of == "cells" else spots_at[selected]
+            sides[selected] = np.where(_reached(points, places[cells[is_type]], reach), "near", "far")
+    return sides
 
 
 def _reached(points: DoubleArray, of: DoubleArray, within: float) -> BoolArray:
@@ -321,8 +321,8 @@ def _groups(regions: Any, n_cells: int, reference: str | None) -> tuple[pd.Categ
             got=f"{len(labels):,}" if labels is not None else f"shape {np.shape(regions)}",
             fix="Pass the regions of the chosen cells, in their order.",
         )
-    known = np.flatnonzero(labels.codes >= 0)
-    groups = labels[known].remove_unused_categories().rename_categories(str)
+    labelled = np.flatnonzero(labels.codes >= 0)
+    groups = labels[labelled].remove_unused_categories().rename_categories(str)
     sizes = np.bincount(groups.codes, minlength=len(groups.categories))
     if (sizes >= _FEWEST).sum() < 2:
         named = [f"{name} ({size:,})" for name, size in zip(groups.categories, sizes, strict=True)]
@@ -336,7 +336,7 @@ def _groups(regions: Any, n_cells: int, reference: str | None) -> tuple[pd.Categ
         large = groups.categories[sizes >= _FEWEST].tolist()
         expected = f"a region with {_FEWEST} or more cells, or None for all others"
         check_known(reference, large, "reference", expected=expected, error=SettingError)
-    return groups, known
+    return groups, labelled
 
 
 def _gene_positions(side: Side, genes: Sequence[str] | None) -> tuple[IntArray, NDArray[np.str_]]:
@@ -344,8 +344,8 @@ def _gene_positions(side: Side, genes: Sequence[str] | None) -> tuple[IntArray, 
 
     if genes is None:
         return np.arange(side.n_genes), side.genes
-    found = find_names([genes] if isinstance(genes, str) else list(genes), side.genes, where="genes")
-    if not len(found):
+    positions = find_names([genes] if isinstance(genes, str) else list(genes), side.genes, where="genes")
+    if not len(positions):
         fix = "List some, or leave " + arg("genes") + " out."
         raise InputError("genes", expected="genes to compare", got="none", fix=fix)
-    return found, side.genes[found]
+    return positions, side.genes[positions]

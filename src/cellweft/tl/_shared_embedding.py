@@ -67,19 +67,19 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
     """
     fitted, pair = _fitted(imputer, pair)
     parts = [_embedded(fitted, pair, "reference"), _embedded(fitted, pair, "spatial")]
-    sizes, sides = [len(one) for one in parts], [*_SIDES]
+    sizes, sides = [len(values) for values in parts], [*_SIDES]
     names = [*map(str, pair.sc.obs_names), *map(str, pair.st.obs_names)]
     obs = pd.DataFrame({SIDE: pd.Categorical(np.repeat(sides, sizes), categories=sides)}, index=names)
-    known = (pair.labels, pair.st_labels)
-    if any(one is not None for one in known):
-        told = [
-            np.full(size, "unknown", dtype=object) if one is None else one
-            for one, size in zip(known, sizes, strict=True)
+    labels = (pair.labels, pair.st_labels)
+    if any(values is not None for values in labels):
+        side_labels = [
+            np.full(size, "unknown", dtype=object) if values is None else values
+            for values, size in zip(labels, sizes, strict=True)
         ]
-        obs["label"] = pd.Categorical(np.concatenate(told).astype(str))
-    made = AnnData(obs=obs, obsm={SHARED_EMBEDDING: np.concatenate(parts)})
-    made.obs_names_make_unique()
-    return made
+        obs["label"] = pd.Categorical(np.concatenate(side_labels).astype(str))
+    embedding = AnnData(obs=obs, obsm={SHARED_EMBEDDING: np.concatenate(parts)})
+    embedding.obs_names_make_unique()
+    return embedding
 
 
 def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
@@ -130,7 +130,7 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
     sides = [np.flatnonzero((side == "reference") & has_counts), np.flatnonzero(is_spatial)]
     n_each = min(*map(len, sides), _SCORED)
     if not n_each:
-        got = " and ".join(f"{len(one):,} {name}" for one, name in zip(sides, _SIDES, strict=True))
+        got = " and ".join(f"{len(part):,} {name}" for part, name in zip(sides, _SIDES, strict=True))
         raise InputError(
             "both", expected=f"cells with counts of both sides in obs[{SIDE!r}]", got=got, fix=fix
         )

@@ -303,10 +303,10 @@ def quantile_knots(position: DoubleArray, knots: int) -> DoubleArray:
     """
     for among in (np.sort(position), np.unique(position)):
         at = np.linspace(0, len(among) - 1, min(knots, len(among))).round().astype(np.int64)
-        found: DoubleArray = np.unique(among[at])
-        if len(found) == knots:
+        distinct: DoubleArray = np.unique(among[at])
+        if len(distinct) == knots:
             break
-    return found
+    return distinct
 
 
 def natural_basis(position: DoubleArray, knots: DoubleArray) -> DoubleArray:
@@ -374,11 +374,11 @@ def _polynomial(places: DoubleArray, degree: int, *, rotate: bool) -> DoubleArra
     return np.asarray(_evenly(curve, x.min(), x.max()) @ turn.T)
 
 
-def _too_steep(found: int, degree: int) -> InputError:
+def _too_steep(n_positions: int, degree: int) -> InputError:
     return InputError(
         "coordinates",
         expected=f"at least {degree + 1} well separated first coordinates for degree {degree}",
-        got=f"{found}",
+        got=f"{n_positions}",
         fix="Lower the degree, set rotate=True, or use kind='principal curve'.",
     )
 

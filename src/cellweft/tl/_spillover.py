@@ -147,12 +147,12 @@ def spillover(
         "mean": mean,
         "caution": _caution(mean),
         "frequencies": {
-            f"{one:g}": float(part) for one, part in zip(SHARES, model.prior.sum(axis=0), strict=True)
+            f"{level:g}": float(part) for level, part in zip(SHARES, model.prior.sum(axis=0), strict=True)
         },
     }
-    made = pd.Series(share, index=pair.st.obs_names, name=SPILLOVER)
-    made.attrs[RECORD] = record
-    return made
+    result = pd.Series(share, index=pair.st.obs_names, name=SPILLOVER)
+    result.attrs[RECORD] = record
+    return result
 
 
 def _caution(mean: float) -> str:
@@ -247,14 +247,14 @@ class _Neighborhoods:
             members, tree = self.trees[number]
             rows = np.flatnonzero(self.slice_of[cells] == number)
             most = min(self.n_neighbors + _WIDE + 1, len(members))
-            distance, found = tree.query(self.coordinates[cells[rows]], k=[*range(1, most + 1)])
-            others = members[found]
+            distance, indices = tree.query(self.coordinates[cells[rows]], k=[*range(1, most + 1)])
+            others = members[indices]
             is_other = others != cells[rows][:, None]
             rank = np.cumsum(is_other, axis=1)  # 1 for the nearest other cell
             is_near = (rank <= self.n_neighbors) & (distance <= self.radius)
             at = np.broadcast_to(rows[:, None], others.shape)
             parts.append((at[is_other], others[is_other], distance[is_other], is_near[is_other]))
-        at, others, distance, is_near = (np.concatenate(one) for one in zip(*parts, strict=True))
+        at, others, distance, is_near = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         shape = len(cells), len(self.coordinates)
         by_distance = 1 / np.maximum(distance, self.spacing)
         near = sp.csr_matrix((by_distance[is_near], (at[is_near], others[is_near])), shape=shape)
@@ -296,18 +296,18 @@ def _estimated(
     profiles: sp.csr_matrix | None = None
     for turn in range(_PASSES + 1):
 
-        def around(rows: IntArray, known: sp.csr_matrix | None = profiles) -> Surroundings:
-            if known is None:
+        def around(rows: IntArray, own_profiles: sp.csr_matrix | None = profiles) -> Surroundings:
+            if own_profiles is None:
                 return Surroundings.none(len(rows), n_profiles)
-            return neighborhoods.around(rows, totals, known)
+            return neighborhoods.around(rows, totals, own_profiles)
 
         model = model.fit(counts, around(sample))
         parts = []
         for rows, block in cells.blocks():
             lies = around(np.arange(rows.start, rows.stop))
-            known = model.posterior(block, lies)
-            share[rows], has_neighbors[rows] = known.share, lies.near.any(axis=1)
-            parts.append(_table(known.candidates, known.of_profile, n_profiles))
+            posterior = model.posterior(block, lies)
+            share[rows], has_neighbors[rows] = posterior.share, lies.near.any(axis=1)
+            parts.append(_table(posterior.candidates, posterior.of_profile, n_profiles))
             progress("spill-over", turn * n_cells + rows.stop, (_PASSES + 1) * n_cells)
         profiles = sp.csr_matrix(sp.vstack(parts, format="csr"))
     return share, has_neighbors & (totals > 0), model

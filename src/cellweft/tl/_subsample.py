@@ -90,9 +90,9 @@ def subsample_types(
     else:
         abundant = [types] if isinstance(types, str) else list(types)
         check_all_known(abundant, names.tolist(), "types", expected=f"a type of {column!r}")
-    kept = np.ones(len(own), dtype=np.bool_)
+    is_kept = np.ones(len(own), dtype=np.bool_)
     for name in abundant:
         members = np.flatnonzero(own == name)
         order = numpy_stream(seed, f"subsample {name}").permutation(members)
-        kept[order[max(round(rate * len(members)), 1) :]] = False
-    return cells[kept].to_memory() if cells.isbacked else cells[kept].copy()
+        is_kept[order[max(round(rate * len(members)), 1) :]] = False
+    return cells[is_kept].to_memory() if cells.isbacked else cells[is_kept].copy()

@@ -125,21 +125,21 @@ def view(
         )
     require("matplotlib", "plot")  # for the colours of labels
     types = None if labels is None else read_cell_labels(labels, argument="labels")
-    opened = [open_result(one, argument="result") for one in results]
+    opened = [open_result(item, argument="result") for item in results]
     measured = None if tissue is None else open_input(tissue, argument="tissue")
-    files = [one for one in (*opened, measured) if one is not None]
+    files = [item for item in (*opened, measured) if item is not None]
     pool = ThreadPoolExecutor(_threads(), thread_name_prefix="cellweft-view-read")
     cache = StripeCache(parse_memory(memory))
 
     def let_go() -> None:
         pool.shutdown(cancel_futures=True)
         cache.clear()
-        for source, one in zip((*results, tissue), files, strict=False):
+        for source, file in zip((*results, tissue), files, strict=False):
             if isinstance(source, str | os.PathLike):
-                _close(one)
+                _close(file)
 
     try:
-        n_matrices = sum(_matrices(one) for one in opened) + sum(1 for one in opened if measured)
+        n_matrices = sum(_matrices(item) for item in opened) + sum(1 for item in opened if measured)
         means = Means(cache=cache, share=cache.budget // max(n_matrices, 1), pool=pool, threads=_threads())
         added = [[] for _ in opened] if types is None else _label_columns(types, opened)
         datasets = _datasets(opened, _titles(results), measured, means, added)
@@ -162,7 +162,7 @@ def _datasets(
     means: Means,
     added: Sequence[Sequence[Column]],
 ) -> list[Dataset]:
-    kinds = [kind_of(one) for one in opened]
+    kinds = [kind_of(result) for result in opened]
     if tissue is not None and "imputed" not in kinds:
         raise SettingError(
             "tissue",
@@ -172,20 +172,20 @@ def _datasets(
         )
     return [
         Dataset(
-            one,
+            result,
             title=title,
             means=means,
-            tissue=MeasuredGenes(tissue, one, means) if tissue is not None and kind == "imputed" else None,
+            tissue=MeasuredGenes(tissue, result, means) if tissue is not None and kind == "imputed" else None,
             more=more,
         )
-        for one, title, kind, more in zip(opened, titles, kinds, added, strict=True)
+        for result, title, kind, more in zip(opened, titles, kinds, added, strict=True)
     ]
 
 
 def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Column]]:
     """Return the columns that a table of cell types adds to each result: to those of cells of the tissue."""
-    kinds = [kind_of(one) for one in opened]
-    of_tissue = [one for one, kind in zip(opened, kinds, strict=True) if kind != "placed"]
+    kinds = [kind_of(result) for result in opened]
+    of_tissue = [result for result, kind in zip(opened, kinds, strict=True) if kind != "placed"]
     if not of_tissue:
         raise SettingError(
             "labels",
@@ -194,8 +194,8 @@ def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Col
             fix="Pass the imputed result too, or omit the labels.",
         )
     added = [
-        [] if kind == "placed" else label_columns(labels, one)
-        for one, kind in zip(opened, kinds, strict=True)
+        [] if kind == "placed" else label_columns(labels, result)
+        for result, kind in zip(opened, kinds, strict=True)
     ]
     if any(added):
         return added
@@ -215,8 +215,8 @@ def _matrices(opened: Input) -> int:
 
 def _titles(results: Sequence[Any]) -> list[str]:
     return [
-        Path(one).resolve().name if isinstance(one, str | os.PathLike) else f"result {number}"
-        for number, one in enumerate(results, 1)
+        Path(result).resolve().name if isinstance(result, str | os.PathLike) else f"result {number}"
+        for number, result in enumerate(results, 1)
     ]
 
 
@@ -241,7 +241,7 @@ def _close(opened: Input) -> None:
     """Let go of an HDF5 file."""
     table = opened.obs
     held = [opened.matrix, table.index if isinstance(table, StoredTable) else None]
-    for one in held:
-        if isinstance(one, h5py.Dataset | h5py.Group) and one:
-            one.file.close()
+    for handle in held:
+        if isinstance(handle, h5py.Dataset | h5py.Group) and handle:
+            handle.file.close()
             return

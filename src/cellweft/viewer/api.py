@@ -114,10 +114,10 @@ class Api:
         path, _, query = target.partition("?")
         if path == "/api/session":
             return _unless_changed(self._session, self._datasets)
-        found = _ROUTE.fullmatch(path)
-        if found is None:
+        match = _ROUTE.fullmatch(path)
+        if match is None:
             return self._file(path)
-        return self._of_dataset(int(found[1]), path, lambda one: self._data(one, found[2], query))
+        return self._of_dataset(int(match[1]), path, lambda dataset: self._data(dataset, match[2], query))
 
     def compare(self, target: str, body: Callable[[int], bytes], *, is_gone: Callable[[], bool]) -> Answer:
         """Return the answer to a POST request.
@@ -136,8 +136,8 @@ class Api:
         GoneError
             ``is_gone`` said so.
         """
-        found = _ROUTE.fullmatch(target)
-        number = -1 if found is None or found[2] != "compare" else int(found[1])
+        match = _ROUTE.fullmatch(target)
+        number = -1 if match is None or match[2] != "compare" else int(match[1])
 
         def answer(dataset: Dataset) -> Answer:
             inside = body(-(-dataset.n_cells // 8))
@@ -151,7 +151,7 @@ class Api:
         return path in ("/", "/api/session") or _ROUTE.fullmatch(path) is not None
 
     def _session(self) -> Answer:
-        datasets = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
+        datasets = [{"id": number} | dataset.session() for number, dataset in enumerate(self._datasets)]
         return Answer(body=_as_json({"cellweft": self._version, "datasets": datasets}))
 
     def _of_dataset(self, number: int, path: str, answer: Callable[[Dataset], Answer]) -> Answer:
@@ -160,18 +160,18 @@ class Api:
         dataset = self._datasets[number]
         return _unless_changed(lambda: answer(dataset), [dataset])
 
-    def _data(self, dataset: Dataset, what: str, query: str) -> Answer:
-        if what == "positions":
+    def _data(self, dataset: Dataset, resource: str, query: str) -> Answer:
+        if resource == "positions":
             return _values(dataset.positions())
-        if what == "genes":
+        if resource == "genes":
             return Answer(body=_as_json(dataset.genes()))
-        if what == "column":
+        if resource == "column":
             (name,) = _asked(query, "name")
             return _values(dataset.column(name))
-        if what == "cell":
+        if resource == "cell":
             (index,) = _asked(query, "index")
             return Answer(body=_as_json(dataset.cell(natural(index))))
-        if what == "values":
+        if resource == "values":
             gene, layer = _asked(query, "gene", "layer")
             values, low, high = dataset.values(gene, layer)
             return _values(values, {"X-Cellweft-Low": repr(low), "X-Cellweft-High": repr(high)})
@@ -191,7 +191,7 @@ class Api:
             if path == "/":
                 return Answer(status=503, kind=_TYPES[".html"], body=_NO_PAGE.encode())
             return not_found(path)
-        there = {one.name: one for one in folder.iterdir() if one.is_file() and not one.is_symlink()}
+        there = {file.name: file for file in folder.iterdir() if file.is_file() and not file.is_symlink()}
         if name not in there:
             return not_found(path)
         kind = _TYPES.get(there[name].suffix, _BYTES)
@@ -207,34 +207,34 @@ def _unless_changed(answer: Callable[[], Answer], datasets: Sequence[Dataset]) -
         return None if error is None else error_answer(error, status=410)
 
     try:
-        found = answer()
+        result = answer()
     except GoneError:
         raise
     except CellweftError as error:
         return changed(closely=True) or error_answer(error, status=_status(error))
     except Exception:
-        told = changed(closely=True)
-        if told is None:
+        changed_answer = changed(closely=True)
+        if changed_answer is None:
             raise
-        return told
-    return changed(closely=False) or found
+        return changed_answer
+    return changed(closely=False) or result
 
 
 def _asked(query: str, *names: str) -> list[str]:
     """Return what a query says, which must be each name once."""
     try:
-        given = parse_qs(query, keep_blank_values=True, max_num_fields=len(names), errors="strict")
+        values_of = parse_qs(query, keep_blank_values=True, max_num_fields=len(names), errors="strict")
     except ValueError:
-        given = {}
-    given = given if len(query) <= _MOST_QUERY else {}
-    if sorted(given) != sorted(names) or any(len(one) > 1 for one in given.values()):
+        values_of = {}
+    values_of = values_of if len(query) <= _MOST_QUERY else {}
+    if sorted(values_of) != sorted(names) or any(len(values) > 1 for values in values_of.values()):
         raise SettingError(
             "query",
             expected=" and ".join(f"{name}=" for name in names),
             got=repr(query[:200]),
-            fix=near(next(iter(given), ""), names),
+            fix=near(next(iter(values_of), ""), names),
         )
-    return [given[name][0] for name in names]
+    return [values_of[name][0] for name in names]
 
 
 def _values(values: Any, headers: dict[str, str] | None = None) -> Answer:

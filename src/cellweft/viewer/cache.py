@@ -66,8 +66,8 @@ class StripeCache:
         load
             Called without arguments.
         """
-        found: S = self._load_once(key, load)
-        return found
+        stripe: S = self._load_once(key, load)
+        return stripe
 
     def clear(self) -> None:
         """Let everything go."""

@@ -52,11 +52,11 @@ class Column:
     high: float | None = None
     read: Callable[[], NDArray[Any]]
 
-    def value(self, one: float) -> str | float | None:
+    def value(self, number: float) -> str | float | None:
         """Return a value as the page shows it: a label, a number, or None if there is none."""
         if self.kind == "category":
-            return None if one == MISSING else self.categories[int(one)]
-        return float(one) if math.isfinite(one) else None
+            return None if number == MISSING else self.categories[int(number)]
+        return float(number) if math.isfinite(number) else None
 
     def told(self) -> dict[str, Any]:
         """Return what the session says of the column."""
@@ -80,8 +80,8 @@ def columns_of(opened: Input) -> list[Column]:
     `MOST_CATEGORIES` labels, and without any value. Whole numbers that tell slices apart by their name are
     labels. The composition of spots, ``obsm["cellweft_proportions"]``, is a column for each cell type.
     """
-    found = (_column(opened, name) for name in opened.obs.columns)
-    return [one for one in (*found, *_shares(opened)) if one is not None]
+    columns = (_column(opened, name) for name in opened.obs.columns)
+    return [column for column in (*columns, *_shares(opened)) if column is not None]
 
 
 def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
@@ -100,21 +100,21 @@ def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
     cell is in the table.
     """
     rows = labels.cells.get_indexer(opened.obs.names().astype(str))
-    is_there, taken = rows >= 0, set(opened.obs.columns)
+    is_there, existing = rows >= 0, set(opened.obs.columns)
     if not is_there.any():
         return []
     joined: dict[str, Any] = {}
-    for one in labels.columns:
+    for column in labels.columns:
         values = {
             LABEL: pd.Categorical.from_codes(
-                np.where(is_there, one.labels.codes[rows], -1), one.labels.categories
+                np.where(is_there, column.labels.codes[rows], -1), column.labels.categories
             ),
-            CONFIDENCE_COLUMN: np.where(is_there, one.confidence[rows], np.nan),
-            UNKNOWN: pd.Series(one.unknown[rows], dtype=object).where(is_there),
+            CONFIDENCE_COLUMN: np.where(is_there, column.confidence[rows], np.nan),
+            UNKNOWN: pd.Series(column.unknown[rows], dtype=object).where(is_there),
         }
         for end, value in values.items():
-            name = f"{one.prefix}{end}"
-            joined[f"{name} (annotate)" if name in taken else name] = value
+            name = f"{column.prefix}{end}"
+            joined[f"{name} (annotate)" if name in existing else name] = value
     return columns_of(replace(opened, obs=HeldTable(pd.DataFrame(joined)), obsm={}))
 
 
@@ -128,10 +128,10 @@ def slices_of(columns: list[Column], n_cells: int) -> str | None:
     n_cells
         Of the result.
     """
-    known = {one.name.lower(): one for one in columns if one.kind == "category"}
+    by_name = {column.name.lower(): column for column in columns if column.kind == "category"}
     for key in (SLICE, *SLICE_KEYS):
-        if key in known and 1 < len(known[key].categories) <= max(n_cells // 10, 2):
-            return known[key].name
+        if key in by_name and 1 < len(by_name[key].categories) <= max(n_cells // 10, 2):
+            return by_name[key].name
     return None
 
 

@@ -149,7 +149,7 @@ class Dataset:
             "layers": list(self.layers),
             "scale": result_scale(self._opened),
             "interval": float(interval) if isinstance(interval, float) else None,
-            "columns": [one.told() for one in columns],
+            "columns": [column.told() for column in columns],
             "bounds": [float(low[0]), float(low[1]), float(high[0]), float(high[1])],
             "unit": coordinate_unit(self._opened) or None,
             "slices": slices_of(columns, self.n_cells),
@@ -169,7 +169,7 @@ class Dataset:
             "names": self._names,
             "measured": self._measured(),
             "in_tissue": [number in tissue for number in range(len(self._names))],
-            "reliability": [_or_none(one) for one in self._reliability()],
+            "reliability": [_or_none(score) for score in self._reliability()],
         }
 
     def values(self, gene: str, layer: str) -> tuple[FloatArray, float, float]:
@@ -206,9 +206,9 @@ class Dataset:
         if layer == "uncertainty":
             return values, *_limits(values)
         tops = [
-            self._top(number, one, values if one == layer else None)
-            for one in ("measured", "imputed")
-            if one in self.layers
+            self._top(number, kind, values if kind == layer else None)
+            for kind in ("measured", "imputed")
+            if kind in self.layers
         ]
         return values, 0.0, max(tops)
 
@@ -239,7 +239,9 @@ class Dataset:
             There is no such cell.
         """
         check_range("index", number, low=0, high=self.n_cells - 1, integer=True)
-        columns = {name: one.value(self.column(name)[number].item()) for name, one in self._columns.items()}
+        columns = {
+            name: column.value(self.column(name)[number].item()) for name, column in self._columns.items()
+        }
         return {"name": _name(self._opened.obs, number), "columns": columns}
 
     def compare(self, body: bytes, *, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -267,23 +269,25 @@ class Dataset:
                 self.title, expected="imputed genes", got="none", fix="Choose a dataset that has genes."
             )
         reliability, measured = self._reliability(), self._measured()
-        known = None if np.isnan(reliability).all() else reliability
+        known_reliability = None if np.isnan(reliability).all() else reliability
         with reading(self._opened.where, ".X"):
-            found = compared(self._matrices["imputed"], inside, reliability=known, is_gone=is_gone)
+            markers = compared(
+                self._matrices["imputed"], inside, reliability=known_reliability, is_gone=is_gone
+            )
         genes = [
-            {"name": self._names[number], **one}
+            {"name": self._names[number], **scores}
             | {"reliability": _or_none(reliability[number]), "measured": measured[number]}
-            for number, one in found.items()
+            for number, scores in markers.items()
         ]
         n_inside = int(inside.sum())
         return {"inside": n_inside, "outside": self.n_cells - n_inside, "layer": "imputed", "genes": genes}
 
     def _open(self, means: Means) -> dict[str, GeneMatrix]:
-        opened, found = self._opened, {}
+        opened, matrices = self._opened, {}
         held = {} if opened.matrix is None or not self._names else {"imputed": opened.matrix}
         held |= {name: opened.layers[name] for name in INTERVAL if held and name in opened.layers}
-        for name, one in held.items():
-            matrix = open_genes(one, means, where=f"{opened.where} ({name})")
+        for name, stored in held.items():
+            matrix = open_genes(stored, means, where=f"{opened.where} ({name})")
             if matrix.shape != (self.n_cells, len(self._names)):
                 raise FormatError(
                     f"{opened.where} ({name})",
@@ -291,8 +295,8 @@ class Dataset:
                     got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
                     fix="Write the file again with AnnData.",
                 )
-            found[name] = matrix
-        return found
+            matrices[name] = matrix
+        return matrices
 
     def _known_layers(self) -> tuple[str, ...]:
         there = {
@@ -317,18 +321,20 @@ class Dataset:
     def _top(self, number: int, layer: str, values: FloatArray | None) -> float:
         """Return where the colours of a picture end: the quantile, or the largest where that is zero."""
         with self._lock:
-            known = self._tops.get((number, layer))
-        if known is None:
+            top = self._tops.get((number, layer))
+        if top is None:
             every = self._layer(number, layer) if values is None else values
             finite = every[np.isfinite(every)]
-            known = float(np.quantile(finite, _TOP)) if len(finite) else 0.0
-            known = known if known > 0 or not len(finite) else max(float(finite.max()), 0.0)
+            top = float(np.quantile(finite, _TOP)) if len(finite) else 0.0
+            top = top if top > 0 or not len(finite) else max(float(finite.max()), 0.0)
             with self._lock:
-                self._tops[number, layer] = known
-        return known
+                self._tops[number, layer] = top
+        return top
 
     def _measured(self) -> list[bool]:
-        return [bool(one) for one in self._opened.var.get(MEASURED, [False] * len(self._names))]
+        return [
+            bool(is_measured) for is_measured in self._opened.var.get(MEASURED, [False] * len(self._names))
+        ]
 
     def _reliability(self) -> NDArray[np.float64]:
         values = self._opened.var.get(RELIABILITY, np.full(len(self._names), np.nan))
@@ -350,16 +356,23 @@ def _positions(opened: Input) -> FloatArray:
     """Return x and y, a third dimension being left out; a cell that lacks one has no place."""
     key = place_key(opened)
     if key is None:
-        found, _ = find_coordinates(opened.obs, opened.obsm, None, where=opened.where)
+        coordinates, _ = find_coordinates(opened.obs, opened.obsm, None, where=opened.where)
     else:
-        found = np.asarray(opened.obsm[key], dtype=np.float64)
-    if found is None or found.ndim != 2 or found.shape[1] < 2 or not np.isfinite(found[:, :2]).all(1).any():
+        coordinates = np.asarray(opened.obsm[key], dtype=np.float64)
+    if (
+        coordinates is None
+        or coordinates.ndim != 2
+        or coordinates.shape[1] < 2
+        or not np.isfinite(coordinates[:, :2]).all(1).any()
+    ):
         raise InputError(
             opened.where if key is None else f"{opened.where}.obsm[{key!r}]",
             expected="x and y of the cells",
-            got="no cell positions" if found is None else f"an array of shape {found.shape} without them",
+            got="no cell positions"
+            if coordinates is None
+            else f"an array of shape {coordinates.shape} without them",
             fix="Write them to obsm['spatial'].",
         )
-    places = found[:, :2].astype(np.float32)
+    places = coordinates[:, :2].astype(np.float32)
     places[~np.isfinite(places).all(axis=1)] = np.nan
     return places

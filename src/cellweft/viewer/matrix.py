@@ -111,7 +111,7 @@ class PackedBlock:
     @property
     def nbytes(self) -> int:
         """Bytes of the values and their places."""
-        return sum(one.nbytes for one in (self.values, self.places, self.starts) if one is not None)
+        return sum(array.nbytes for array in (self.values, self.places, self.starts) if array is not None)
 
     def put(self, place: int, into: FloatArray) -> None:
         """Write the values of one gene into those of all cells, which are zero there."""
@@ -432,8 +432,8 @@ def spread(pool: Executor, work: Callable[[T], U], items: Iterable[T], *, ahead:
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for one in waiting:
-            one.cancel()
+        for future in waiting:
+            future.cancel()
 
 
 class Chunks:
@@ -482,9 +482,9 @@ class Chunks:
             From `row_pieces` and `column_pieces`.
         """
         if self._unpacks:
-            found = self._unpacked(rows, columns)
-            if found is not None:
-                return found
+            block = self._unpacked(rows, columns)
+            if block is not None:
+                return block
         return np.asarray(self.array[rows, columns])
 
     def _unpacked(self, rows: slice, columns: slice) -> NDArray[Any] | None:

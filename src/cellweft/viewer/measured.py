@@ -119,9 +119,9 @@ class MeasuredGenes:
         values = stored if self._as_counts else scale.logarithms(stored)
         if self._order is None:
             return values
-        found = values[self._order]
-        found[self._order < 0] = np.nan
-        return found
+        ordered = values[self._order]
+        ordered[self._order < 0] = np.nan
+        return ordered
 
     def read(self) -> tuple[SweptGenes, _Scale]:
         """Return the genes as stored in the tissue, and their scale; the first call reads the tissue.

@@ -99,10 +99,10 @@ def group_moments(
     def work(rows: slice, genes: slice, block: Matrix) -> tuple[slice, DoubleArray]:
         return genes, _sums(block, inside[rows])
 
-    for genes, found in matrix.over(work):
+    for genes, group_sums in matrix.over(work):
         if is_gone():
             raise GoneError
-        totals[:, :, genes] += found
+        totals[:, :, genes] += group_sums
     counts, sums, squares = totals
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums / counts
@@ -181,8 +181,8 @@ def scores_of(
     """
     free = counts - 1
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = np.where(free > 0, free * variances, 0).sum(axis=0)
-        spread = np.sqrt(known / np.maximum(free.sum(axis=0), 1))
+        pooled = np.where(free > 0, free * variances, 0).sum(axis=0)
+        spread = np.sqrt(pooled / np.maximum(free.sum(axis=0), 1))
     scores = (means[0] - means[1]) / np.maximum(spread, LEAST_SPREAD)
     if reliability is None:
         return np.asarray(scores)

@@ -210,7 +210,7 @@ class _Server(ThreadingHTTPServer):
     def lets_in(self, given: str) -> bool:
         """Say whether the page may be given to whoever knows this token; some are good for once."""
         with self._lock:
-            once = [one for one in self._once if _is(one, given)]
+            once = [token for token in self._once if _is(token, given)]
             self._once.difference_update(once)
         return bool(once) or (self.token is not None and _is(self.token, given))
 
@@ -229,8 +229,10 @@ class _Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """End the connections whose time is over, however little they send now and then."""
         with self._lock:
-            for one in [one for one, end in self._open.items() if end < time.monotonic()]:
-                self._drop(one)
+            for connection in [
+                connection for connection, end in self._open.items() if end < time.monotonic()
+            ]:
+                self._drop(connection)
 
     def _drop(self, request: socket.socket) -> None:
         """End a connection; its thread ends with it."""
@@ -247,31 +249,31 @@ class _Server(ThreadingHTTPServer):
     def hang_up(self) -> None:
         """End the connections that are open; their threads end with them."""
         with self._lock:
-            for one in list(self._open):
-                self._drop(one)
+            for connection in list(self._open):
+                self._drop(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep the failure of a connection, which is the client's as a rule, for those who look for it."""
         _log.debug("cellweft view: a connection failed", exc_info=True)
 
 
-def _is(token: str, given: str) -> bool:
+def _is(token: str, candidate: str) -> bool:
     """Compare in a time that does not tell how much of it is right."""
-    return hmac.compare_digest(token.encode(), given.encode("utf-8", "surrogatepass"))
+    return hmac.compare_digest(token.encode(), candidate.encode("utf-8", "surrogatepass"))
 
 
 def _from_query(query: str) -> str:
     try:
-        (given,) = parse_qs(query, max_num_fields=8).get("token", [""])
+        (token,) = parse_qs(query, max_num_fields=8).get("token", [""])
     except ValueError:
         return ""
-    return given
+    return token
 
 
 def _from_cookies(lines: list[str], name: str) -> str:
     """Return the cookie of a name: browsers send those of all ports of this machine together."""
-    for one in ";".join(lines).split(";"):
-        key, _, value = one.strip().partition("=")
+    for cookie in ";".join(lines).split(";"):
+        key, _, value = cookie.strip().partition("=")
         if key == name:
             return value
     return ""
@@ -326,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, answer: Callable[[], Answer]) -> None:
         self._unread = self._length()
         try:
-            found = self._refusal() or self._entrance() or answer()
+            reply = self._refusal() or self._entrance() or answer()
         except (GoneError, ConnectionError, TimeoutError):
             self.close_connection = True
             return
@@ -341,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
                 got=f"{type(error).__name__}: {str(error)[:300]}",
                 fix="Reload the page; if it happens again, restart cellweft view.",
             )
-            found = error_answer(wrong, status=500)
+            reply = error_answer(wrong, status=500)
         if self._unread:
             self.close_connection = True
             if self._unread > 0:
@@ -350,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection
         )  # a client that does not read may be dropped in favour of others
         with contextlib.suppress(ConnectionError, TimeoutError):
-            self._send(found)
+            self._send(reply)
 
     def _refusal(self) -> Answer | None:
         """Refuse what comes under another name, or from the page of another."""
@@ -377,9 +379,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/" and self.command == "GET" and self.server.lets_in(_from_query(query)):
             cookie = f"{self.server.cookie}={token}; Path=/; HttpOnly; SameSite=Lax"
             return Answer(status=303, headers={"Location": "/", "Set-Cookie": cookie})
-        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        kind, _, offered = self.headers.get("Authorization", "").partition(" ")
         if _is(token, _from_cookies(self.headers.get_all("Cookie", []), self.server.cookie)) or (
-            kind.lower() == "token" and _is(token, given.strip())
+            kind.lower() == "token" and _is(token, offered.strip())
         ):
             return None
         self.close_connection = True

@@ -68,13 +68,13 @@ def _files(path: Path) -> _Entries:
     """Return all files, with their size and when they were written; hidden ones of other programs aside."""
     if path.is_file():
         return {"": _identity(path.stat())}
-    found: _Entries = {}
+    entries: _Entries = {}
     for folder, _, names in os.walk(path):
         for name in names:
             if not name.startswith(".") or name in _OF_ZARR:
                 file = f"{folder}{os.sep}{name}"
-                found[file] = _known(file)
-    return found
+                entries[file] = _known(file)
+    return entries
 
 
 def _folders(path: Path, files: _Entries) -> _Entries:
@@ -91,5 +91,5 @@ def _known(path: PathLike) -> tuple[int, ...]:
         return ()
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

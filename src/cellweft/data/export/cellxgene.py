@@ -124,12 +124,12 @@ def write_cellxgene(
         fix = "Export an imputed result, or spots with transferred genes."
         raise InputError(data.where, expected="genes to show", got="none", fix=fix)
     arrays = _embeddings(data)
-    shown = _shown(embedding, arrays, data)
+    default_embedding = _shown(embedding, arrays, data)
     obs = _ready_table(data.obs.frame(), "obs")
     name = "cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem
     uns = _kept_uns(data.uns, obs) | {
         "title": title or name,
-        "default_embedding": shown,
+        "default_embedding": default_embedding,
         "X_approximate_distribution": "normal",
     }
     parts: dict[str, Any] = {"obs": obs, "var": _ready_table(data.var, "var"), "obsm": arrays, "uns": uns}
@@ -157,16 +157,16 @@ def _write_sparse(
 
 def _embeddings(data: Input) -> dict[str, DoubleArray]:
     """Return what cellxgene can show of ``obsm``, the places first."""
-    names = {key: shown for key, shown in _PLACES.items() if key in data.obsm}
+    names = {key: shown_name for key, shown_name in _PLACES.items() if key in data.obsm}
     if "spatial" in names:
         names.pop("X_spatial", None)  # an alias
     names |= {key: key for key in data.obsm if key.startswith("X_") and key not in _PLACES}
-    found = {shown: _as_embedding(data.obsm[key]) for key, shown in names.items()}
-    kept = {key: values for key, values in found.items() if values is not None}
-    left = sorted(set(data.obsm) - {key for key, shown in names.items() if shown in kept})
+    arrays = {shown_name: _as_embedding(data.obsm[key]) for key, shown_name in names.items()}
+    embeddings = {key: values for key, values in arrays.items() if values is not None}
+    left = sorted(set(data.obsm) - {key for key, shown_name in names.items() if shown_name in embeddings})
     if left:
         logger.info("obsm has %s, which cellxgene does not show; left out.", shorten(left))
-    return kept
+    return embeddings
 
 
 def _as_embedding(values: Any) -> DoubleArray | None:
@@ -178,7 +178,7 @@ def _as_embedding(values: Any) -> DoubleArray | None:
     return None if np.isinf(array).any() or np.isnan(array).all() else array
 
 
-def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
+def _shown(embedding: str | None, arrays: Mapping[str, Any], data: Input) -> str:
     if not arrays:
         raise InputError(
             f"{data.where}.obsm",
@@ -186,15 +186,15 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
             got=shorten(sorted(data.obsm)) if len(data.obsm) else "nothing",
             fix="Add one, for example with scanpy.tl.umap.",
         )
-    shown = asked or next(iter(arrays))
+    name = embedding or next(iter(arrays))
     check_known(
-        shown,
+        name,
         arrays,
-        arg("embedding", shown),
+        arg("embedding", name),
         expected=f"an embedding of {data.where}",
         got="no such embedding",
     )
-    return shown
+    return name
 
 
 def _ready_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -229,21 +229,23 @@ def _without_gaps(column: pd.Series[Any]) -> Any:
 
 def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
     """Return cellweft's record and the colours of categories; nothing that is not there."""
-    kept: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if RECORD in uns:
-        kept[RECORD] = _filled(uns[RECORD])
+        entries[RECORD] = _filled(uns[RECORD])
     for name in obs.select_dtypes("category"):
         key = f"{name}_colors"
-        kept[key] = _whole_colors(uns[key], obs[name].cat.categories) if key in uns else None
-    return {key: value for key, value in kept.items() if value is not None and len(value)}
+        entries[key] = _whole_colors(uns[key], obs[name].cat.categories) if key in uns else None
+    return {key: value for key, value in entries.items() if value is not None and len(value)}
 
 
 def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None:
     """Return a colour for every category, grey for those that stand for none; None if it lacks others."""
-    colors = [str(one)[:7] for one in np.atleast_1d(np.asarray(values))]
+    colors = [str(color)[:7] for color in np.atleast_1d(np.asarray(values))]
     if len(colors) == len(categories) - 1 and categories[-1] == _UNKNOWN:
         colors.append(_GREY)
-    fits = len(colors) >= len(categories) and all(one.startswith("#") and len(one) == 7 for one in colors)
+    fits = len(colors) >= len(categories) and all(
+        color.startswith("#") and len(color) == 7 for color in colors
+    )
     return np.array(colors, dtype=object) if fits else None
 
 
@@ -251,8 +253,8 @@ def _filled(value: Any) -> Any:
     """Return a record without what is None or empty, which older readers, and the schema, do not take."""
     if not isinstance(value, Mapping):
         return value
-    parts = {key: _filled(one) for key, one in value.items() if one is not None}
-    return {key: one for key, one in parts.items() if not isinstance(one, Mapping) or len(one)}
+    parts = {key: _filled(part) for key, part in value.items() if part is not None}
+    return {key: part for key, part in parts.items() if not isinstance(part, Mapping) or len(part)}
 
 
 def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
@@ -273,8 +275,8 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
     Covers the parts of CELLxGENE's schema that can be checked without ontologies. To check ontology terms,
     use ``cellxgene-schema validate``.
     """
-    found = open_input(data, argument="data")
-    return CellxgeneFindings(view=tuple(_wrong(found)), submission=tuple(_lacking(found)))
+    source = open_input(data, argument="data")
+    return CellxgeneFindings(view=tuple(_wrong(source)), submission=tuple(_lacking(source)))
 
 
 def _wrong(data: Input) -> Iterator[str]:
@@ -306,17 +308,17 @@ def _wrong(data: Input) -> Iterator[str]:
 def _lacking(data: Input) -> Iterator[str]:
     """Yield what a submission lacks."""
     lacking = [name for name in _WANTED_OBS if name not in data.obs.columns]
-    taken = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
+    reserved = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
     if "X_spatial" in data.obsm:
         yield (
             "obsm['X_spatial'] has a name that CELLxGENE does not accept. Rename it, for example to X_tissue."
         )
     if lacking:
         yield f"obs lacks {', '.join(lacking)}: ontology terms that only you can provide."
-    if taken:
+    if reserved:
         yield (
-            f"obs has {', '.join(taken)}, which Discover adds itself. Rename it, for example to "
-            f"author_{taken[0]}."
+            f"obs has {', '.join(reserved)}, which Discover adds itself. Rename it, for example to "
+            f"author_{reserved[0]}."
         )
     if "organism_ontology_term_id" not in data.uns:
         yield "uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090."

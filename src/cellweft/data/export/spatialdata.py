@@ -90,11 +90,11 @@ def read_spatialdata(
     blocks.
     """
     data = _table(source, table)
-    made = source.tables[data.source].copy() if is_spatialdata(source) else anndata.read_zarr(data.source)
-    link = Link.of(made.uns)
-    if coordinate_system is None and "spatial" in made.obsm:
-        made.uns[COORDINATES] = {"source": "obsm['spatial'] of the table"}
-        return made
+    tissue = source.tables[data.source].copy() if is_spatialdata(source) else anndata.read_zarr(data.source)
+    link = Link.of(tissue.uns)
+    if coordinate_system is None and "spatial" in tissue.obsm:
+        tissue.uns[COORDINATES] = {"source": "obsm['spatial'] of the table"}
+        return tissue
     if link is None:
         raise InputError(
             data.where,
@@ -104,9 +104,9 @@ def read_spatialdata(
         )
     whole = opened(source)
     system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
-    made.obsm["spatial"] = centroids(whole, link, data.obs, where=data.where, system=system)
-    made.uns[COORDINATES] = {"source": f"middles of {', '.join(link.regions)}", "coordinate_system": system}
-    return made
+    tissue.obsm["spatial"] = centroids(whole, link, data.obs, where=data.where, system=system)
+    tissue.uns[COORDINATES] = {"source": f"middles of {', '.join(link.regions)}", "coordinate_system": system}
+    return tissue
 
 
 def _table(source: Any, name: str | None) -> Input:
@@ -179,17 +179,17 @@ def to_spatialdata(
     coordinate system of the tissue's coordinates, with the transformation of its regions if there is one. If
     no coordinate system matches, they get their own, "cellweft".
     """
-    made = open_result(result, argument="result")
-    is_placed = PLACES in made.obsm
+    opened_result = open_result(result, argument="result")
+    is_placed = PLACES in opened_result.obsm
     name = name or ("placed" if is_placed else "imputed")
     if is_spatialdata(into):
-        _check_new(name, [one for _, one, _ in into.gen_elements()], "SpatialData")
+        _check_new(name, [element for _, element, _ in into.gen_elements()], "SpatialData")
         kinds = ("images", "labels", "shapes", "points", "tables", "attrs")
         elements = {kind: dict(getattr(into, kind)) for kind in kinds}
         if is_placed:
-            elements["points"][name] = _points(made, into, annotates)
+            elements["points"][name] = _points(opened_result, into, annotates)
         else:
-            elements["tables"][name] = _as_table(result, made, _table(into, annotates))
+            elements["tables"][name] = _as_table(result, opened_result, _table(into, annotates))
         return type(into)(**elements)
     store = Path(into)
     if not store.is_dir():
@@ -197,22 +197,24 @@ def to_spatialdata(
             str(store), expected="a SpatialData store", got="no folder at this path", fix="Check the path."
         )
     _check_new(
-        name, [one.name for part in store.iterdir() if part.is_dir() for one in part.iterdir()], str(store)
+        name,
+        [element.name for part in store.iterdir() if part.is_dir() for element in part.iterdir()],
+        str(store),
     )
     if output is None:
         with progress_callback(progress) as report:
-            _add(made, store, name, annotates, progress=report)
+            _add(opened_result, store, name, annotates, progress=report)
         return store
     target = check_output(output, overwrite=overwrite, suffixes=(".zarr",))
     check_apart([target], [store, result])
     with partial_output(target, overwrite=overwrite) as partial, progress_callback(progress) as report:
         shutil.copytree(store, partial)
-        _add(made, partial, name, annotates, progress=report)
+        _add(opened_result, partial, name, annotates, progress=report)
     return target
 
 
-def _check_new(name: str, known: list[str], where: str) -> None:
-    if name in known:
+def _check_new(name: str, existing: list[str], where: str) -> None:
+    if name in existing:
         raise OutputExistsError(
             f"{where}, {name!r}",
             expected="an unused name",
@@ -221,10 +223,10 @@ def _check_new(name: str, known: list[str], where: str) -> None:
         )
 
 
-def _add(made: Input, store: Path, name: str, annotates: str | None, *, progress: Progress) -> None:
-    if PLACES in made.obsm:
+def _add(opened_result: Input, store: Path, name: str, annotates: str | None, *, progress: Progress) -> None:
+    if PLACES in opened_result.obsm:
         data = opened(store)
-        data[name] = _points(made, store, annotates)
+        data[name] = _points(opened_result, store, annotates)
         try:
             data.write_element(name)
         except BaseException:
@@ -235,7 +237,7 @@ def _add(made: Input, store: Path, name: str, annotates: str | None, *, progress
     aside = partial_of(store.with_name(f"{store.name}.{name}"))
     with output_errors(store), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, aside, ignore_errors=True)
-        _write_table(aside, made, source, progress=progress)
+        _write_table(aside, opened_result, source, progress=progress)
         aside.rename(store / TABLES / name)
     _consolidate(store)
 
@@ -250,28 +252,33 @@ def _consolidate(store: Path) -> None:
             zarr.consolidate_metadata(group.store)
 
 
-def _write_table(path: Path, made: Input, source: Input, *, progress: Progress) -> None:
+def _write_table(path: Path, opened_result: Input, source: Input, *, progress: Progress) -> None:
     """Write a result as a table of SpatialData, in the form of the table that it was made from."""
     import zarr
 
     theirs = zarr.open_group(source.source, mode="r")
     root = zarr.open_group(str(path), mode="w", zarr_format=theirs.metadata.zarr_format)
-    obs, link = _linked(made, source)
+    obs, link = _linked(opened_result, source)
     parts = AnnData(
-        obs=storable(obs, "obs"), var=storable(made.var, "var"), obsm=dict(made.obsm), uns=_uns(made, link)
+        obs=storable(obs, "obs"),
+        var=storable(opened_result.var, "var"),
+        obsm=dict(opened_result.obsm),
+        uns=_uns(opened_result, link),
     )
     write_quietly(root, "/", parts)
-    matrices = {"X": made.matrix} | {f"layers/{key}": made.layers[key] for key in made.layers}
+    matrices = {"X": opened_result.matrix} | {
+        f"layers/{key}": opened_result.layers[key] for key in opened_result.layers
+    }
     for key, matrix in matrices.items():
         if key in root:
             del root[key]
-        copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key, progress=progress)
-    told = {
+        copy_matrix(open_rows(matrix, where=f"{opened_result.where}.{key}"), root, key, progress=progress)
+    attributes = {
         key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))
     }
     if link is not None:
-        told |= _attributes(link)
-    zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened again, to list the existing ones
+        attributes |= _attributes(link)
+    zarr.open_group(str(path), mode="r+").attrs.update(attributes)  # opened again, to list the existing ones
 
 
 def _attributes(link: Link) -> dict[str, Any]:
@@ -279,15 +286,15 @@ def _attributes(link: Link) -> dict[str, Any]:
     return {"region": region, "region_key": link.region_key, "instance_key": link.instance_key}
 
 
-def _uns(made: Input, link: Link | None) -> dict[str, Any]:
-    kept = {key: made.uns[key] for key in made.uns if key != ATTRIBUTES}
-    return kept if link is None else kept | {ATTRIBUTES: _attributes(link)}
+def _uns(opened_result: Input, link: Link | None) -> dict[str, Any]:
+    entries = {key: opened_result.uns[key] for key in opened_result.uns if key != ATTRIBUTES}
+    return entries if link is None else entries | {ATTRIBUTES: _attributes(link)}
 
 
-def _linked(made: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
+def _linked(opened_result: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
     """Return the table of the result's cells with region and instance of each, and what it annotates."""
-    obs = made.obs.frame().copy()
-    places = _matched(made, source)
+    obs = opened_result.obs.frame().copy()
+    places = _matched(opened_result, source)
     link = Link.of(source.uns)
     if link is None:
         return obs, None
@@ -298,10 +305,10 @@ def _linked(made: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
     return obs, Link(regions=tuple(regions), region_key=link.region_key, instance_key=link.instance_key)
 
 
-def _matched(made: Input, source: Input) -> Any:
+def _matched(opened_result: Input, source: Input) -> Any:
     """Return the row of the source for each cell of the result, or raise `InputError` if there is none."""
     theirs = source.obs.names().astype(str)
-    names = made.obs.names().astype(str)
+    names = opened_result.obs.names().astype(str)
     if theirs.has_duplicates:
         raise InputError(
             source.where,
@@ -312,7 +319,7 @@ def _matched(made: Input, source: Input) -> Any:
     places = theirs.get_indexer(names)
     if (places < 0).any():
         raise InputError(
-            made.where,
+            opened_result.where,
             expected=f"cells of {source.where}",
             got=(
                 f"{int((places < 0).sum()):,} other cells, such as "
@@ -326,23 +333,30 @@ def _matched(made: Input, source: Input) -> Any:
     return places
 
 
-def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData:
+def _as_table(result: AnnData | PathLike, opened_result: Input, source: Input) -> AnnData:
     """Return a result in memory as a table of SpatialData."""
-    obs, link = _linked(made, source)
+    obs, link = _linked(opened_result, source)
     if isinstance(result, AnnData):
-        matrix, layers = result.X, dict(made.layers)
+        matrix, layers = result.X, dict(opened_result.layers)
     else:
-        matrix = open_rows(made.matrix, where=made.where).read(slice(None))
-        layers = {key: open_rows(made.layers[key]).read(slice(None)) for key in made.layers}
-    return AnnData(matrix, obs=obs, var=made.var, obsm=dict(made.obsm), layers=layers, uns=_uns(made, link))
+        matrix = open_rows(opened_result.matrix, where=opened_result.where).read(slice(None))
+        layers = {key: open_rows(opened_result.layers[key]).read(slice(None)) for key in opened_result.layers}
+    return AnnData(
+        matrix,
+        obs=obs,
+        var=opened_result.var,
+        obsm=dict(opened_result.obsm),
+        layers=layers,
+        uns=_uns(opened_result, link),
+    )
 
 
-def _points(made: Input, into: Any, annotates: str | None) -> Any:
+def _points(opened_result: Input, into: Any, annotates: str | None) -> Any:
     """Return placed cells as points, in the coordinate system of the tissue."""
     models = require("spatialdata.models", "spatialdata")
-    places = np.asarray(made.obsm[PLACES], dtype=np.float64)
+    places = np.asarray(opened_result.obsm[PLACES], dtype=np.float64)
     axes = list("xyz"[: places.shape[1]])
-    table = storable(made.obs.frame().drop(columns=axes, errors="ignore"), "obs")
+    table = storable(opened_result.obs.frame().drop(columns=axes, errors="ignore"), "obs")
     table.insert(0, "cell", table.index.to_numpy())
     table = pd.concat([pd.DataFrame(places, columns=axes, index=table.index), table], axis=1)
     transformations = _transformations(_table(into, annotates), opened(into))
@@ -360,13 +374,13 @@ def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
         if link is not None and "spatial" not in source.obsm:
             return {system_of(data, link.regions[0], None, where=source.where): identity}
         if link is not None:
-            found = np.asarray(source.obsm["spatial"], dtype=np.float64)
-            known = module.get_transformation(data[link.regions[0]], get_all=True)
-            for system, theirs in known.items():
+            coordinates = np.asarray(source.obsm["spatial"], dtype=np.float64)
+            transformations = module.get_transformation(data[link.regions[0]], get_all=True)
+            for system, theirs in transformations.items():
                 middles = centroids(data, link, source.obs, where=source.where, system=system)
-                if _are_same(_moved(found, theirs), middles):
-                    return dict(known)  # the regions' own coordinates
-                if _are_same(found, middles):
+                if _are_same(_moved(coordinates, theirs), middles):
+                    return dict(transformations)  # the regions' own coordinates
+                if _are_same(coordinates, middles):
                     return {system: identity}
     except (KeyError, InputError) as error:
         logger.warning("The positions of the placed cells in SpatialData are unknown: %s", error)

@@ -192,12 +192,12 @@ def _url(store: Path) -> str:
 
 def _groups(data: Input, columns: Sequence[str]) -> list[str]:
     for name in columns:
-        found = column_of(data.obs, name, where=data.where, argument="column")
-        if not isinstance(found.dtype, pd.CategoricalDtype):
+        values = column_of(data.obs, name, where=data.where, argument="column")
+        if not isinstance(values.dtype, pd.CategoricalDtype):
             raise InputError(
                 f"{data.where}.obs[{name!r}]",
                 expected="categories",
-                got=f"values of type {found.dtype}",
+                got=f"values of type {values.dtype}",
                 fix="Choose a categorical column.",
             )
     if len(columns):
@@ -250,6 +250,6 @@ def _layout(*, has_groups: bool, scopes: dict[str, Any]) -> list[dict[str, Any]]
     views = []
     for component, place in places.items():
         kinds = [kind for kind in scopes if kind != "embeddingType" or component == "scatterplot"]
-        shown = {"component": component, "coordinationScopes": dict.fromkeys(kinds, "A")}
-        views.append(shown | dict(zip("xywh", place, strict=True)))
+        view = {"component": component, "coordinationScopes": dict.fromkeys(kinds, "A")}
+        views.append(view | dict(zip("xywh", place, strict=True)))
     return views

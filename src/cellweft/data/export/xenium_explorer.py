@@ -84,16 +84,18 @@ def write_explorer_groups(
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".csv",))
     check_apart([output], [data])
-    found = open_input(data, argument="data")
-    groups = column_of(found.obs, column, where=found.where, argument="column")
+    source = open_input(data, argument="data")
+    groups = column_of(source.obs, column, where=source.where, argument="column")
     has_group = groups.notna().to_numpy()
     if not has_group.any():
         fix = "Choose another column."
-        raise InputError(f"{found.where}.obs[{column!r}]", expected="cells with a group", got="none", fix=fix)
+        raise InputError(
+            f"{source.where}.obs[{column!r}]", expected="cells with a group", got="none", fix=fix
+        )
     if not has_group.all():
         logger.info("%d cells without %s are left out.", int((~has_group).sum()), column)
-    table = pd.DataFrame({"cell_id": _ids(found, ids), "group": groups.astype(str).to_numpy()})[has_group]
-    chosen = _colors(found, groups, column) if colors is None else _checked_colors(colors, table["group"])
+    table = pd.DataFrame({"cell_id": _ids(source, ids), "group": groups.astype(str).to_numpy()})[has_group]
+    chosen = _colors(source, groups, column) if colors is None else _checked_colors(colors, table["group"])
     if chosen:
         table["color"] = table["group"].map(chosen)
     with partial_output(target, overwrite=overwrite) as partial:
@@ -101,18 +103,18 @@ def write_explorer_groups(
     return target
 
 
-def _ids(data: Input, asked: str | None) -> Any:
+def _ids(data: Input, column: str | None) -> Any:
     """Return the identifiers of the cells as text, each once."""
-    if asked is None and "cell_id" in data.obs.columns:
-        asked = "cell_id"
+    if column is None and "cell_id" in data.obs.columns:
+        column = "cell_id"
     values = data.obs.names()
-    if asked is not None:
-        values = pd.Index(column_of(data.obs, asked, where=data.where, argument="ids"))
+    if column is not None:
+        values = pd.Index(column_of(data.obs, column, where=data.where, argument="ids"))
     values = values.astype(str)
     twice = values[values.duplicated()]
     if len(twice):
         raise InputError(
-            f"{data.where}, {'names of the cells' if asked is None else asked}",
+            f"{data.where}, {'names of the cells' if column is None else column}",
             expected="a unique identifier for every cell",
             got=f"{twice[0]!r} more than once",
             fix="Specify the column with the identifiers of the Xenium run, " + arg("ids") + ".",
@@ -133,7 +135,7 @@ def _colors(data: Input, groups: pd.Series[Any], column: str) -> dict[str, str]:
 
 def _checked_colors(colors: Mapping[str, str], groups: pd.Series[Any]) -> dict[str, str]:
     lacking = sorted(set(groups) - set(map(str, colors)))
-    wrong = sorted(str(one) for one in colors.values() if not _HEX.fullmatch(str(one)))
+    wrong = sorted(str(color) for color in colors.values() if not _HEX.fullmatch(str(color)))
     if lacking or wrong:
         raise SettingError(
             "colors",

@@ -88,23 +88,23 @@ class Part:
         edge, samples = f"[{re.escape(_EDGES)}]", []
         for name, ending in self._spellings():
             spelling = rf"(|.*{edge}){re.escape(name)}(|{edge}.*){re.escape(ending)}"
-            found = re.fullmatch(spelling, path.name)
-            if found and path.is_dir() == (not ending):
-                samples.append(" ".join(one.strip(_EDGES) for one in found.groups()).strip())
+            match = re.fullmatch(spelling, path.name)
+            if match and path.is_dir() == (not ending):
+                samples.append(" ".join(text.strip(_EDGES) for text in match.groups()).strip())
         return min(samples, key=len, default=None)  # the most informative part of the name
 
     def files(self, folder: Path) -> dict[str, Path]:
         """Return the files of a run's folder that may be this part, by sample ("" where none is named)."""
         inside = folder / self.folder
         there = sorted(inside.iterdir()) if inside.is_dir() else []
-        made: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         for name, ending in self._spellings():
             only = replace(self, names=(name,), endings=(ending,))
             for path in there:
                 sample = only.sample_of(path)
                 if sample is not None:
-                    made.setdefault(sample, path)
-        return made
+                    paths.setdefault(sample, path)
+        return paths
 
     def _spellings(self) -> Iterator[tuple[str, str]]:
         return ((name, ending) for name in self.names for ending in self.endings)
@@ -162,29 +162,31 @@ def find_run(
     if named is None and not path.is_dir():
         return None
     folder = path if named is None else path.parent.parent if named.folder else path.parent
-    found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
+    files_by_sample = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
     if named is not None:
-        return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
-    has_cells = "" in found[1] and not has_mtx(folder)  # a table may also describe their cells
+        return _run_of_file(
+            path, named.sample_of(path) or "", is_counts=named in counts, found=files_by_sample
+        )
+    has_cells = "" in files_by_sample[1] and not has_mtx(folder)  # a table may also describe their cells
     if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
-    sample = chosen_sample(found[0] or found[1], sample, where=where, name=name)
-    parts = [_of_sample(one, sample) for one in found]
+    sample = chosen_sample(files_by_sample[0] or files_by_sample[1], sample, where=where, name=name)
+    parts = [_of_sample(files, sample) for files in files_by_sample]
     if parts[0] is None or parts[1] is None:
-        lacking = [one for one, file in zip((counts, cells), parts, strict=True) if file is None]
-        there = shorten(sorted(one.name for one in folder.iterdir()), most=8)
-        told = " and ".join(" or ".join(map(str, one)) for one in lacking)
+        lacking = [choices for choices, file in zip((counts, cells), parts, strict=True) if file is None]
+        there = shorten(sorted(entry.name for entry in folder.iterdir()), most=8)
+        lacking_text = " and ".join(" or ".join(map(str, choices)) for choices in lacking)
         under = f", under the name of the sample, {sample!r}" if sample else ""
         packed = [
-            str(one)
-            for one in sorted(folder.iterdir())
-            if _PACKED.search(one.name)
-            and any(word in one.name for parts in lacking for part in parts for word in _words_of(part))
+            str(entry)
+            for entry in sorted(folder.iterdir())
+            if _PACKED.search(entry.name)
+            and any(word in entry.name for parts in lacking for part in parts for word in _words_of(part))
         ]
         raise FormatError(
             where,
             expected=f"a run of {name}, with {counts[0]} and {cells[0]}",
-            got=f"a folder without {told}: {there}",
+            got=f"a folder without {lacking_text}: {there}",
             fix=f"Unpack {packed[0]!r}." if packed else f"Copy the missing file into it{under}.",
         )
     return Run(counts=parts[0], cells=parts[1], sample=sample)
@@ -222,7 +224,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
         raise FormatError(
             where,
             expected=f"the folder of one run of {name}",
-            got=f"several samples: {shorten([files[one].name for one in samples])}",
+            got=f"several samples: {shorten([files[sample_name].name for sample_name in samples])}",
             fix="Choose one, "
             + arg(argument, samples[-1])
             + f", or its counts: {str(files[samples[-1]])!r}.",
@@ -240,10 +242,10 @@ def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[s
 
 
 def _merged(files: Iterable[Mapping[str, Path]]) -> dict[str, Path]:
-    made: dict[str, Path] = {}
-    for one in files:
-        made = {**one, **made}
-    return made
+    merged: dict[str, Path] = {}
+    for paths in files:
+        merged = {**paths, **merged}
+    return merged
 
 
 def _of_sample(files: Mapping[str, Path], sample: str) -> Path | None:
@@ -358,11 +360,11 @@ def joined(
             "and are left out. Check that both files are complete and from the same run."
         )
         counts = replace(counts, notes=(*counts.notes, said))
-    kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
+    annotation = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
     return replace(
         counts,
         matrix=chosen_rows(open_rows(counts.matrix, where=counts.where), rows),
-        obs=HeldTable(kept.set_axis(names[rows], axis=0)),
+        obs=HeldTable(annotation.set_axis(names[rows], axis=0)),
         obsm={OBSM_KEYS[0]: places[row_of[rows]]},
         unit=cells.unit,
         instrument=instrument,
@@ -372,15 +374,15 @@ def joined(
 
 def _refuse_text(cells: CellTable, places: DoubleArray, where: str) -> None:
     """Raise `FormatError` where text stands in place of coordinates, (n_cells, 2), that are NaN for it."""
-    given = cells.table[[cells.x, cells.y]]
-    is_text = np.isnan(places) & given.notna().to_numpy()
+    values = cells.table[[cells.x, cells.y]]
+    is_text = np.isnan(places) & values.notna().to_numpy()
     if is_text.any():
         row, column = np.argwhere(is_text)[0]
         raise FormatError(
             f"{where}, column {(cells.x, cells.y)[column]!r}",
             expected="numbers",
             got=(
-                f"{given.iloc[row, column]!r} for cell {str(given.index[row])!r}, one of "
+                f"{values.iloc[row, column]!r} for cell {str(values.index[row])!r}, one of "
                 f"{int(is_text.sum()):,} such values"
             ),
             fix="Write numbers with a decimal point and no other symbols, and leave unknown positions empty.",
@@ -399,25 +401,27 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
         )
 
 
-def _rows_of(names: pd.Index, known: pd.Index) -> tuple[IntArray, str]:
+def _rows_of(names: pd.Index, known_names: pd.Index) -> tuple[IntArray, str]:
     """Return where names of cells stand among known ones, -1 where they do not, and how, if not as they are.
 
     If there is none, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
     """
-    rows = _positions(names, known)
+    rows = _positions(names, known_names)
     if (rows >= 0).any():
         return rows, ""
-    short = [one.astype(str).str.replace(r"[-.]\d+$", "", regex=True) for one in (names, known)]
-    if not all(one.is_unique for one in short):
+    short = [index.astype(str).str.replace(r"[-.]\d+$", "", regex=True) for index in (names, known_names)]
+    if not all(index.is_unique for index in short):
         return rows, ""
-    found = _positions(*short)
+    positions = _positions(*short)
     how = "by name, without the number at the end"
-    first = int(np.argmax(found >= 0))
-    return found, f"{how} ({names[first]!r}, {known[found[first]]!r})" if (found >= 0).any() else ""
+    first = int(np.argmax(positions >= 0))
+    return positions, f"{how} ({names[first]!r}, {known_names[positions[first]]!r})" if (
+        positions >= 0
+    ).any() else ""
 
 
-def _positions(names: pd.Index, known: pd.Index) -> IntArray:
+def _positions(names: pd.Index, known_names: pd.Index) -> IntArray:
     """Return where names stand among known ones, -1 where they do not; by Arrow, which holds them tightly."""
-    first, second = (pa.array(one, type=pa.large_string()) for one in (names, known))
-    found = pc.index_in(first, value_set=second).fill_null(-1)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+    first, second = (pa.array(index, type=pa.large_string()) for index in (names, known_names))
+    positions = pc.index_in(first, value_set=second).fill_null(-1)
+    return np.asarray(positions.to_numpy(zero_copy_only=False), dtype=np.int64)

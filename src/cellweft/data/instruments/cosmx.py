@@ -42,7 +42,7 @@ class Cosmx:
         names = _names(keys, f"{where}, {run.counts.name}")
         table = read_cells(run.cells, where, text=(_FOV, _CELL))
         is_none = keys[_CELL].str.fullmatch(r"0+(\.0+)?").to_numpy(dtype=bool)
-        x, y, unit = next((one for one in _PLACES if one[0] in table.columns), _PLACES[0])
+        x, y, unit = next((place for place in _PLACES if place[0] in table.columns), _PLACES[0])
         return joined(
             dataclasses.replace(counts, obs=HeldTable(pd.DataFrame(index=names))),
             CellTable(

@@ -48,6 +48,6 @@ class SlideSeq:
         key = read_header(run.cells, where)[:1]
         table = read_cells(run.cells, where, text=key)
         table = table.set_index(table[table.columns[0]].astype(str)).rename_axis(None)
-        x, y = next((one for one in _PLACES if one[0] in table.columns), _PLACES[0])
+        x, y = next((columns for columns in _PLACES if columns[0] in table.columns), _PLACES[0])
         cells = CellTable(table=table.iloc[:, 1:], x=x, y=y, unit="" if is_curio else "px", source=run.cells)
         return joined(counts, cells, instrument="Curio Seeker" if is_curio else self.name)

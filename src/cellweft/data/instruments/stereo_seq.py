@@ -54,12 +54,12 @@ class StereoSeq:
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open a table, or the folder that holds it; parameters as `Instrument.open`."""
         if path.is_dir():
-            tables = [one for one in sorted(path.iterdir()) if re.search(r"\.gem(\.gz)?$", one.name)]
+            tables = [table for table in sorted(path.iterdir()) if re.search(r"\.gem(\.gz)?$", table.name)]
             if len(tables) > 1:
                 raise FormatError(
                     where,
                     expected=f"a single table of {self.name}",
-                    got=f"{len(tables)}: {shorten([one.name for one in tables])}",
+                    got=f"{len(tables)}: {shorten([table.name for table in tables])}",
                     fix=f"Choose one: {str(tables[0])!r}.",
                 )
             return self.open(tables[0], where, sample) if tables else None
@@ -67,10 +67,10 @@ class StereoSeq:
             return None
         n_comments, header = _header(path)
         places = {
-            what: next((header.index(one) for one in names if one in header), -1)
-            for what, names in _COLUMNS.items()
+            role: next((header.index(name) for name in names if name in header), -1)
+            for role, names in _COLUMNS.items()
         }
-        if any(places[one] < 0 for one in ("gene", "x", "y", "count")):
+        if any(places[key] < 0 for key in ("gene", "x", "y", "count")):
             return None
         size = _bin_size(sample, where, has_cells=places["cell"] >= 0)
         if size is not None:
@@ -89,7 +89,7 @@ def _header(path: Path) -> tuple[int, list[str]]:
                 line = file.readline(10_000)
                 if not line.startswith("#"):
                     return number, [
-                        one.strip().lower() for one in next(csv.reader([line], delimiter="\t"), [])
+                        column.strip().lower() for column in next(csv.reader([line], delimiter="\t"), [])
                     ]
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):  # another reader reports the error
         pass
@@ -99,9 +99,9 @@ def _header(path: Path) -> tuple[int, list[str]]:
 def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
     """Return the side of the bins that is requested; None for cells."""
     argument = f"{where.partition(' ')[0]}_sample"
-    found = None if sample is None else re.fullmatch(r"bin_?([1-9]\d*)", sample.strip().lower())
-    if found:
-        return int(found[1])
+    match = None if sample is None else re.fullmatch(r"bin_?([1-9]\d*)", sample.strip().lower())
+    if match:
+        return int(match[1])
     if sample is not None:
         raise SettingError(
             argument,
@@ -124,11 +124,11 @@ def _read(
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of a table: whole numbers, and codes of texts with the texts, a block at a time."""
     columns = [str(number) for number in range(n_columns)]
-    texts = {str(places[one]) for one in ("gene", "symbol", "cell") if places[one] >= 0}
-    numbers = {str(places[one]) for one in ("x", "y", "count")}
+    texts = {str(places[key]) for key in ("gene", "symbol", "cell") if places[key] >= 0}
+    numbers = {str(places[key]) for key in ("x", "y", "count")}
     kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.int32())
-    known: dict[str, dict[str, int]] = {one: {} for one in ("gene", "symbol", "cell")}
-    blocks: dict[str, list[NDArray[Any]]] = {what: [] for what, place in places.items() if place >= 0}
+    text_codes: dict[str, dict[str, int]] = {key: {} for key in ("gene", "symbol", "cell")}
+    blocks: dict[str, list[NDArray[Any]]] = {role: [] for role, place in places.items() if place >= 0}
     with named_as(path, where):
         reader = arrow_csv.open_csv(
             path,
@@ -139,17 +139,17 @@ def _read(
             convert_options=arrow_csv.ConvertOptions(column_types=kinds, include_columns=[*kinds]),
         )
         for batch in reader:
-            for what, block in blocks.items():
-                column = batch.column(str(places[what]))
-                block.append(_codes(column, known[what]) if what in known else column.to_numpy())
-    made = {what: np.concatenate(parts) for what, parts in blocks.items()}
-    return made | {f"{what}s": np.array([*codes], dtype=object) for what, codes in known.items()}
+            for role, block in blocks.items():
+                column = batch.column(str(places[role]))
+                block.append(_codes(column, text_codes[role]) if role in text_codes else column.to_numpy())
+    arrays = {role: np.concatenate(parts) for role, parts in blocks.items()}
+    return arrays | {f"{role}s": np.array([*codes], dtype=object) for role, codes in text_codes.items()}
 
 
-def _codes(column: pa.Array, known: dict[str, int]) -> IntArray:
+def _codes(column: pa.Array, text_codes: dict[str, int]) -> IntArray:
     """Return a number for each text; new ones are added to those that are known."""
     encoded = column.fill_null("").dictionary_encode()
-    numbers = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
+    numbers = [text_codes.setdefault(text, len(text_codes)) for text in encoded.dictionary.to_pylist()]
     return np.asarray(np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()])
 
 
@@ -157,15 +157,15 @@ def _summed(
     parts: Mapping[str, NDArray[Any]], size: int | None, *, where: str, source: Path, instrument: str
 ) -> Input:
     """Sum counts by bin, or by cell where no size is given."""
-    x, y, counts, genes = (parts[one] for one in ("x", "y", "count", "gene"))
+    x, y, counts, genes = (parts[key] for key in ("x", "y", "count", "gene"))
     left_out: tuple[str, ...] = ()
     if size is None:
         is_none = np.isin(parts["cells"].astype(str), _NO_CELL)[parts["cell"]]
         if is_none.any():
             left_out = (f"{int(counts[is_none].sum()):,} counts outside cells",)
-        keys, x, y, counts, genes = (one[~is_none] for one in (parts["cell"], x, y, counts, genes))
+        keys, x, y, counts, genes = (values[~is_none] for values in (parts["cell"], x, y, counts, genes))
     else:
-        first = [int(one.min(initial=0)) // size for one in (x, y)]  # below zero where the chip was moved
+        first = [int(axis.min(initial=0)) // size for axis in (x, y)]  # below zero where the chip was moved
         keys = (x // size - first[0]).astype(np.int64) << 32 | (y // size - first[1])
     if not len(keys):
         raise FormatError(
@@ -176,7 +176,7 @@ def _summed(
         )
     spots, codes = np.unique(keys, return_inverse=True)
     totals = np.bincount(codes, weights=counts)
-    middles = [np.bincount(codes, weights=one * counts) / np.maximum(totals, 1) for one in (x, y)]
+    middles = [np.bincount(codes, weights=axis * counts) / np.maximum(totals, 1) for axis in (x, y)]
     names = parts["cells"][spots] if size is None else []
     if size is not None:
         corners = (np.stack([spots >> 32, spots & 0xFFFFFFFF], axis=1) + first) * size

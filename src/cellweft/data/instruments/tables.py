@@ -176,8 +176,10 @@ def _read_sparse(
     names = read_header(path, where, separator=separator)
     is_key = np.array([name in keys for name in names], dtype=bool)
     places = [str(number) for number in range(len(names))]  # because names may occur twice
-    kinds = {place: pa.string() if one else pa.float32() for place, one in zip(places, is_key, strict=True)}
-    key_places, gene_places = (np.flatnonzero(one).tolist() for one in (is_key, ~is_key))
+    kinds = {
+        place: pa.string() if is_text else pa.float32() for place, is_text in zip(places, is_key, strict=True)
+    }
+    key_places, gene_places = (np.flatnonzero(chosen).tolist() for chosen in (is_key, ~is_key))
     tables, blocks = [], []
     with named_as(path, where):
         reader = arrow_csv.open_csv(
@@ -188,7 +190,7 @@ def _read_sparse(
         )
         for batch in reader:
             tables.append(batch.select(key_places))
-            values = [batch.column(one).to_numpy(zero_copy_only=False) for one in gene_places]
+            values = [batch.column(place).to_numpy(zero_copy_only=False) for place in gene_places]
             blocks.append(sp.csr_matrix(np.stack(values, axis=1)))
         matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))
         table = pa.Table.from_batches(tables).to_pandas()

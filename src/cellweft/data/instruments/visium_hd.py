@@ -49,17 +49,17 @@ class VisiumHD:
         if cells is not None:
             return cells
         binned = path if path.name == _BINNED else path / _BINNED
-        sizes = {} if not binned.is_dir() else {_bin_size(one): one for one in sorted(binned.iterdir())}
+        sizes = {} if not binned.is_dir() else {_bin_size(entry): entry for entry in sorted(binned.iterdir())}
         sizes.pop(None, None)
         if sample is not None and sizes:
-            known = {one.name: one for one in sizes.values()}
+            folders = {entry.name: entry for entry in sizes.values()}
             argument = f"{where.partition(' ')[0]}_sample"
-            name = chosen_name([*known], sample, where=where, argument=argument, what="size of bins")
-            return self.open(known[name], where)
+            name = chosen_name([*folders], sample, where=where, argument=argument, what="size of bins")
+            return self.open(folders[name], where)
         if not sizes:
             if not any(path.glob("*feature_slice.h5")):
                 return None
-            there = shorten(sorted(one.name for one in path.iterdir()), most=8)
+            there = shorten(sorted(entry.name for entry in path.iterdir()), most=8)
             raise FormatError(
                 where,
                 expected=f"a run of {self.name}, with {_BINNED}/square_{_USUAL:03}um",
@@ -100,7 +100,9 @@ def _read_centroids(path: Path, where: str) -> pd.DataFrame:
         features = json.loads(path.read_bytes())["features"]
         numbers = [feature["properties"]["cell_id"] for feature in features]
         table = _centroids([_outline(feature["geometry"]) for feature in features])
-    return table.set_axis([one if isinstance(one, str) else f"cellid_{one:09}-1" for one in numbers])
+    return table.set_axis(
+        [number if isinstance(number, str) else f"cellid_{number:09}-1" for number in numbers]
+    )
 
 
 def _outline(geometry: Mapping[str, Any]) -> DoubleArray:
@@ -117,7 +119,7 @@ def _centroids(outlines: Sequence[DoubleArray]) -> pd.DataFrame:
     x, y = (np.concatenate(outlines) - np.repeat(first, lengths, axis=0)).T
     # Twice the area between a side and the first corner; none between two cells, as both ends are first ones.
     twice = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0.0)
-    moments = [twice, *(np.append(one[:-1] + one[1:], 0.0) * twice for one in (x, y))]
+    moments = [twice, *(np.append(coordinate[:-1] + coordinate[1:], 0.0) * twice for coordinate in (x, y))]
     area, x_moment, y_moment = np.add.reduceat(moments, np.cumsum([0, *lengths[:-1]]), axis=1)
     thrice = 3 * np.where(area == 0, 1.0, area)  # a line or a point lies at its first corner
     table = {"x": first[:, 0] + x_moment / thrice, "y": first[:, 1] + y_moment / thrice}
@@ -126,8 +128,8 @@ def _centroids(outlines: Sequence[DoubleArray]) -> pd.DataFrame:
 
 def _bin_size(path: Path) -> int | None:
     """Return the side of the bins in micrometres that a folder's name tells."""
-    found = re.fullmatch(r"square_(\d+)um", path.resolve().name)
-    return None if found is None else int(found[1])
+    match = re.fullmatch(r"square_(\d+)um", path.resolve().name)
+    return None if match is None else int(match[1])
 
 
 def _listed(sizes: dict[int | None, Path]) -> str:

@@ -48,7 +48,7 @@ class Xenium:
         run = find_run(path, where, sample, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
         if run is None:
             return None
-        is_zarr = [one.name.endswith(_ZARR) for one in (run.counts, run.cells)]
+        is_zarr = [file.name.endswith(_ZARR) for file in (run.counts, run.cells)]
         counts = _zarr_counts(run.counts, where) if is_zarr[0] else open_counts(run.counts, where)
         table = _zarr_cells(run.cells, where) if is_zarr[1] else read_cells(run.cells, where, text=(_KEY,))
         check_columns(table, (_KEY,), f"{where}, {run.cells.name}")
@@ -75,10 +75,10 @@ def _zarr_counts(path: Path, where: str) -> Input:
     """Read ``cell_feature_matrix.zarr.zip``, whose sparse matrix is features x cells."""
     with _archive(path, where) as store:
         group = store["cell_features"]
-        told = dict(group.attrs)
-        names, ids, kinds = (told[f"feature_{one}"] for one in ("keys", "ids", "types"))
+        attributes = dict(group.attrs)
+        names, ids, kinds = (attributes[f"feature_{key}"] for key in ("keys", "ids", "types"))
         cells = _cell_names(group["cell_id"][:])
-        parts = tuple(group[one][:] for one in ("data", "indices", "indptr"))
+        parts = tuple(group[key][:] for key in ("data", "indices", "indptr"))
         matrix = sp.csr_matrix(parts, shape=(len(names), len(cells))).T.tocsr()
     var = pd.DataFrame({"gene_ids": ids, "feature_types": kinds}, index=pd.Index(names))
     obs = HeldTable(pd.DataFrame(index=pd.Index(cells)))
@@ -98,6 +98,6 @@ def _zarr_cells(path: Path, where: str) -> pd.DataFrame:
 def _cell_names(numbers: Any) -> list[str]:
     """Return names of cells, such as ``ffkpbaba-1``: eight hexadecimal digits, a to p, and the dataset."""
     if numbers.ndim == 1 or numbers.shape[1] == 1:
-        return [str(one) for one in np.ravel(numbers)]
+        return [str(number) for number in np.ravel(numbers)]
     letters = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
     return [f"{f'{cell:08x}'.translate(letters)}-{dataset}" for cell, dataset in numbers.tolist()]

@@ -163,14 +163,17 @@ def check_output(
     cellweft.errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
     """
     check_path("output", path)
-    asked = Path(path)
-    if suffixes and asked.suffix not in suffixes:
+    output_path = Path(path)
+    if suffixes and output_path.suffix not in suffixes:
         ends = " or ".join(suffixes)
         raise SettingError(
-            str(asked), expected=f"a name ending in {ends}", got=repr(asked.suffix), fix="Change the name."
+            str(output_path),
+            expected=f"a name ending in {ends}",
+            got=repr(output_path.suffix),
+            fix="Change the name.",
         )
-    with output_errors(asked):
-        target = asked.resolve()  # of a link, not the link but what it points to is replaced
+    with output_errors(output_path):
+        target = output_path.resolve()  # of a link, not the link but what it points to is replaced
         _check_folder(target.parent)
         if target.exists():
             _check_replaceable(target, overwrite=overwrite, kind=kind)
@@ -205,13 +208,13 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     OutputError
         As in `check_output`.
     """
-    taken: dict[Path, PathLike] = {}
+    targets: dict[Path, PathLike] = {}
     there: list[OutputExistsError] = []
-    for name, (path, what) in outputs.items():
+    for name, (path, form) in outputs.items():
         if path is None:
             continue
         target = Path(path).resolve()
-        for other, its_path in taken.items():
+        for other, its_path in targets.items():
             if target == other or target in other.parents or other in target.parents:
                 raise SettingError(
                     name,
@@ -219,13 +222,13 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
                     got=f"{path}, which is also the path of another output ({its_path})",
                     fix="Choose another path: each output needs its own.",
                 )
-        kind: OutputKind = "model" if what == "model" else "file"
-        suffixes = what if isinstance(what, tuple) else ()
+        kind: OutputKind = "model" if form == "model" else "file"
+        suffixes = form if isinstance(form, tuple) else ()
         try:
             check_output(path, overwrite=overwrite, suffixes=suffixes, kind=kind)
         except OutputExistsError as error:
             there.append(error)
-        taken[target] = path
+        targets[target] = path
     if len(there) > 1:
         raise OutputExistsError(
             ", ".join(error.where for error in there),
@@ -235,7 +238,7 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
         )
     if there:
         raise there[0]
-    return list(taken)
+    return list(targets)
 
 
 def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) -> None:
@@ -248,19 +251,21 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
     inputs
         Paths; whatever else they are, such as data in memory, is passed over.
     """
-    sources = [Path(one).expanduser().resolve() for one in inputs if isinstance(one, str | os.PathLike)]
+    sources = [
+        Path(source).expanduser().resolve() for source in inputs if isinstance(source, str | os.PathLike)
+    ]
     for path in outputs:
         if path is None:
             continue
         target = Path(path).resolve()
-        for one in sources:
+        for source in sources:
             got = ""
-            if target == one or (target.exists() and one.exists() and target.samefile(one)):
+            if target == source or (target.exists() and source.exists() and target.samefile(source)):
                 got = "the path of the data that are read"
-            elif target in one.parents:  # a table is inside its store
-                got = f"a folder that contains the input {one}"
-            elif one in target.parents and one.is_dir():
-                got = f"a path inside the input {one}"
+            elif target in source.parents:  # a table is inside its store
+                got = f"a folder that contains the input {source}"
+            elif source in target.parents and source.is_dir():
+                got = f"a path inside the input {source}"
             if got:
                 raise OutputExistsError(
                     str(path),
@@ -295,8 +300,10 @@ def _check_folder(folder: Path) -> None:
 def _whole_around(folder: Path) -> Path | None:
     """Return the zarr store or the model in which a folder lies, None if it lies in none."""
     marks = (*_ZARR_MARKS, _MODEL_MARK)
-    around = (one for one in (folder, *folder.parents) if any((one / mark).is_file() for mark in marks))
-    return max(around, key=lambda one: -len(one.parts), default=None)
+    around = (
+        parent for parent in (folder, *folder.parents) if any((parent / mark).is_file() for mark in marks)
+    )
+    return max(around, key=lambda parent: -len(parent.parts), default=None)
 
 
 def _check_replaceable(target: Path, *, overwrite: bool, kind: OutputKind = "file") -> None:
@@ -381,7 +388,7 @@ _STEPS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EMFILE: _LIMIT, errno.
 
 
 def _free_space(path: Path) -> str:
-    folder = next(one for one in (path.parent, *path.absolute().parents) if one.is_dir())
+    folder = next(parent for parent in (path.parent, *path.absolute().parents) if parent.is_dir())
     return f"{human_bytes(shutil.disk_usage(folder).free)} free in {folder}"
 
 

@@ -204,7 +204,7 @@ class _DiskSparseRows(Reopening):
         n_starts = int(self.starts.shape[0])
         fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
         indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
-        n_values, before = min(int(one.shape[0]) for one in (self.data, self.indices)), 0
+        n_values, before = min(int(array.shape[0]) for array in (self.data, self.indices)), 0
         for rows in row_blocks(n_starts, _BLOCK_STARTS):
             block = np.asarray(self.starts[rows], dtype=np.int64)
             if block[0] < before or (np.diff(block) < 0).any() or block[-1] > n_values:

@@ -129,7 +129,9 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
     record = _checked_record(record, where)
     cells = _cells_of(table, where)
     names = _column_names(table.columns, record, where)
-    columns = tuple(_column(table, prefix, name=one, where=where) for prefix, one in names.items())
+    columns = tuple(
+        _column(table, prefix, name=column_name, where=where) for prefix, column_name in names.items()
+    )
     return LabelTable(where=where, name=name, cells=cells, columns=columns, record=record)
 
 
@@ -137,9 +139,13 @@ def _prefixes(columns: Iterable[Any]) -> list[str]:
     """Return what precedes the names of columns of labels, in order."""
     names = [str(name) for name in columns]
     ends = [name for name in names if name == LABEL or name.endswith(f"_{LABEL}")]
-    found = [name.removesuffix(LABEL) for name in ends]
+    prefixes = [name.removesuffix(LABEL) for name in ends]
     # a label may end the same way, but its probability column is not a label column
-    return [one for one in found if not any(one.startswith(f"{other}{PROBABILITY}") for other in found)]
+    return [
+        prefix
+        for prefix in prefixes
+        if not any(prefix.startswith(f"{other}{PROBABILITY}") for other in prefixes)
+    ]
 
 
 def _read_file(path: Path, where: str) -> tuple[pd.DataFrame, Any]:
@@ -174,7 +180,8 @@ def _read_parquet(path: Path, where: str) -> pd.DataFrame:
 
     schema = pyarrow.parquet.read_schema(path)
     has_index = CELL not in schema.names and any(
-        isinstance(one, str) for one in (schema.pandas_metadata or {}).get("index_columns", [])
+        isinstance(index_column, str)
+        for index_column in (schema.pandas_metadata or {}).get("index_columns", [])
     )
     _check_columns(schema.names, where, cells=not has_index)
     table = pd.read_parquet(path, columns=_wanted(schema.names, cells=not has_index))
@@ -238,10 +245,12 @@ def _checked_record(record: Any, where: str) -> dict[str, Any]:
 def _column_names(columns: Iterable[Any], record: Mapping[str, Any], where: str) -> dict[str, str]:
     """Return the columns of the reference by what precedes their names in the table."""
     prefixes = _prefixes(columns)
-    told = [str(name) for name in record.get("labels", {})]
+    recorded_names = [str(name) for name in record.get("labels", {})]
     if not record:
         return {prefix: prefix.removesuffix("_") or LABEL for prefix in prefixes}
-    named = {"": told[0]} if len(told) == 1 else {f"{name}_": name for name in told}
+    named = (
+        {"": recorded_names[0]} if len(recorded_names) == 1 else {f"{name}_": name for name in recorded_names}
+    )
     if set(named) != set(prefixes):
         raise InputError(
             f"{where}, its record",

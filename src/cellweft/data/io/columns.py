@@ -77,7 +77,7 @@ def column_of(
     """Return a column, or raise `KeyMissingError` that names the near ones."""
     expected = f"a column of {slot} of {where}"
     check_known(name, table.columns, arg(argument, name), expected=expected, got="no such column")
-    n_alike = [str(one) for one in table.columns].count(str(name))
+    n_alike = [str(column) for column in table.columns].count(str(name))
     if n_alike > 1:
         raise InputError(
             arg(argument, name),
@@ -96,7 +96,7 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
     codes, kinds = pd.factorize(values)  # missing values have code -1
     text: NDArray[Any] = np.array([*map(str, pd.Series(kinds)), "unknown"], dtype=object)
     same: dict[str, str] = {}
-    text[:] = [same.setdefault(one, one) for one in text]
+    text[:] = [same.setdefault(value, value) for value in text]
     return text[codes]
 
 
@@ -125,16 +125,16 @@ def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
     """
     if not isinstance(values, pd.DataFrame | pd.Series) or values.index.equals(names):
         return values
-    given, cells = values.index.astype(str), names.astype(str)
-    if np.array_equal(values.index, np.arange(len(values))) or given.equals(cells):
+    row_names, cells = values.index.astype(str), names.astype(str)
+    if np.array_equal(values.index, np.arange(len(values))) or row_names.equals(cells):
         return values
-    if given.is_unique and cells.is_unique and cells.isin(given).all():
-        return values.iloc[given.get_indexer(cells)]
-    n_known = int(cells.isin(given).sum())
+    if row_names.is_unique and cells.is_unique and cells.isin(row_names).all():
+        return values.iloc[row_names.get_indexer(cells)]
+    n_known = int(cells.isin(row_names).sum())
     raise InputError(
         argument,
         expected=f"an index with the names of the {len(cells):,} cells, each once",
-        got=f"an index that has {n_known:,} of them, such as {shorten(given[:3].tolist())}",
+        got=f"an index that has {n_known:,} of them, such as {shorten(row_names[:3].tolist())}",
         fix="If the rows are in the order of the cells, pass them without the index: values.to_numpy().",
     )
 
@@ -222,11 +222,11 @@ def cell_types(values: pd.Series[Any], where: str) -> NDArray[np.str_]:
 
 def usual_columns(obs: Annotation) -> list[str] | None:
     """Return the columns that by their names hold coordinates, or None."""
-    known = {name.lower(): name for name in reversed(obs.columns)}  # the first of several equal ones
+    by_name = {name.lower(): name for name in reversed(obs.columns)}  # the first of several equal ones
     for x, y, z in OBS_KEYS:
-        if x in known and y in known:
-            columns = [known[x], known[y]]
-            deep = known.get(z)
+        if x in by_name and y in by_name:
+            columns = [by_name[x], by_name[y]]
+            deep = by_name.get(z)
             # A constant z is the number of a plane, not a third dimension.
             if deep and pd.api.types.is_numeric_dtype(obs[deep]) and len(obs[deep].unique()) > 1:
                 columns.append(deep)
@@ -268,25 +268,33 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
     names = {name for name in obs.columns if not _NO_PLACE.search(name)}
     pairs = []
     for name in obs.columns:
-        partner = next((one for one in _partners(name) if one in names), None) if name in names else None
-        if partner is None or not all(pd.api.types.is_numeric_dtype(obs[one]) for one in (name, partner)):
+        partner = (
+            next((candidate for candidate in _partners(name) if candidate in names), None)
+            if name in names
+            else None
+        )
+        if partner is None or not all(
+            pd.api.types.is_numeric_dtype(obs[candidate]) for candidate in (name, partner)
+        ):
             continue
         pairs.append(f"obs:{name},{partner}")
     bounds = re.compile(r"^obs:(min|max)|[-_. ](min|max)[-_. ,]", re.IGNORECASE)
-    ranked = sorted(pairs, key=lambda one: 2 * bool(bounds.search(one)) + bool(_LOCAL.search(one)))
-    return sorted([*arrays, *ranked], key=lambda one: bool(_LOCAL.search(one)))
+    ranked = sorted(
+        pairs, key=lambda candidate: 2 * bool(bounds.search(candidate)) + bool(_LOCAL.search(candidate))
+    )
+    return sorted([*arrays, *ranked], key=lambda candidate: bool(_LOCAL.search(candidate)))
 
 
 def _partners(name: str) -> list[str]:
     """Return what the second coordinate would be called, if a column is the first."""
-    made = [
-        name[: one.start()] + ("y" if one[0] == "x" else "Y") + name[one.end() :]
-        for one in re.finditer("x", name, re.IGNORECASE)
+    partners = [
+        name[: match.start()] + ("y" if match[0] == "x" else "Y") + name[match.end() :]
+        for match in re.finditer("x", name, re.IGNORECASE)
     ]
-    made += [
+    partners += [
         re.sub(old, new, name) for old, new in (("col", "row"), ("Col", "Row"), ("COL", "ROW")) if old in name
     ]
     number = re.fullmatch(r"(.*)([01])", name)
     if number and _PLACE_WORDS.search(name):
-        made.append(f"{number[1]}{int(number[2]) + 1}")
-    return made
+        partners.append(f"{number[1]}{int(number[2]) + 1}")
+    return partners

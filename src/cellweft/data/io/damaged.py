@@ -121,7 +121,7 @@ def read_stored(element: Any) -> Any:
         if depth > _DEEPEST:
             raise ValueError(f"groups nested more than {_DEEPEST} deep")
         seen.add((place.fileno, place.addr))
-        ahead += [(one, depth + 1) for one in group.values()]
+        ahead += [(member, depth + 1) for member in group.values()]
     return read_elem(element)
 
 
@@ -135,8 +135,8 @@ def system_error(where: str, error: OSError) -> FormatError | None:
     error
         What the system said. HDF5 puts its number into words.
     """
-    told = re.search(r"errno = (\d+)", str(error))
-    number = error.errno or (int(told[1]) if told else 0)
+    match = re.search(r"errno = (\d+)", str(error))
+    number = error.errno or (int(match[1]) if match else 0)
     expected = "a readable file"
     if number in (errno.EACCES, errno.EPERM):
         return FormatError(

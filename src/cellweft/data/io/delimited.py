@@ -70,7 +70,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
     _refuse_molecules(table, is_gene, where)
     is_numbered = isinstance(table.index, pd.RangeIndex)
     table.index = table.index.astype(str)
-    odd = [one for one in by_values if one not in {*obs_columns}]
+    odd = [column for column in by_values if column not in {*obs_columns}]
     if odd:
         notes.append(
             "columns with numbers that are not counts, or with some text, were treated as annotation of "
@@ -99,9 +99,12 @@ _NAMES = (
 
 def _names_column(table: pd.DataFrame) -> str | None:
     """Return the column that by its name and its values holds a name for every cell, or None."""
-    known = {plain_name(name): name for name in table.columns[~table.columns.duplicated()]}
-    names = [known[one] for one in _NAMES if one in known]
-    return next((one for one in names if table[one].notna().all() and table[one].is_unique), None)
+    columns = {plain_name(name): name for name in table.columns[~table.columns.duplicated()]}
+    names = [columns[candidate] for candidate in _NAMES if candidate in columns]
+    return next(
+        (candidate for candidate in names if table[candidate].notna().all() and table[candidate].is_unique),
+        None,
+    )
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:

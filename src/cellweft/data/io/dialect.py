@@ -127,12 +127,12 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         n_comments -= 1  # a header that starts with the comment sign
     n_titles = _titles_of(lines[n_comments : n_comments + _MOST_LINES], separator)
     n_comments += n_titles
-    rows = [one for one in lines[n_comments : n_comments + _MOST_LINES] if one.strip()]
+    rows = [row for row in lines[n_comments : n_comments + _MOST_LINES] if row.strip()]
     sign = _separator_of(rows, separator)
     header, *below = csv.reader(rows, delimiter=sign) if rows else [[]]
-    fields = [one for row in below for one in row[1:]]
-    has_commas = sign != "," and any(_DECIMAL_COMMA.fullmatch(one) for one in fields)
-    decimal = "," if has_commas and not any(_DECIMAL_POINT.fullmatch(one) for one in fields) else "."
+    fields = [field for row in below for field in row[1:]]
+    has_commas = sign != "," and any(_DECIMAL_COMMA.fullmatch(field) for field in fields)
+    decimal = "," if has_commas and not any(_DECIMAL_POINT.fullmatch(field) for field in fields) else "."
     notes = [
         f"columns are separated by {_SEPARATORS[sign]}" if sign != separator else "",
         "numbers have decimal commas" if decimal == "," else "",
@@ -151,7 +151,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         ends_in_separator=bool(below)
         and all(len(row) == len(header) + 1 and row[-1] == "" for row in below)
         and (plain_name(header[0]) in ("", "id", "name", "index") or is_cell_column(header[0])),
-        notes=tuple(one for one in notes if one),
+        notes=tuple(note for note in notes if note),
     )
 
 

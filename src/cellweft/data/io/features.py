@@ -239,7 +239,11 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     places = {name for triple in pairs if {*triple[:2]} <= {*lower} for name in triple}
     is_number = np.array([_is_number(kind) for kind in table.dtypes], dtype=bool)
     by_name = np.array(
-        [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
+        [
+            lower_name in places or bool(_CELL_COLUMN.fullmatch(plain_name(lower_name)))
+            for lower_name in lower
+        ],
+        dtype=bool,
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
     is_odd |= _is_sum(table, np.flatnonzero(is_number & ~by_name & ~is_odd))

@@ -83,12 +83,12 @@ class Journal:
         check_own(self.folder)
         self._run, self._tiles = self.folder / _RUN, self.folder / "tiles.txt"
         self._mark = json.loads(json.dumps(mark))
-        known = _run_in(self.folder)
+        previous_run = _run_in(self.folder)
         self.partial = self.folder / partial_of(target).name
-        self.is_started = resume and self._is_same(known)
+        self.is_started = resume and self._is_same(previous_run)
         self.done: frozenset[int] = frozenset()
         if self.is_started:
-            self.partial = self.folder / known["partial"]
+            self.partial = self.folder / previous_run["partial"]
             lines = self._tiles.read_text().split("\n")[:-1]  # text after the last line break is incomplete
             self.done = frozenset(int(line) for line in lines if line.isdecimal())
 
@@ -125,22 +125,24 @@ class Journal:
         """Remove the journal, and whatever else lies in its folder."""
         remove_own(self.folder)
 
-    def _is_same(self, known: Mapping[str, Any]) -> bool:
+    def _is_same(self, previous_run: Mapping[str, Any]) -> bool:
         """Say whether the traces are of the same run, and say why where they are not."""
-        mark = known.get("mark", {})
+        mark = previous_run.get("mark", {})
         others = [name for name, value in self._mark.items() if mark.get(name) != value]
-        is_there = bool(known) and (self.folder / known["partial"]).is_dir() and self._tiles.exists()
-        if known and (others or not is_there):
-            what = f"with another {', '.join(others)}" if others else "and its output is gone"
-            logger.warning("%s belongs to a run %s: starting over.", self.folder, what)
+        is_there = (
+            bool(previous_run) and (self.folder / previous_run["partial"]).is_dir() and self._tiles.exists()
+        )
+        if previous_run and (others or not is_there):
+            difference = f"with another {', '.join(others)}" if others else "and its output is gone"
+            logger.warning("%s belongs to a run %s: starting over.", self.folder, difference)
         return is_there and mark == self._mark
 
 
 def _run_in(folder: Path) -> dict[str, Any]:
     """Return what a run has noted of itself in its folder; nothing if there is none, or a damaged note."""
     try:
-        known = json.loads((folder / _RUN).read_text())
-        return dict(known) if known["schema"] == _SCHEMA else {}
+        note = json.loads((folder / _RUN).read_text())
+        return dict(note) if note["schema"] == _SCHEMA else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
@@ -159,8 +161,8 @@ def claim(folder: Path) -> None:
     """Make a folder, and say in it that it is ours; raise `OutputExistsError` where it is another's."""
     check_own(folder)
     folder.mkdir(exist_ok=True)
-    told = {"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"}
-    (folder / MARK).write_text(json.dumps(told))
+    note = {"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"}
+    (folder / MARK).write_text(json.dumps(note))
 
 
 def check_own(folder: Path) -> None:
@@ -179,14 +181,14 @@ def remove_own(folder: Path) -> None:
     if not _is_own(folder):
         return
     for (
-        one
+        entry
     ) in folder.iterdir():  # the mark is removed last, so that the folder is still recognised after a kill
-        if one.name != MARK and one.is_dir() and not one.is_symlink():
-            shutil.rmtree(one, ignore_errors=True)
-        elif one.name != MARK:
+        if entry.name != MARK and entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != MARK:
             with contextlib.suppress(OSError):
-                one.unlink()
-    if [one.name for one in folder.iterdir()] == [MARK]:
+                entry.unlink()
+    if [entry.name for entry in folder.iterdir()] == [MARK]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

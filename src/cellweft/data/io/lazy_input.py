@@ -86,8 +86,8 @@ class Input:
         """
         if layer is not None:
             where, expected = arg(argument, layer), f"a layer of {self.where}"
-            known = [*self.layers, *([RAW] if self.has_raw else [])]
-            check_known(layer, known, where, expected=expected, got="no such layer")
+            layer_names = [*self.layers, *([RAW] if self.has_raw else [])]
+            check_known(layer, layer_names, where, expected=expected, got="no such layer")
             return self.layers[layer]
         if self.matrix is None:
             there = [*self.layers, *([RAW] if self.has_raw else [])]
@@ -136,17 +136,17 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     if path.is_file():
         with reading(where), path.open("rb") as file:
             start = file.read(512)
-    known = [(looks, fix) for begins, looks, fix in _BEGINNINGS if start.lower().startswith(begins.lower())]
-    looks, fix = known[0] if known else ("a file that cannot be read in this format", "")
+    matches = [(looks, fix) for begins, looks, fix in _BEGINNINGS if start.lower().startswith(begins.lower())]
+    looks, fix = matches[0] if matches else ("a file that cannot be read in this format", "")
     if not start:
         looks = "an empty file" if path.is_file() else "a folder that cannot be read in this format"
     elif start.startswith(b"\x1f\x8b") and path.suffix.lower() == ".gz":
         looks, fix = "a gzip file that is damaged or incomplete", ""
-    elif not known and ("codec can't decode" in reason or "invalid UTF8" in reason):
+    elif not matches and ("codec can't decode" in reason or "invalid UTF8" in reason):
         is_wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         looks = f"text that is not UTF-8{' but UTF-16' * is_wide}"
         fix = f"Convert it: iconv -f {'UTF-16' if is_wide else 'WINDOWS-1252'} -t UTF-8 OLD > NEW."
-    elif not known and start.isascii() and b"\0" not in start:
+    elif not matches and start.isascii() and b"\0" not in start:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
     return FormatError(

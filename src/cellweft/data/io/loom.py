@@ -110,27 +110,29 @@ def _attributes(
     group: h5py.Group, n_values: int, names: tuple[str, ...], where: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return attributes with a value for each row or column as a table named by one of them, and arrays."""
-    values = {str(name): one for name, one in group.items() if isinstance(one, h5py.Dataset) and one.shape}
-    for name, one in values.items():
-        if len(one) != n_values:
+    values = {
+        str(name): array for name, array in group.items() if isinstance(array, h5py.Dataset) and array.shape
+    }
+    for name, array in values.items():
+        if len(array) != n_values:
             raise FormatError(
                 f"{where}[{name!r}]",
                 expected=f"{n_values:,} values, as many as the matrix has",
-                got=f"{len(one):,}",
+                got=f"{len(array):,}",
                 fix=_FIX,
             )
-    values = {name: _plain(one[()]) for name, one in values.items()}
-    columns = {name: one for name, one in values.items() if one.ndim == 1}
+    values = {name: _plain(array[()]) for name, array in values.items()}
+    columns = {name: array for name, array in values.items() if array.ndim == 1}
     table = pd.DataFrame(columns, index=pd.RangeIndex(n_values))
     key = next((name for name in names if name in table), None)
     if key is not None:
         table = table.set_index(table.pop(key).astype(str)).rename_axis(None)
-    return table, {name: one for name, one in values.items() if one.ndim == 2}
+    return table, {name: array for name, array in values.items() if array.ndim == 2}
 
 
 def _plain(values: Any) -> Any:
     """Return text in place of bytes."""
     if getattr(values, "dtype", None) is None or values.dtype.kind not in "SO":
         return values
-    texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values.ravel()]
+    texts = [value.decode() if isinstance(value, bytes) else str(value) for value in values.ravel()]
     return np.array(texts, dtype=object).reshape(values.shape)

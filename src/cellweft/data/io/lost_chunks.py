@@ -71,11 +71,11 @@ def _lost_regions(matrix: Any, where: str) -> tuple[Region, ...]:
     if isinstance(matrix, zarr.Array) and matrix.ndim == 2:
         return tuple(Region(part[0], part[1]) for part in absent_chunks(matrix))
     parts = [matrix.get(name) for name in _SPARSE] if isinstance(matrix, zarr.Group) else []
-    if not parts or not all(isinstance(one, zarr.Array) for one in parts):
+    if not parts or not all(isinstance(part, zarr.Array) for part in parts):
         return ()
     spans, first = _lost_in_sparse(*parts, where=where), slice(0, 1)
     by_gene = str(matrix.attrs.get("encoding-type", "")).startswith("csc")
-    return tuple(Region(first, one, False) if by_gene else Region(one, first, False) for one in spans)
+    return tuple(Region(first, span, False) if by_gene else Region(span, first, False) for span in spans)
 
 
 def refuse_lost_cells(
@@ -101,12 +101,12 @@ def refuse_lost_cells(
     missing_chunks
         What was requested: "zeros" accepts them.
     """
-    regions = tuple(one for one in regions if one.is_dense)
+    regions = tuple(region for region in regions if region.is_dense)
     if not regions or missing_chunks == "zeros":
         return
     lost = np.zeros(len(empty), dtype=bool)
-    for one in regions:
-        lost[one.rows] = True
+    for region in regions:
+        lost[region.rows] = True
     cells = np.flatnonzero(lost & empty)
     if len(cells):
         first = [str(name) for name in names(cells[:3])]
@@ -226,7 +226,7 @@ def _arrays_of(element: Any) -> Iterator[zarr.Array[Any]]:
 
 def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tuple[slice, ...]:
     """Return the rows whose places are absent but may be zero; raise where they cannot be."""
-    absent = {one.basename: absent_chunks(one) for one in (data, indices, indptr)}
+    absent = {array.basename: absent_chunks(array) for array in (data, indices, indptr)}
     if not any(absent.values()):
         return ()
     lacking = " and ".join(

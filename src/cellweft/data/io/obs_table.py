@@ -109,7 +109,7 @@ class StoredTable(Reopening):
             index = _stored_names(group[name], where) if name in group else None
             if encoding != ("dataframe", "0.2.0") or index is None or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
-            columns = {str(one): group[str(one)] for one in attributes["column-order"]}
+            columns = {str(column): group[str(column)] for column in attributes["column-order"]}
             if len(index.shape) != 1:
                 raise _no_table(where, f"names in an array of shape {tuple(index.shape)}")
         return cls(index, columns, None if name == "_index" else name, where)
@@ -239,7 +239,7 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
         return column
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     try:
-        texts = [one.decode() if isinstance(one, bytes) else one for one in categories]
+        texts = [value.decode() if isinstance(value, bytes) else value for value in categories]
     except UnicodeDecodeError as error:
         raise FormatError(
             where,
@@ -249,9 +249,9 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
         ) from error
     if categories is column:
         return pd.Series(texts, index=column.index, name=column.name, dtype=object)
-    known = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may look the same
-    codes = np.append(known.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
-    values = pd.Categorical.from_codes(codes, categories=known, ordered=bool(column.cat.ordered))
+    unique_texts = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may look the same
+    codes = np.append(unique_texts.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
+    values = pd.Categorical.from_codes(codes, categories=unique_texts, ordered=bool(column.cat.ordered))
     return pd.Series(values, index=column.index, name=column.name)
 
 
@@ -260,7 +260,7 @@ def _has_bytes(column: pd.Series[Any]) -> bool:
     if values.dtype != object:
         return getattr(values.dtype, "kind", "") == "S"
     kind = pd.api.types.infer_dtype(values, skipna=True)
-    return kind == "bytes" or (kind.startswith("mixed") and any(isinstance(one, bytes) for one in values))
+    return kind == "bytes" or (kind.startswith("mixed") and any(isinstance(value, bytes) for value in values))
 
 
 def _no_table(where: str, got: str) -> FormatError:
@@ -394,8 +394,8 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
     twice = np.unique(values[1:][values[1:] == values[:-1]])
     if not len(twice):
         return np.empty(0, dtype=np.int64)
-    found = [part.start + np.flatnonzero(np.isin(block, twice)) for part, block in _located(blocks())]
-    return np.concatenate(found)
+    positions = [part.start + np.flatnonzero(np.isin(block, twice)) for part, block in _located(blocks())]
+    return np.concatenate(positions)
 
 
 def names_twice(table: Annotation) -> list[str]:
@@ -421,6 +421,6 @@ def names_twice(table: Annotation) -> list[str]:
         return []
     suspects: list[str] = []
     for part, block in _located(table.name_blocks()):
-        here = places[(places >= part.start) & (places < part.stop)]
-        suspects += [str(name) for name in block[here - part.start]]
+        block_places = places[(places >= part.start) & (places < part.stop)]
+        suspects += [str(name) for name in block[block_places - part.start]]
     return [name for name, times in Counter(suspects).items() if times > 1]

@@ -122,7 +122,7 @@ def open_input(
         )
     if not path.exists():
         folder = path.parent
-        there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+        there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         fix = near(path.name, there) if there else f"The folder {str(folder)!r} does not exist either."
         raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
     with reading(where, expected=f"content that matches its name {path.name!r}"):
@@ -182,12 +182,12 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
 def _open_folder(path: Path, where: str, sample: str | None) -> Input:
     if has_mtx(path) or has_names(path):  # without a matrix, the error says so
         return read_mtx(path, where, sample=sample, argument=f"{where.partition(' ')[0]}_sample")
-    below = [str(one) for one in _folders_in(path) if has_mtx(one) or looks_like_run(one)]
-    files = [one for one in sorted(path.iterdir()) if one.is_file() and one.suffix.lower() in _WHOLE]
+    below = [str(entry) for entry in _folders_in(path) if has_mtx(entry) or looks_like_run(entry)]
+    files = [entry for entry in sorted(path.iterdir()) if entry.is_file() and entry.suffix.lower() in _WHOLE]
     raise FormatError(
         where,
         expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
-        got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
+        got=f"a folder with {shorten(sorted(entry.name for entry in path.iterdir())) or 'nothing in it'}",
         fix=f"Pass one of its folders: {shorten(below, most=3)}."
         if below
         else f"Pass one of its files: {shorten([*map(str, files)], most=3)}."
@@ -198,15 +198,17 @@ def _open_folder(path: Path, where: str, sample: str | None) -> Input:
 
 def _folders_in(path: Path) -> list[Path]:
     """Return the folders in a folder, and those in them, such as outs/per_sample_outs/S1/count."""
-    found, level = [], [path]
+    folders, level = [], [path]
     for _ in range(_MOST_LEVELS):
-        level = [two for one in level for two in sorted(one.iterdir()) if two.is_dir()][:_MOST_FOLDERS]
-        found += level
-    return found
+        level = [
+            subfolder for folder in level for subfolder in sorted(folder.iterdir()) if subfolder.is_dir()
+        ][:_MOST_FOLDERS]
+        folders += level
+    return folders
 
 
 def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
-    suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
+    suffixes = [ending.lower() for ending in path.suffixes if ending.lower() not in (".gz", ".bz2", ".zst")]
     suffix = suffixes[-1] if suffixes else ""
     argument = where.partition(" ")[0]
     if sample is not None and suffix not in (".h5", ".h5ad", ".h5mu", *_FOREIGN):
@@ -278,10 +280,12 @@ def _x_of(data: AnnData) -> Any:
 def _from_spatialdata(data: Any, argument: str) -> Input:
     way, where = "cellweft.io.read_spatialdata(data, table={!r})", f"{argument} (SpatialData)"
     name = chosen_table(data.tables, None, where=where, argument=way.format)
-    found = _from_anndata(data.tables[name], argument)
+    opened = _from_anndata(data.tables[name], argument)
     where = f"{argument} (SpatialData in memory, table {name!r})"
     return dataclasses.replace(
-        found, where=where, obsm=with_centroids(found.obsm, found.uns, found.obs, source=data, where=where)
+        opened,
+        where=where,
+        obsm=with_centroids(opened.obsm, opened.uns, opened.obs, source=data, where=where),
     )
 
 
@@ -306,11 +310,11 @@ def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Inpu
     names = sorted(store[_MODALITIES], key=lambda name: (name.lower() not in _RNA, name))
     argument = f"{where.partition(' ')[0]}_sample"
     name = chosen_name(names, sample, where=where, argument=argument, what="modality")
-    found = _from_store(store[_MODALITIES][name], path, f"{where}, modality {name!r}")
-    columns = [str(one) for one in store["obs"].attrs.get("column-order", ())] if "obs" in store else []
-    others = [one for one in columns if ":" not in one and one not in found.obs.columns]
+    modality = _from_store(store[_MODALITIES][name], path, f"{where}, modality {name!r}")
+    columns = [str(column) for column in store["obs"].attrs.get("column-order", ())] if "obs" in store else []
+    others = [column for column in columns if ":" not in column and column not in modality.obs.columns]
     said = f"columns of obs that apply to all modalities were not read: {shorten(others)}."
-    return dataclasses.replace(found, notes=(*found.notes, *[said] * bool(others)))
+    return dataclasses.replace(modality, notes=(*modality.notes, *[said] * bool(others)))
 
 
 def _open_zarr(path: Path, where: str, sample: str | None = None) -> Input:
@@ -327,13 +331,13 @@ def _open_zarr(path: Path, where: str, sample: str | None = None) -> Input:
     if TABLES in group and "obs" not in group:
         folder, tables = path / TABLES, zarr.open_group(str(path / TABLES), mode="r")
         named = dict(tables.members())
-        name = chosen_table(named, None, where=where, argument=lambda one: str(folder / one))
+        name = chosen_table(named, None, where=where, argument=lambda table_name: str(folder / table_name))
         return _open_zarr(folder / name, f"{where.partition(' ')[0]} ({folder / name})")
     check_manifest(path)
-    found = _from_store(group, path, where)
+    opened = _from_store(group, path, where)
     store = store_of(path.absolute())
     return dataclasses.replace(
-        found, obsm=with_centroids(found.obsm, found.uns, found.obs, source=store, where=where)
+        opened, obsm=with_centroids(opened.obsm, opened.uns, opened.obs, source=store, where=where)
     )
 
 

@@ -76,7 +76,7 @@ def _put_away(value: Any) -> Any:
     if isinstance(value, h5py.Dataset | h5py.Group):
         return _Place(str(Path(value.file.filename).absolute()), str(value.name))
     if type(value) is dict:
-        return {name: _put_away(one) for name, one in value.items()}
+        return {name: _put_away(part) for name, part in value.items()}
     return value
 
 
@@ -84,7 +84,7 @@ def _taken_out(value: Any) -> Any:
     if isinstance(value, _Place):
         return _opened_again(value)
     if type(value) is dict:
-        return {name: _taken_out(one) for name, one in value.items()}
+        return {name: _taken_out(part) for name, part in value.items()}
     return value
 
 
@@ -108,7 +108,7 @@ def _opened_again(place: _Place) -> Any:
 def held_plainly(value: Any) -> Any:
     """Return a value of an AnnData without what ties it to that AnnData, so that it can be sent alone."""
     if isinstance(value, Mapping):
-        return {name: held_plainly(one) for name, one in value.items()}
+        return {name: held_plainly(part) for name, part in value.items()}
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if isinstance(value, pd.DataFrame):

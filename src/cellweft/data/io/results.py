@@ -56,16 +56,16 @@ def check_record(data: Input) -> None:
     if RECORD not in data.uns:
         return
     record = data.uns[RECORD]
-    found: Any = record.get("schema_version", 1) if isinstance(record, Mapping) else 1
-    if np.ndim(found) or not isinstance(found, int | np.integer):
+    schema: Any = record.get("schema_version", 1) if isinstance(record, Mapping) else 1
+    if np.ndim(schema) or not isinstance(schema, int | np.integer):
         where, expected = f"{data.where}.uns[{RECORD!r}]", "the number of a schema in schema_version"
-        raise FormatError(where, expected=expected, got=repr(found), fix="Compute the result again.")
-    if found != SCHEMA_VERSION:
-        newer = found > SCHEMA_VERSION
+        raise FormatError(where, expected=expected, got=repr(schema), fix="Compute the result again.")
+    if schema != SCHEMA_VERSION:
+        newer = schema > SCHEMA_VERSION
         raise FormatError(
             data.where,
             expected=f"a result of schema {SCHEMA_VERSION}",
-            got=f"a result of schema {found}, from {'a newer' if newer else 'an older'} version of cellweft",
+            got=f"a result of schema {schema}, from {'a newer' if newer else 'an older'} version of cellweft",
             fix="Update cellweft." if newer else "Compute the result again with this version.",
         )
 
@@ -134,12 +134,12 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     chunked = matrix if isinstance(matrix, h5py.Dataset) and matrix.chunks else None
     chunked = getattr(matrix, "oindex", chunked)  # of zarr
     if chunked is not None and len(columns):
-        asked, places = np.unique(columns, return_inverse=True)  # HDF5 only accepts this order
+        sorted_columns, places = np.unique(columns, return_inverse=True)  # HDF5 only accepts this order
         with reading(data.where, ".X" if layer is None else f".layers[{layer!r}]"):
-            return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
+            return np.asarray(chunked[:, sorted_columns], dtype=np.float32)[:, places]
     source = open_rows(matrix, where=data.where + (".X" if layer is None else f".layers[{layer!r}]"))
-    made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
-    for rows in row_blocks(len(made), rows_within(BLOCK_BYTES, source.row_bytes)):
+    values = np.empty((source.shape[0], len(columns)), dtype=np.float32)
+    for rows in row_blocks(len(values), rows_within(BLOCK_BYTES, source.row_bytes)):
         block = source.read(rows, columns)
-        made[rows] = block if isinstance(block, np.ndarray) else block.toarray()
-    return made
+        values[rows] = block if isinstance(block, np.ndarray) else block.toarray()
+    return values

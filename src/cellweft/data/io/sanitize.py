@@ -146,14 +146,16 @@ def _plain_categories(column: pd.Series[Any]) -> tuple[Any, str]:
     categories = column.cat.categories
     if isinstance(categories.dtype, np.dtype) and categories.dtype.kind in "biuf":
         return column.array, ""
-    texts = [_plain_text(str(one)) for one in categories]
+    texts = [_plain_text(str(category)) for category in categories]
     is_text = pd.api.types.infer_dtype(categories) in ("string", "empty")
     if is_text and texts == list(categories):
         return column.array, ""
-    known = list(dict.fromkeys(texts))  # different values may look the same
-    places = np.array([known.index(one) for one in texts] + [-1])
+    unique_texts = list(dict.fromkeys(texts))  # different values may look the same
+    places = np.array([unique_texts.index(category) for category in texts] + [-1])
     values = pd.Categorical.from_codes(
-        places[column.cat.codes], categories=pd.Index(known, dtype=object), ordered=bool(column.cat.ordered)
+        places[column.cat.codes],
+        categories=pd.Index(unique_texts, dtype=object),
+        ordered=bool(column.cat.ordered),
     )
     return values, "" if is_text else f"categories of {categories.dtype}"
 
@@ -161,7 +163,7 @@ def _plain_categories(column: pd.Series[Any]) -> tuple[Any, str]:
 def _plain_texts(column: pd.Series[Any]) -> Any:
     """Return values as text; as categories where they repeat or some are missing."""
     missing = column.isna().to_numpy()
-    texts = [None if gone else _as_text(one) for one, gone in zip(column, missing, strict=True)]
+    texts = [None if gone else _as_text(value) for value, gone in zip(column, missing, strict=True)]
     values = pd.Series(texts, dtype=object)
     if missing.any() or (column.name not in GENE_NAMES and values.nunique() < len(values)):
         return pd.Categorical(values)
@@ -188,12 +190,12 @@ def changes_of(columns: Collection[str], table: pd.DataFrame | None) -> list[str
     table
         The table, where it may hold what the formats do not; None if it comes from a file of theirs.
     """
-    said, taken = [], list[str]()
+    said, keys = [], list[str]()
     logger.disabled, before = True, logger.disabled
     try:
         for place, name in enumerate(columns):
-            key = storable_name(name, "", taken)
-            taken.append(key)
+            key = storable_name(name, "", keys)
+            keys.append(key)
             kind = "" if table is None else plain_column(table.iloc[:, place])[1]
             words = [f"{kind} as text"] * bool(kind) + [f"under the name {key!r}"] * (key != str(name))
             if words:
@@ -219,19 +221,19 @@ def storable_mapping(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     where
         What it is, for messages.
     """
-    kept: dict[str, Any] = {}
-    for name, one in value.items():
+    stored: dict[str, Any] = {}
+    for name, part in value.items():
         place = f"{where}[{name!r}]"
-        if isinstance(one, Mapping):
-            kept[storable_name(name, where, kept)] = storable_mapping(one, place)
-        elif isinstance(one, pd.DataFrame):
-            kept[storable_name(name, where, kept)] = storable(one, place)
-        elif isinstance(one, np.ndarray) and one.dtype.kind in "biufUS":
-            kept[storable_name(name, where, kept)] = one.copy()
-        elif _are_texts(one):
-            kept[storable_name(name, where, kept)] = np.array(one, dtype=object)
-        elif isinstance(one, str | bool | int | float | np.generic) and not isinstance(one, np.void):
-            kept[storable_name(name, where, kept)] = _plain_text(one) if isinstance(one, str) else one
+        if isinstance(part, Mapping):
+            stored[storable_name(name, where, stored)] = storable_mapping(part, place)
+        elif isinstance(part, pd.DataFrame):
+            stored[storable_name(name, where, stored)] = storable(part, place)
+        elif isinstance(part, np.ndarray) and part.dtype.kind in "biufUS":
+            stored[storable_name(name, where, stored)] = part.copy()
+        elif _are_texts(part):
+            stored[storable_name(name, where, stored)] = np.array(part, dtype=object)
+        elif isinstance(part, str | bool | int | float | np.generic) and not isinstance(part, np.void):
+            stored[storable_name(name, where, stored)] = _plain_text(part) if isinstance(part, str) else part
         else:
-            logger.warning("%s is left out: a result cannot contain %s.", place, type(one).__name__)
-    return kept
+            logger.warning("%s is left out: a result cannot contain %s.", place, type(part).__name__)
+    return stored

@@ -122,12 +122,12 @@ class SparseParts:
         top, left, right = rows.start, columns.start, columns.stop
         for some in row_blocks(len(block), rows_within(_BAND_VALUES, self.shape[1])):
             values, part = block[some], _Part(top + some.start, top + some.stop, left, right)
-            kept = kept_values(values, self.cut)
+            is_kept = kept_values(values, self.cut)
             places = np.broadcast_to(np.arange(left, right, dtype=np.int32), values.shape)
             with self._whole(part.name) as file:
-                np.save(file, np.count_nonzero(kept, axis=1).astype(np.int32), allow_pickle=False)
-                save_packed(file, places[kept])
-                save_packed(file, values[kept].astype(np.float32, copy=False))
+                np.save(file, np.count_nonzero(is_kept, axis=1).astype(np.int32), allow_pickle=False)
+                save_packed(file, places[is_kept])
+                save_packed(file, values[is_kept].astype(np.float32, copy=False))
 
     def join(self, root: Any, key: str, *, progress: Progress = no_progress) -> None:
         """Put the parts together as AnnData stores a sparse matrix; they stay.

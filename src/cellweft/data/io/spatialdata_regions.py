@@ -48,15 +48,15 @@ class Link:
     @classmethod
     def of(cls, uns: Mapping[str, Any]) -> Link | None:
         """Return what ``uns`` of a table says that it annotates; None if that is nothing."""
-        told = uns.get(ATTRIBUTES, {})
-        region = told.get("region")
-        if region is None or told.get("region_key") is None or told.get("instance_key") is None:
+        attributes = uns.get(ATTRIBUTES, {})
+        region = attributes.get("region")
+        if region is None or attributes.get("region_key") is None or attributes.get("instance_key") is None:
             return None
         names = [region] if isinstance(region, str) else np.atleast_1d(np.asarray(region)).tolist()
         return cls(
             regions=tuple(map(str, names)),
-            region_key=str(told["region_key"]),
-            instance_key=str(told["instance_key"]),
+            region_key=str(attributes["region_key"]),
+            instance_key=str(attributes["instance_key"]),
         )
 
     def instances(self, obs: Annotation, *, where: str) -> pd.DataFrame:
@@ -99,17 +99,17 @@ def chosen_table(
         check_known(asked, names, argument(asked), expected=f"a table of {where}", got="no such table")
         return asked
     measured = [name for name in names if RECORD not in _uns(tables[name])]
-    found = measured or names
-    if len(found) != 1:
+    candidates = measured or names
+    if len(candidates) != 1:
         raise FormatError(
             where,
             expected="a SpatialData store with one table",
-            got=f"{len(found)} tables ({shorten(found)})" if found else "none",
-            fix=f"Choose one: {' or '.join(argument(one) for one in found[:3])}."
-            if found
+            got=f"{len(candidates)} tables ({shorten(candidates)})" if candidates else "none",
+            fix=f"Choose one: {' or '.join(argument(candidate) for candidate in candidates[:3])}."
+            if candidates
             else "Cellweft reads tables of counts, not images or points.",
         )
-    return found[0]
+    return candidates[0]
 
 
 def _uns(table: Any) -> Any:
@@ -274,14 +274,14 @@ def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
     transformations = require("spatialdata.transformations", "spatialdata")
     names, place = [name for _, name, _ in data.gen_elements()], f"{where}, region {region!r}"
     check_known(region, names, place, expected="shapes or labels of the store", got="no such element")
-    known = transformations.get_transformation(data[region], get_all=True)
-    if asked is None and (SYSTEM in known or len(known) == 1):
-        return SYSTEM if SYSTEM in known else str(next(iter(known)))
-    if asked is None or asked not in known:
+    systems = transformations.get_transformation(data[region], get_all=True)
+    if asked is None and (SYSTEM in systems or len(systems) == 1):
+        return SYSTEM if SYSTEM in systems else str(next(iter(systems)))
+    if asked is None or asked not in systems:
         raise KeyMissingError(
             f"coordinate_system={asked!r}",
             expected=f"a coordinate system of {region!r}",
             got="none" if asked is None else "no such coordinate system",
-            fix=near(asked or "", known),
+            fix=near(asked or "", systems),
         )
     return asked

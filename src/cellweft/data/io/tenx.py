@@ -83,7 +83,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
 
 def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -> h5py.Group | None:
     """Return the group of the genome that is requested, or the only one, of a file of Cell Ranger 2."""
-    genomes = [name for name, one in file.items() if isinstance(one, h5py.Group) and "barcodes" in one]
+    genomes = [name for name, group in file.items() if isinstance(group, h5py.Group) and "barcodes" in group]
     if not genomes:
         return None
     return file[chosen_name(genomes, sample, where=where, argument=argument, what="genome")]
@@ -189,7 +189,7 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     values, cells, features = _sample_of(path, where, sample, argument)
     with reading(where, f", {values.name}", expected="a matrix of Matrix Market"):
         matrix = sp.csr_matrix(mmread(values).T)  # stored genes x cells
-    table, barcodes = (_names_in(one, where, matrix.shape) for one in (features, cells))
+    table, barcodes = (_names_in(entry, where, matrix.shape) for entry in (features, cells))
     if matrix.shape == (len(table), len(barcodes)) != (len(barcodes), len(table)):
         matrix = sp.csr_matrix(matrix.T)  # stored cells x genes, as kallisto does
     if matrix.shape != (len(barcodes), len(table)):
@@ -206,7 +206,7 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())))
-    below = [one.name for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
+    below = [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and has_mtx(entry)]
     notes = [f"its folders contain further matrices, which were not read: {shorten(below)}."] * bool(below)
     if matrix.shape[0] == matrix.shape[1]:
         notes.append(
@@ -262,26 +262,30 @@ def _names_alone(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
     if is_header and len(table) - 1 in shape:
         table = table.iloc[1:]
     numbers = [range(start, start + len(table)) for start in (0, 1)]
-    if table.shape[1] > 1 and table[0].tolist() in [[*map(str, one)] for one in numbers]:
+    if table.shape[1] > 1 and table[0].tolist() in [[*map(str, numbering)] for numbering in numbers]:
         table = table.iloc[:, 1:]
     return table.fillna("").set_axis(range(table.shape[1]), axis=1)
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the matrices of a folder: of several those that are named matrix or counts."""
-    matrices = [one for one in sorted(folder.iterdir()) if ".mtx" in one.suffixes and one.is_file()]
-    named = [one for one in matrices if _KINDS[0].search(one.name)]
+    matrices = [path for path in sorted(folder.iterdir()) if ".mtx" in path.suffixes and path.is_file()]
+    named = [path for path in matrices if _KINDS[0].search(path.name)]
     yield from named or matrices
 
 
 def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> list[Path]:
     """Return the three files of the sample of a folder that is requested, or of the only one."""
     samples = _samples(folder)
-    names = [one.name for one in samples]
+    names = [candidate.name for candidate in samples]
     if len(samples) > 1 or (sample is not None and sample not in names):
-        complete = [one.name for one in samples if not one.missing]
+        complete = [candidate.name for candidate in samples if not candidate.missing]
         if sample is None:
-            lacking = [f"{one.name!r} lacks {' and '.join(one.missing)}" for one in samples if one.missing]
+            lacking = [
+                f"{candidate.name!r} lacks {' and '.join(candidate.missing)}"
+                for candidate in samples
+                if candidate.missing
+            ]
             fix: str | Message = (
                 "Complete the files of the sample, and use the same words in all three names, such as "
                 "S1_matrix.mtx, S1_barcodes.tsv and S1_features.tsv."
@@ -293,14 +297,14 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
         sample = chosen_name(names, sample, where=where, argument=argument, what="sample")
     chosen = samples[0] if sample is None else samples[names.index(sample)]
     if chosen.missing:
-        there = shorten(sorted(one.name for one in folder.iterdir()))
+        there = shorten(sorted(entry.name for entry in folder.iterdir()))
         raise FormatError(
             where,
             expected=f"{', '.join(_PARTS[:-1])} and {_PARTS[-1]} of one sample",
             got=f"a folder without {' and '.join(chosen.missing)}: {there}",
             fix="Add the missing file, or rename it if it has another name.",
         )
-    return [one for one in chosen.parts if one is not None]
+    return [path for path in chosen.parts if path is not None]
 
 
 def _samples(folder: Path) -> list[_Sample]:
@@ -313,21 +317,21 @@ def _samples(folder: Path) -> list[_Sample]:
     for number, path in _parts_of(folder):
         label = _label(path, _KINDS[number])
         words = _words(label)
-        one = samples.setdefault(words, _Sample(words=words, name=label))
-        one.parts[number] = one.parts[number] or path
-    lone = [one for one in samples.values() if one.parts[0] is None and len(one.missing) == 2]
-    whole = [one for one in samples.values() if one not in lone]
-    for one in whole:
+        sample = samples.setdefault(words, _Sample(words=words, name=label))
+        sample.parts[number] = sample.parts[number] or path
+    lone = [sample for sample in samples.values() if sample.parts[0] is None and len(sample.missing) == 2]
+    whole = [sample for sample in samples.values() if sample not in lone]
+    for sample in whole:
         shared = [
             other
             for other in lone
-            if all(word.startswith("gse") or word in one.words for word in other.words)
+            if all(word.startswith("gse") or word in sample.words for word in other.words)
         ]
         shared = [other for other in shared if other.parts[2] is not None]
-        if one.parts[2] is None and len(shared) == 1:
-            one.parts[2] = shared[0].parts[2]
-    is_whole = not any(one.missing for one in whole if one.parts[0])
-    return sorted(whole if is_whole else [*whole, *lone], key=lambda one: one.name)
+        if sample.parts[2] is None and len(shared) == 1:
+            sample.parts[2] = shared[0].parts[2]
+    is_whole = not any(sample.missing for sample in whole if sample.parts[0])
+    return sorted(whole if is_whole else [*whole, *lone], key=lambda sample: sample.name)
 
 
 def _words(label: str) -> frozenset[str]:
@@ -336,12 +340,12 @@ def _words(label: str) -> frozenset[str]:
 
 def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield files of a folder with what they are: 0 a matrix, 1 names of cells, 2 features."""
-    yield from ((0, one) for one in _files(folder))
-    for path in sorted(folder.iterdir(), key=lambda one: ("metadata" in one.name.lower(), one)):
+    yield from ((0, file) for file in _files(folder))
+    for path in sorted(folder.iterdir(), key=lambda entry: ("metadata" in entry.name.lower(), entry)):
         if not path.is_file() or not {".tsv", ".csv", ".txt"} & {*path.suffixes}:
             continue
         places = {
-            number: max((one.end() for one in _KINDS[number].finditer(_stem(path))), default=0)
+            number: max((match.end() for match in _KINDS[number].finditer(_stem(path))), default=0)
             for number in (1, 2)
         }
         kind = max(places, key=places.__getitem__)  # the last word is the kind of file
@@ -360,9 +364,9 @@ def _label(path: Path, kind: re.Pattern[str]) -> str:
     last = [*kind.finditer(stem)][-1:]
     parts = [stem[: last[0].start()], stem[last[0].end() :]] if last else [stem]
     return "_".join(
-        one for one in (part.strip("-_. ") for part in parts) if one.lower() not in {"", *_NO_NAME}
+        text for text in (part.strip("-_. ") for part in parts) if text.lower() not in {"", *_NO_NAME}
     )
 
 
 def _texts(dataset: Any) -> list[str]:
-    return [one.decode() if isinstance(one, bytes) else str(one) for one in dataset[:]]
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in dataset[:]]

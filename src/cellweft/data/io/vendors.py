@@ -97,18 +97,18 @@ def read_platform(
         )
     reader = getattr(require("spatialdata_io", _EXTRA), platform)
     left_out = [*_MORE_THAN_CELLS.get(platform, ()), *(() if images else _IMAGES.get(platform, ()))]
-    asked: dict[str, Any] = dict.fromkeys(left_out, False) | {"transcripts": transcripts}
+    options: dict[str, Any] = dict.fromkeys(left_out, False) | {"transcripts": transcripts}
     if platform == "xenium":
-        asked["cells_as_circles"] = True
+        options["cells_as_circles"] = True
     if platform in ("xenium", "merscope"):
-        asked["cells_boundaries"] = (path / "cell_boundaries.parquet").exists()
+        options["cells_boundaries"] = (path / "cell_boundaries.parquet").exists()
     if platform == "visium_hd":
-        asked |= {"bin_size": bin_size or 8, "load_segmentations_only": False}
+        options |= {"bin_size": bin_size or 8, "load_segmentations_only": False}
     if platform == "visium" and (path / "filtered_feature_bc_matrix.h5").exists():
-        asked["dataset_id"] = path.resolve().name  # which is else the start of that file's name
-    known = inspect.signature(reader).parameters
+        options["dataset_id"] = path.resolve().name  # which is else the start of that file's name
+    parameters = inspect.signature(reader).parameters
     try:
-        data = reader(path, **{name: value for name, value in asked.items() if name in known})
+        data = reader(path, **{name: value for name, value in options.items() if name in parameters})
     except (LookupError, ValueError, TypeError, OSError, AssertionError, AttributeError) as error:
         raise FormatError(
             where,

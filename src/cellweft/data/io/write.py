@@ -266,7 +266,7 @@ class ResultWriter:
             expected, fix = f"values of shape {place}", "Pass a block of this shape."
             raise SettingError("block", expected=expected, got=f"{block.shape}", fix=fix)
         block = block.astype(self.dtype, copy=False)
-        rows, columns = (slice(one.start, one.stop) for one in self._spans(rows, columns))
+        rows, columns = (slice(span.start, span.stop) for span in self._spans(rows, columns))
         if layer is None and self.parts is not None:
             with self._errors():
                 self.parts.put(rows, columns, block)
@@ -370,13 +370,13 @@ class ResultWriter:
             self._put(key, value)
 
 
-def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
-    if asked is None:
+def _chunk(shape: tuple[int, int], itemsize: int, chunk: tuple[int, int] | None) -> tuple[int, int]:
+    if chunk is None:
         rows = min(_CHUNK_ROWS, max(shape[0], 1))
-        asked = rows, max(CHUNK_BYTES // (rows * itemsize), 1)
-    for name, length in zip(("chunk[0] (cells)", "chunk[1] (genes)"), asked, strict=True):
+        chunk = rows, max(CHUNK_BYTES // (rows * itemsize), 1)
+    for name, length in zip(("chunk[0] (cells)", "chunk[1] (genes)"), chunk, strict=True):
         check_range(name, length, low=1, integer=True)
-    return min(asked[0], max(shape[0], 1)), min(asked[1], max(shape[1], 1))
+    return min(chunk[0], max(shape[0], 1)), min(chunk[1], max(shape[1], 1))
 
 
 def _spans(part: slice, step: int) -> Iterator[slice]:

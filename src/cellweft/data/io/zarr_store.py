@@ -131,7 +131,7 @@ def create_array(
     """
     place: dict[str, Any] = {"shape": shape, "dtype": dtype}
     if math.prod(shape):  # HDF5 cannot chunk empty arrays
-        place["chunks"] = tuple(min(one, length) for one, length in zip(chunk, shape, strict=True))
+        place["chunks"] = tuple(min(size, length) for size, length in zip(chunk, shape, strict=True))
     if isinstance(root, h5py.Group):
         packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
         return root.create_dataset(key, **place, **packing)
@@ -145,7 +145,7 @@ def create_array(
 
     if shard is not None and "chunks" in place:
         steps = zip(shard, shape, place["chunks"], strict=True)
-        shard = tuple(math.ceil(min(one, length) / step) * step for one, length, step in steps)
+        shard = tuple(math.ceil(min(size, length) / step) * step for size, length, step in steps)
         place["shards"] = None if shard == place["chunks"] else shard
     codec = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
     return root.create_array(key, compressors=[codec], fill_value=0, **place)
@@ -166,15 +166,15 @@ def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> No
         copy.attrs.update({key: value for key, value in dict(root.attrs).items() if key != MANIFEST})
         for name, node in sorted(root.members(max_depth=None)):
             if isinstance(node, zarr.Group):
-                made: Any = copy.create_group(name)
+                node_copy: Any = copy.create_group(name)
             else:
                 kind = str if node.dtype.kind in "OT" else node.dtype
-                made = create_array(copy, name, shape=node.shape, dtype=kind, chunk=node.chunks)
+                node_copy = create_array(copy, name, shape=node.shape, dtype=kind, chunk=node.chunks)
                 for place in np.ndindex(*_grid(node.shape, node.chunks)):
                     steps = zip(place, node.chunks, strict=True)
                     part = tuple(slice(number * step, (number + 1) * step) for number, step in steps)
-                    made[part] = node[part]
-            made.attrs.update(dict(node.attrs))
+                    node_copy[part] = node[part]
+            node_copy.attrs.update(dict(node.attrs))
 
 
 def is_store(path: PathLike) -> bool:
@@ -216,7 +216,7 @@ def check_manifest(path: PathLike, *, deep: bool = False) -> int:
         if deep:
             sums = np.frombuffer(_unpacked(entry["crc32"]), dtype="<u4").tolist()
             pairs = zip(written, sums, _sums(store, written), strict=True)
-            other = [key for key, known, found in pairs if known != found]
+            other = [key for key, written_sum, read_sum in pairs if written_sum != read_sum]
             if other:
                 raise _damaged(store, name, other, "chunks with the bytes that were written", "changed")
     return n_chunks
@@ -247,7 +247,10 @@ def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
     if not absent or _is_listed(array):
         return []
     sizes = [zip(place, steps, array.shape, strict=True) for place in absent]
-    return [tuple(slice(n * step, min((n + 1) * step, end)) for n, step, end in one) for one in sizes]
+    return [
+        tuple(slice(n * step, min((n + 1) * step, end)) for n, step, end in chunk_sizes)
+        for chunk_sizes in sizes
+    ]
 
 
 class ArrayWatch:
@@ -301,10 +304,10 @@ class ArrayWatch:
     @staticmethod
     def _now(file: Path) -> tuple[int, ...] | None:
         try:
-            found = file.stat()
+            status = file.stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _is_listed(array: zarr.Array[Any]) -> bool:
@@ -377,11 +380,11 @@ def _grid(shape: tuple[int, ...], steps: tuple[int, ...]) -> list[int]:
 
 def _files(store: Path) -> Collection[str]:
     """Return all files of a store, from it on."""
-    found: set[str] = set()
+    files: set[str] = set()
     for folder, _, names in os.walk(store):
         start = Path(folder).relative_to(store).as_posix()
-        found.update(name if start == "." else f"{start}/{name}" for name in names)
-    return found
+        files.update(name if start == "." else f"{start}/{name}" for name in names)
+    return files
 
 
 def _sums(store: Path, keys: Collection[str]) -> list[int]:
@@ -398,11 +401,11 @@ def _unpacked(text: str) -> bytes:
     return zlib.decompress(base64.b64decode(text))
 
 
-def _damaged(store: Path, name: str, keys: list[str], expected: str, what: str) -> FormatError:
+def _damaged(store: Path, name: str, keys: list[str], expected: str, problem: str) -> FormatError:
     keys = [key.removeprefix(f"{name}/") for key in keys]
     return FormatError(
         f"{store}, {name}",
         expected=expected,
-        got=f"{len(keys):,} {what} ({shorten(keys, most=5)})",
+        got=f"{len(keys):,} {problem} ({shorten(keys, most=5)})",
         fix="Copy the whole store again from the original, or compute the result again.",
     )

@@ -194,9 +194,9 @@ def simulate_cortex(
     by_donor = 0.15 * stream.standard_normal((n_donors, n_genes)) + np.log(1.5)
     depth = 0.4 * stream.standard_normal(n_reference) + 0.5 * np.log(reference.area / _AREA)
     counts, _ = _measure(reference, programmes, by_donor[donor], depth, stream, dropout=dropout, panel=panel)
-    made = _assemble(spatial, truth, reference, counts, programmes, panel=panel, donor=donor)
-    made.truth.obs["spill_over"] = spilled
-    return made
+    simulated = _assemble(spatial, truth, reference, counts, programmes, panel=panel, donor=donor)
+    simulated.truth.obs["spill_over"] = spilled
+    return simulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +234,13 @@ _IS_NEURON = np.isin(_CLASS_OF, ["glutamatergic", "GABAergic"])
 def _named_genes(n_genes: int) -> tuple[list[str], dict[str, str]]:
     """Return names of genes, those that the literature ties to a type first, and what drives each."""
     markers = [
-        names.split() for names in (*(one for _, _, one in _MARKERS.values()), *_CLASS_MARKERS.values())
+        names.split()
+        for names in (*(marker_names for _, _, marker_names in _MARKERS.values()), *_CLASS_MARKERS.values())
     ]
     longest = max(map(len, markers))
-    by_turns = [one[turn] for turn in range(longest) for one in markers if turn < len(one)]
+    by_turns = [
+        marker_names[turn] for turn in range(longest) for marker_names in markers if turn < len(marker_names)
+    ]
     groups = (
         ("marker", [*by_turns, *_NEURONAL.split()]),
         ("depth", _DEPTH.split()),
@@ -334,11 +337,14 @@ def _draw_cells(
         kind = _draw_types(*_polar(place), vessels, stream)
         alive = stream.random(len(kind)) < survival[kind]
         parts.append((place[alive], kind[alive]))
-    place, kind = np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
+    place, kind = (
+        np.concatenate([places for places, _ in parts]),
+        np.concatenate([kinds for _, kinds in parts]),
+    )
     drawn = np.sort(stream.choice(len(place), n_cells, replace=False))
     place, kind = place[drawn], kind[drawn]
     angle, depth = _polar(place)
-    relative = np.array([one for _, one, _ in _MARKERS.values()])[kind]
+    relative = np.array([size for _, size, _ in _MARKERS.values()])[kind]
     corner = np.array([_RADIUS * np.cos(_ANGLES[1]), _RADIUS + _WAVE])  # left, and above all cells
     return _Cells(
         place=np.abs(place - corner) * thickness,  # downwards, as images count

@@ -188,16 +188,16 @@ def pseudo_spots(
         members = in_boxes(middles, places, drawn, sides=width * spacings)
     else:
         members = _members(middles, places, drawn, radius)
-    kept = np.flatnonzero(np.diff(members.indptr) >= min_cells)
-    if not len(kept):
+    filled_crossings = np.flatnonzero(np.diff(members.indptr) >= min_cells)
+    if not len(filled_crossings):
         raise InputError(
             "spots",
             expected=f"at least one spot with {min_cells} or more captured cells",
             got=f"none of {len(middles):,} (at most {np.diff(members.indptr).max(initial=0)} cells in one)",
             fix="Widen the spots: raise spacing= or radius=, or lower min_cells=.",
         )
-    members = members[kept]
-    spots = _assemble(members, source, cells.var, types=types, middles=middles[kept])
+    members = members[filled_crossings]
+    spots = _assemble(members, source, cells.var, types=types, middles=middles[filled_crossings])
     copy = cells.to_memory(copy=True) if cells.isbacked else cells.copy()
     copy.obsm["spatial_true"] = places
     copy.obs["caught"] = np.bincount(members.indices, minlength=len(places)) > 0
@@ -273,7 +273,7 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
 
 
 def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
-    places, found = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
+    places, source = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
     if places is None or places.shape[1] != 2:
         expected, fix = "coordinates in two dimensions", "Choose two: "
         got = "none" if places is None else f"{places.shape[1]} dimensions"
@@ -283,7 +283,7 @@ def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
     else:
         return places
     fix += arg("coordinates", "obs:X,Y") + "."
-    raise InputError(f"cells ({found})", expected=expected, got=got, fix=fix)
+    raise InputError(f"cells ({source})", expected=expected, got=got, fix=fix)
 
 
 def _types(cells: AnnData, labels: str | None) -> tuple[NDArray[np.str_], str]:
@@ -347,7 +347,7 @@ def _crossings(
         axes = [start + spacing * np.arange(int(n)) for start, n in zip(low, counts, strict=True)]
         spacings = np.full(2, float(spacing))
     else:
-        axes = [np.linspace(*one) for one in zip(low, high, counts, strict=True)]
+        axes = [np.linspace(*limits) for limits in zip(low, high, counts, strict=True)]
         spacings = (high - low) / np.maximum(counts - 1, 1)
         spacings[~wide] = spacings[wide].min()
     across, along = np.meshgrid(*axes)
@@ -381,8 +381,8 @@ def in_boxes(
     scaled = middles / (sides / 2), places[drawn] / (sides / 2)
     slack = 1 + 1e-9  # a cell on an edge, whatever the rounding
     near: Any = cKDTree(scaled[1]).query_ball_point(scaled[0], slack, p=np.inf)
-    columns = drawn[np.concatenate([np.asarray(one, dtype=np.int64) for one in near])]
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in near])])
+    columns = drawn[np.concatenate([np.asarray(cells, dtype=np.int64) for cells in near])]
+    starts = np.concatenate([[0], np.cumsum([len(cells) for cells in near])])
     return sp.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(middles), len(places)))
 
 

@@ -71,11 +71,11 @@ def read_parts(folder: Path, keys: Collection[str]) -> dict[str, FloatArray]:
         return {}
     _check_own(folder)
     wanted = frozenset(keys)
-    found: dict[str, FloatArray] = {}
+    vectors: dict[str, FloatArray] = {}
     for path in sorted(folder.glob(_PART)):
         names, values = _read_part(path)
-        found |= {name: row for name, row in zip(names, values, strict=True) if name in wanted}
-    return found
+        vectors |= {name: row for name, row in zip(names, values, strict=True) if name in wanted}
+    return vectors
 
 
 def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
@@ -118,7 +118,7 @@ def remove_parts(folder: Path) -> None:
 
 def _check_own(folder: Path) -> None:
     about = folder / _ABOUT
-    there = [one.name for one in sorted(folder.iterdir())] if folder.is_dir() else []
+    there = [entry.name for entry in sorted(folder.iterdir())] if folder.is_dir() else []
     strange = [name for name in there if not name.endswith(PARTIAL)]
     if not folder.is_dir() or (strange and not about.exists()):
         raise OutputExistsError(

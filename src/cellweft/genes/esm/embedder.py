@@ -174,17 +174,17 @@ class ProteinEmbedder:
     @cached_property
     def source(self) -> ModelSource:
         """The model's files, which are found, and fetched where they are missing, on first use."""
-        found = find_model(self.model, revision=self.revision, offline=self.offline)
-        if found.most_residues is not None and self.window > found.most_residues:
+        files = find_model(self.model, revision=self.revision, offline=self.offline)
+        if files.most_residues is not None and self.window > files.most_residues:
             raise SettingError(
                 "window",
                 expected=(
-                    f"at most {found.most_residues} residues, the most that {self.model} can read at once"
+                    f"at most {files.most_residues} residues, the most that {self.model} can read at once"
                 ),
                 got=str(self.window),
                 fix="Choose a smaller window; longer proteins are read in several.",
             )
-        return found
+        return files
 
     @checks_kinds
     def plan(self, proteins: Proteins, *, work_dir: PathLike | None = None) -> EmbeddingPlan:
@@ -208,8 +208,8 @@ class ProteinEmbedder:
         finished = read_parts(Path(work_dir), keys.values()) if work_dir is not None else {}
         lengths = [len(sequence) for sequence, key in keys.items() if key not in finished]
         windows = cut(lengths, window=self.window, overlap=self.overlap)
-        n_tokens, tokens = sum(one.n_tokens for one in windows), self._tokens_per_batch(device)
-        most = min(max([tokens, *(one.n_tokens for one in windows[:1])]), n_tokens)
+        n_tokens, tokens = sum(window.n_tokens for window in windows), self._tokens_per_batch(device)
+        most = min(max([tokens, *(window.n_tokens for window in windows[:1])]), n_tokens)
         return EmbeddingPlan(
             n_proteins=len(sequences),
             n_different=len(keys),
@@ -335,7 +335,7 @@ class ProteinEmbedder:
         model = load_model(
             self.source, layer=self._layer(), device=device, is_bfloat16=self._precision(device) == "bfloat16"
         )
-        for made in embed_sequences(
+        for new_vectors in embed_sequences(
             model,
             open_sequences,
             pooling=self.pooling,
@@ -343,7 +343,7 @@ class ProteinEmbedder:
             overlap=self.overlap,
             tokens_per_batch=self._tokens_per_batch(device),
         ):
-            part = {keys[open_sequences[number]]: vector for number, vector in made.items()}
+            part = {keys[open_sequences[number]]: vector for number, vector in new_vectors.items()}
             if folder is not None and part:
                 write_part(folder, part)
             vectors |= part
@@ -416,13 +416,13 @@ class ProteinEmbedder:
         return rounded
 
     def _metadata(self, device: torch.device) -> dict[str, str]:
-        made = {"model": self.source.name} | self._settings(device)
-        made |= {
+        metadata = {"model": self.source.name} | self._settings(device)
+        metadata |= {
             "dtype": self.dtype,
             "cellweft_version": importlib.metadata.version("cellweft"),
             "transformers_version": require("transformers", "esm").__version__,
         }
-        return {name: str(value) for name, value in made.items()}
+        return {name: str(value) for name, value in metadata.items()}
 
 
 @checks_kinds
@@ -510,9 +510,9 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     if isinstance(proteins, Mapping):
         where, pairs = "proteins", list(proteins.items())
     elif isinstance(proteins, str | os.PathLike):
-        where, pairs = str(proteins), [(one.name, one.sequence) for one in read_fasta(proteins)]
+        where, pairs = str(proteins), [(record.name, record.sequence) for record in read_fasta(proteins)]
     else:
-        where, pairs = "proteins", [(one.name, one.sequence) for one in proteins]
+        where, pairs = "proteins", [(record.name, record.sequence) for record in proteins]
     twice = duplicates_of(name for name, _ in pairs)
     if twice:
         raise GeneError(

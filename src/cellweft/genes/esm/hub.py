@@ -130,12 +130,12 @@ def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
 
     def fetch(patterns: Sequence[str]) -> Path:
         try:
-            found = hub.snapshot_download(
+            snapshot = hub.snapshot_download(
                 model, revision=revision, allow_patterns=list(patterns), local_files_only=offline
             )
         except Exception as error:  # of the Hub, of the network and of the disk, which differ by version
             raise _hub_error(error, model, revision) from error
-        return Path(found)
+        return Path(snapshot)
 
     # Only one form of the weights is fetched, and pickles only where there is nothing better.
     folder = fetch([*_SMALL_FILES, "model*.safetensors", f"{_WEIGHTS[0]}{_INDEX}"])
@@ -150,7 +150,7 @@ def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
 
 def _weights_name(folder: Path) -> str | None:
     ends = ("", _INDEX)
-    return next((one for one in _WEIGHTS if any((folder / f"{one}{end}").exists() for end in ends)), None)
+    return next((name for name in _WEIGHTS if any((folder / f"{name}{end}").exists() for end in ends)), None)
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -159,7 +159,7 @@ def _weights(folder: Path) -> list[Path]:
     names = [name or _WEIGHTS[0]]
     if name is not None and not (folder / name).exists():
         names = sorted(set(_read_json(folder / f"{name}{_INDEX}")["weight_map"].values()))
-    missing = [one for one in (_CONFIG, _LETTERS, *names) if not (folder / one).is_file()]
+    missing = [file_name for file_name in (_CONFIG, _LETTERS, *names) if not (folder / file_name).is_file()]
     if missing:
         raise MissingFileError(
             f"model {folder}",
@@ -167,12 +167,12 @@ def _weights(folder: Path) -> list[Path]:
             got=f"no {shorten(missing)}",
             fix="Download the model again; existing files are kept.",
         )
-    return [folder / one for one in names]
+    return [folder / file_name for file_name in names]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / _CONFIG).is_file():
-        there = sorted(one.name for one in folder.iterdir())
+        there = sorted(entry.name for entry in folder.iterdir())
         raise MissingFileError(
             f"model {folder}",
             expected=f"a folder with {_CONFIG}, {_LETTERS} and the weights",
@@ -197,12 +197,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise _damaged(path, "JSON of another structure")
-    return found
+    return content
 
 
 def _damaged(path: Path, got: str) -> FormatError:

@@ -117,7 +117,7 @@ def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
     [(1, 0, 8, 2), (1, 4, 12, 2), (0, 0, 3, 1)]
     """
     windows = []
-    for protein in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+    for protein in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         length = lengths[protein]
         stretches = spans(length, window=window, overlap=overlap)
         times = np.zeros(length if len(stretches) > 1 else 0, dtype=np.int64)
@@ -145,7 +145,7 @@ def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]
         windows of a protein are in one batch where they have room in one.
     """
     batch: list[Window] = []
-    for _, group in itertools.groupby(windows, key=lambda one: one.protein):
+    for _, group in itertools.groupby(windows, key=lambda window: window.protein):
         own = list(group)
         if batch and len(batch) + len(own) > _room(batch, tokens):
             yield batch
@@ -202,15 +202,15 @@ class ProteinModel:
             row[1 : len(sequence) + 1] = self.tokens[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
             row[len(sequence) + 1] = self.last
         # Without a mask, the network uses its fastest path.
-        is_padded = any(len(one) < longest for one in sequences)
+        is_padded = any(len(letters) < longest for letters in sequences)
         ids = torch.from_numpy(tokens).to(self.device)
         mask = (ids != self.padding).to(torch.int64) if is_padded else None
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bfloat16),
         ):
-            made: torch.Tensor = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        return made.float()  # n x (longest + 2) x n_dimensions
+            vectors: torch.Tensor = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        return vectors.float()  # n x (longest + 2) x n_dimensions
 
 
 def load_model(
@@ -249,7 +249,7 @@ def load_model(
             got = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise _unusable(source, "the files of an ESM model", got) from error
     not_read = _NOT_READ_BY_ROTARY if source.most_residues is None else _NOT_READ
-    missing = sorted(str(one) for one in loading["missing_keys"] if not not_read.search(str(one)))
+    missing = sorted(str(key) for key in loading["missing_keys"] if not not_read.search(str(key)))
     if missing:
         raise _unusable(source, "all weights of the network", f"none for {shorten(missing, most=3)}")
     network = network.float().eval().requires_grad_(False)
@@ -311,12 +311,14 @@ def embed_sequences(
     FormatError
         The network gives NaN.
     """
-    windows = cut([len(one) for one in sequences], window=window, overlap=overlap)
+    windows = cut([len(sequence) for sequence in sequences], window=window, overlap=overlap)
     begun: dict[int, DoubleArray] = {}
     for batch in batches(windows, tokens=tokens_per_batch):
         try:
-            made = model.residues([sequences[one.protein][one.start : one.stop] for one in batch])
-            given = _given(made, batch, pooling)
+            residue_vectors = model.residues(
+                [sequences[piece.protein][piece.start : piece.stop] for piece in batch]
+            )
+            window_values = _given(residue_vectors, batch, pooling)
         except torch.OutOfMemoryError as error:
             n_tokens = len(batch) * batch[0].n_tokens
             raise MemoryBudgetError(
@@ -326,13 +328,13 @@ def embed_sequences(
                 fix="Use a smaller value: " + arg("tokens_per_batch") + ".",
             ) from error
         done: dict[int, FloatArray] = {}
-        for one, values in zip(batch, given, strict=True):
-            total = _put_together(begun.pop(one.protein, None), one, values)
-            if one.is_last:
-                done[one.protein] = (total.max(axis=0) if pooling == "max" else total).astype(np.float32)
+        for piece, values in zip(batch, window_values, strict=True):
+            total = _put_together(begun.pop(piece.protein, None), piece, values)
+            if piece.is_last:
+                done[piece.protein] = (total.max(axis=0) if pooling == "max" else total).astype(np.float32)
             else:
-                begun[one.protein] = total
-        if not all(np.isfinite(one).all() for one in done.values()):
+                begun[piece.protein] = total
+        if not all(np.isfinite(vector).all() for vector in done.values()):
             raise FormatError(
                 "the model",
                 expected="finite numbers from its network",
@@ -342,24 +344,25 @@ def embed_sequences(
         yield done
 
 
-def _given(made: torch.Tensor, batch: Sequence[Window], pooling: Pooling) -> list[FloatArray]:
+def _given(residue_vectors: torch.Tensor, batch: Sequence[Window], pooling: Pooling) -> list[FloatArray]:
     """Return what every window adds to its protein.
 
     For ``max`` its share of its residues, (stop - start, n_dimensions); else of the vector, (n_dimensions,).
     """
     if pooling == "max":
-        values = made.cpu().numpy()
+        values = residue_vectors.cpu().numpy()
         return [
-            row[1 : len(one.share) + 1] * one.share[:, None] for one, row in zip(batch, values, strict=True)
+            row[1 : len(window.share) + 1] * window.share[:, None]
+            for window, row in zip(batch, values, strict=True)
         ]
-    weights = np.zeros(made.shape[:2], dtype=np.float32)
-    for row, one in zip(weights, batch, strict=True):
+    weights = np.zeros(residue_vectors.shape[:2], dtype=np.float32)
+    for row, window in zip(weights, batch, strict=True):
         if pooling == "cls":
-            row[0] = 1 / one.of
+            row[0] = 1 / window.of
         else:  # special tokens and padding keep a weight of 0
-            row[1 : len(one.share) + 1] = one.share / one.length
+            row[1 : len(window.share) + 1] = window.share / window.length
     # n x 1 x tokens times n x tokens x n_dimensions
-    pooled = torch.bmm(torch.from_numpy(weights).to(made.device)[:, None], made)[:, 0]
+    pooled = torch.bmm(torch.from_numpy(weights).to(residue_vectors.device)[:, None], residue_vectors)[:, 0]
     return list(pooled.cpu().numpy())
 
 
@@ -377,10 +380,10 @@ def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:
 
     The tokenizer itself reads some 100,000 letters a second, fewer than a large GPU embeds.
     """
-    letters = [tokenizer.convert_tokens_to_ids(one) for one in AMINO_ACIDS]
+    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in AMINO_ACIDS]
     around = [tokenizer.cls_token_id, tokenizer.eos_token_id]
-    made = tokenizer(AMINO_ACIDS)["input_ids"]
-    is_plain = made == [around[0], *letters, around[1]] and tokenizer.pad_token_id is not None
+    encoded = tokenizer(AMINO_ACIDS)["input_ids"]
+    is_plain = encoded == [around[0], *letters, around[1]] and tokenizer.pad_token_id is not None
     if not is_plain or tokenizer.unk_token_id in letters:
         raise _unusable(
             source, f"a vocabulary with one token for each of {AMINO_ACIDS}", "a different vocabulary"

@@ -163,17 +163,18 @@ def write_fasta(
         if str(path).endswith(".gz"):
             packed = gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")
         with io.TextIOWrapper(packed or plain, encoding="utf-8", newline="\n") as text:
-            for one in records:
-                text.write(f">{one.name} {one.description}".rstrip() + "\n")
+            for record in records:
+                text.write(f">{record.name} {record.description}".rstrip() + "\n")
                 text.writelines(
-                    f"{one.sequence[start : start + width]}\n" for start in range(0, len(one.sequence), width)
+                    f"{record.sequence[start : start + width]}\n"
+                    for start in range(0, len(record.sequence), width)
                 )
     return Path(path).resolve()
 
 
 def near_path(path: Path) -> str:
     """Return a hint with the names nearest to that of a file that is not there."""
-    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     return near(path.name, names) if names else f"The folder {str(path.parent)!r} does not exist either."
 
 
@@ -217,8 +218,8 @@ def _check_start(start: bytes, path: Path) -> None:
         fix = "The link leads to a page about the file: download the FASTA file itself."
     elif not got:
         first = text.splitlines()[0].decode("utf-8", "replace")
-        shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
-        got, fix = f"a file that starts with {shown}", "Every protein starts with a line such as >Gad1."
+        beginning = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
+        got, fix = f"a file that starts with {beginning}", "Every protein starts with a line such as >Gad1."
     raise _no_fasta(path, got, fix)
 
 

@@ -204,7 +204,7 @@ def words_of(data: Any) -> str:
         return ""
     said = data.get("messages") or data.get("errors") or data.get("message") or ""
     parts = said if isinstance(said, list) else [said]
-    words = "; ".join(str(one.get("message", one) if isinstance(one, dict) else one) for one in parts)
+    words = "; ".join(str(part.get("message", part) if isinstance(part, dict) else part) for part in parts)
     return f" ({words[:_MOST_TOLD]})" if words else ""
 
 

@@ -156,10 +156,10 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
 
 def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> list[Wanted]:
     """Check names, and tell Ensembl IDs from others; columns of ``var`` may say more of the same genes."""
-    asked: Iterable[object] = var.index
+    values: Iterable[object] = var.index
     if column is not None:
-        asked = column_of(var, column, where=where, argument="gene_column", slot="var")
-    names = [str(name) for name in asked]
+        values = column_of(var, column, where=where, argument="gene_column", slot="var")
+    names = [str(name) for name in values]
     twice = gene_names.duplicates_of(names)
     if not names or twice:
         once = "List each gene once; for a dataset, use adata[:, ~adata.var_names.duplicated()]."
@@ -171,8 +171,8 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
         )
     blank = pd.Series("", index=var.index)
     ids, symbols = (
-        blank if one is None else var[one].astype(object).fillna("")
-        for one in (gene_names.id_column(var), gene_names.symbol_column(var))
+        blank if name_column is None else var[name_column].astype(object).fillna("")
+        for name_column in (gene_names.id_column(var), gene_names.symbol_column(var))
     )
     all_ids, wanted = gene_names.looks_like_ensembl(names), []
     plain_names, other_ids = gene_names.without_version(names), gene_names.without_version(ids)
@@ -181,8 +181,8 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
             symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
             wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
         else:
-            known = str(other_id) if other_id.startswith("ENS") else ""
-            wanted.append(Wanted(name=name, symbol=name, ensembl=known))
+            ensembl_id = str(other_id) if other_id.startswith("ENS") else ""
+            wanted.append(Wanted(name=name, symbol=name, ensembl=ensembl_id))
     return wanted
 
 
@@ -190,15 +190,17 @@ def in_files(wanted: Iterable[Wanted], proteins: Iterable[Protein]) -> Candidate
     """Look genes up among proteins."""
     tables: dict[Match, dict[str, list[Protein]]] = {"Ensembl": {}, "exact": {}, "case": {}}
     for protein in proteins:
-        for one in protein.ids:
-            tables["Ensembl"].setdefault(one, []).append(protein)
+        for gene_id in protein.ids:
+            tables["Ensembl"].setdefault(gene_id, []).append(protein)
         for name in protein.names:
             tables["exact"].setdefault(name, []).append(protein)
             tables["case"].setdefault(name.lower(), []).append(protein)
     candidates: Candidates = {}
     for gene in wanted:
         keys = zip(tables.items(), (gene.ensembl, gene.symbol, gene.symbol.lower()), strict=True)
-        candidates[gene.name] = [(how, one) for (how, table), key in keys for one in table.get(key, [])]
+        candidates[gene.name] = [
+            (how, protein) for (how, table), key in keys for protein in table.get(key, [])
+        ]
     return candidates
 
 
@@ -299,7 +301,7 @@ def row_of(
         if protein.sequence and protein.taxon in (0, taxon):
             usable.setdefault(how, {})[protein.accession or str(place)] = protein
     order: tuple[Match, ...] = ("exact", "case", "Ensembl", "synonym")
-    for how in sorted(order, key=lambda one: (one != "Ensembl") if gene.by_id else 0):
+    for how in sorted(order, key=lambda match: (match != "Ensembl") if gene.by_id else 0):
         those = list(usable.get(how, {}).values())
         owners = _owners(those) if how == "synonym" else []
         if len(owners) > 1:
@@ -307,13 +309,13 @@ def row_of(
         if those:
             protein, reason = choose(those)
             return _row(gene, reason, protein, matched=how, n_candidates=len(those))
-    return _row(gene, _why_none(gene, [one for _, one in candidates], taxon, unasked))
+    return _row(gene, _why_none(gene, [protein for _, protein in candidates], taxon, unasked))
 
 
 def _owners(proteins: Sequence[Protein]) -> list[str]:
     """Return the genes that proteins found by a synonym belong to; of reviewed ones, if there are any."""
-    reviewed = [one for one in proteins if one.reviewed]
-    names = {(one.names or (one.accession,))[0] for one in reviewed or proteins}
+    reviewed = [protein for protein in proteins if protein.reviewed]
+    names = {(protein.names or (protein.accession,))[0] for protein in reviewed or proteins}
     return sorted({name.lower(): name for name in sorted(names)}.values())
 
 
@@ -340,7 +342,7 @@ def _row(
 def _why_none(gene: Wanted, proteins: Sequence[Protein], taxon: int, unasked: set[str]) -> str:
     if gene.name in unasked:
         return _UNASKED
-    others = {one.taxon for one in proteins if one.taxon not in (0, taxon)}
+    others = {protein.taxon for protein in proteins if protein.taxon not in (0, taxon)}
     if others:
         return f"its proteins are from {organism_name(min(others))}"
     if proteins:

@@ -70,21 +70,23 @@ def choose(proteins: Sequence[Protein]) -> tuple[Protein, str]:
     >>> protein.accession, reason
     ('B', 'the longest of 2')
     """
-    left, what = list(proteins), f"{len(proteins)}"
+    left, description = list(proteins), f"{len(proteins)}"
     if len(left) == 1:
         return left[0], "the only one"
     for kind in ("reviewed", "canonical"):
-        those = [one for one in left if getattr(one, kind)]
+        those = [protein for protein in left if getattr(protein, kind)]
         if those and len(those) < len(left):
             left = those
             if len(left) == 1:
-                return left[0], f"the only {kind} of {what}"
-            what = f"{len(left)} {kind} of {what}"
-    longest = max(len(one.sequence) for one in left)
-    left = [one for one in left if len(one.sequence) == longest]
+                return left[0], f"the only {kind} of {description}"
+            description = f"{len(left)} {kind} of {description}"
+    longest = max(len(protein.sequence) for protein in left)
+    left = [protein for protein in left if len(protein.sequence) == longest]
     if len(left) == 1:
-        return left[0], f"the longest of {what}"
-    return min(left, key=lambda one: one.accession), f"the first accession of {len(left)} longest of {what}"
+        return left[0], f"the longest of {description}"
+    return min(
+        left, key=lambda protein: protein.accession
+    ), f"the first accession of {len(left)} longest of {description}"
 
 
 def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_progress) -> list[Protein]:
@@ -110,7 +112,7 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
     MissingFileError, FormatError, InputError
         As in `cellweft.genes.read_fasta`; and where no protein is of the organism.
     """
-    found: dict[str, Protein] = {}
+    proteins_by_key: dict[str, Protein] = {}
     others: Counter[int] = Counter()
     for number, path in enumerate(paths):
         progress("reading proteins", number, len(paths))
@@ -120,11 +122,11 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
         for place, record in enumerate(iter_fasta(path, skip_stops=is_ensembl)):
             protein = parse_record(record)
             if protein.taxon in (0, taxon):
-                found.setdefault(protein.accession or f"{number}:{place}", protein)
+                proteins_by_key.setdefault(protein.accession or f"{number}:{place}", protein)
             else:
                 others[protein.taxon] += 1
     progress("reading proteins", len(paths), len(paths))
-    if not found:
+    if not proteins_by_key:
         raise InputError(
             ", ".join(str(path) for path in paths),
             expected=f"proteins of {organism_name(taxon)}",
@@ -134,7 +136,7 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
             ),
             fix="Change the organism, or use a file for this organism.",
         )
-    return list(found.values())
+    return list(proteins_by_key.values())
 
 
 def parse_record(record: FastaRecord) -> Protein:

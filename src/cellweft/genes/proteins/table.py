@@ -87,23 +87,23 @@ class ProteinTable:
     @property
     def cautions(self) -> list[str]:
         """What you should know before you use the proteins, one sentence each."""
-        told = []
+        cautions = []
         without = self.table[self.table["length"] == 0]
         for reason, genes in without["gene"].groupby(without["reason"].str.replace(r" \(.*", "", regex=True)):
             those = f"{many(len(genes), 'gene')} without a protein"
-            told.append(f"{those}, {reason}: {shorten(list(genes), most=3)}.")
+            cautions.append(f"{those}, {reason}: {shorten(list(genes), most=3)}.")
         synonyms = self.table[self.table["matched"] == "synonym"]
         if len(synonyms):
             first = synonyms.iloc[0]
-            told.append(
+            cautions.append(
                 f"{many(len(synonyms), 'gene')} found by a synonym, such as {first['gene']!r}, "
                 f"which the database calls {first['gene_name']!r}."
             )
         shared = self.table[(self.table["accession"] != "") & self.table["accession"].duplicated(keep=False)]
         if len(shared):
             those = f"{many(len(shared), 'gene')} share a protein"
-            told.append(f"{those}: {shorten(list(shared['gene']), most=4)}.")
-        return told
+            cautions.append(f"{those}: {shorten(list(shared['gene']), most=4)}.")
+        return cautions
 
     def __repr__(self) -> str:
         genes = f"{many(len(self.table), 'gene')} of {organism_name(self.taxon)}"
@@ -115,7 +115,7 @@ class ProteinTable:
         columns = ("gene", "accession", "entry_name", "sequence")
         return [
             FastaRecord(name=gene, description=f"{accession} {entry}".strip(), sequence=sequence)
-            for gene, accession, entry, sequence in zip(*(those[one] for one in columns), strict=True)
+            for gene, accession, entry, sequence in zip(*(those[column] for column in columns), strict=True)
         ]
 
     @checks_kinds
@@ -239,7 +239,7 @@ def find_proteins(
     wanted = lookup.wanted_genes(genes, gene_column=gene_column)
     if proteome is not None:
         files = [proteome] if isinstance(proteome, str | os.PathLike) else proteome
-        paths = [Path(one) for one in files]
+        paths = [Path(file) for file in files]
         with progress_callback(progress) as report:
             candidates = lookup.in_files(wanted, read_proteome(paths, taxon=taxon, progress=report))
         source, unasked = ", ".join(path.name for path in paths), set[str]()
@@ -253,10 +253,10 @@ def find_proteins(
             candidates, unasked, releases = lookup.in_uniprot(wanted, uniprot, taxon=taxon, progress=report)
         source = f"UniProt {', '.join(sorted(releases))}".strip()
     rows = [lookup.row_of(gene, candidates[gene.name], taxon=taxon, unasked=unasked) for gene in wanted]
-    found = ProteinTable(table=pd.DataFrame(rows), taxon=taxon, source=source)
-    if not found.found:
-        raise _none_found(found, wanted)
-    return found
+    protein_table = ProteinTable(table=pd.DataFrame(rows), taxon=taxon, source=source)
+    if not protein_table.found:
+        raise _none_found(protein_table, wanted)
+    return protein_table
 
 
 def default_cache() -> Path:
@@ -270,17 +270,17 @@ def default_cache() -> Path:
     return caches / "cellweft" / "uniprot"
 
 
-def _none_found(found: ProteinTable, wanted: Sequence[lookup.Wanted]) -> GeneError:
+def _none_found(protein_table: ProteinTable, wanted: Sequence[lookup.Wanted]) -> GeneError:
     by_id = all(gene.by_id and not gene.symbol for gene in wanted)
     fix = (
         "The genes are Ensembl IDs, which UniProt's files do not contain. Use Ensembl's peptide file, or "
         "a dataset with a column gene_symbol in var."
-        if by_id and not found.source.startswith("UniProt ")
+        if by_id and not protein_table.source.startswith("UniProt ")
         else "Check the organism, and that the names are gene symbols or Ensembl gene IDs."
     )
     return GeneError(
         "genes",
-        expected=f"genes of {organism_name(found.taxon)} in {found.source}",
+        expected=f"genes of {organism_name(protein_table.taxon)} in {protein_table.source}",
         got=f"no protein for any of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
         fix=fix,
     )

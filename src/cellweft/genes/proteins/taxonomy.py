@@ -54,15 +54,15 @@ def taxon_of(organism: str | int) -> int:
     if text.isdecimal() and int(text):
         return int(text)
     names = {plain: taxon for plain, (_, taxon) in ORGANISMS.items()} | dict(ORGANISMS.values())
-    known = {name.lower(): taxon for name, taxon in names.items()}
-    if text not in known:
+    taxa = {name.lower(): taxon for name, taxon in names.items()}
+    if text not in taxa:
         raise SettingError(
             "organism",
             expected="the name of an organism or its taxon number",
             got=repr(organism),
             fix=f"{near(text, names)} Look up any other taxon number at https://www.uniprot.org/taxonomy.",
         )
-    return known[text]
+    return taxa[text]
 
 
 def organism_name(taxon: int) -> str:

@@ -137,24 +137,24 @@ class UniProt:
             return Answers(found={}, releases=frozenset())
         host = urllib.parse.quote(self.service.url.partition("://")[2], safe=".")
         folder = self.cache / host / f"{question.source}-{question.part}-{question.taxon}"
-        asked, found, releases = set(keys), dict[str, list[Protein]](), set[str]()
-        for kept in _read_batches(folder):
-            those = {key: proteins for key, proteins in kept.found.items() if key in asked}
-            found |= those
-            releases |= kept.releases if those else set()
+        wanted, proteins_by_key, releases = set(keys), dict[str, list[Protein]](), set[str]()
+        for stored in _read_batches(folder):
+            those = {key: proteins for key, proteins in stored.found.items() if key in wanted}
+            proteins_by_key |= those
+            releases |= stored.releases if those else set()
 
         def report(done: int) -> None:
-            progress(question.label, len(found) + done, len(keys))
+            progress(question.label, len(proteins_by_key) + done, len(keys))
 
-        left = [] if self.offline else [key for key in keys if key not in found]
+        left = [] if self.offline else [key for key in keys if key not in proteins_by_key]
         size = _SEARCH if question.source == "search" else _JOB
         for start in range(0, len(left), size):
             batch = left[start : start + size]
             answered = self._batch(question, batch, folder=folder, report=report)
-            found |= answered.found
+            proteins_by_key |= answered.found
             releases |= answered.releases
         progress(question.label, len(keys), len(keys))
-        return Answers(found=found, releases=frozenset(releases))
+        return Answers(found=proteins_by_key, releases=frozenset(releases))
 
     def _batch(
         self, question: Question, keys: Sequence[str], *, folder: Path, report: Callable[[int], None]
@@ -169,11 +169,11 @@ class UniProt:
             rows += page["rows"]
             release = page["release"]
             report(int(len(rows) / max(1, page["total"]) * len(keys)))
-        found = _by_key(question, keys, rows)
-        plain = {key: [dataclasses.asdict(one) for one in found[key]] for key in keys}
+        proteins_by_key = _by_key(question, keys, rows)
+        plain = {key: [dataclasses.asdict(protein) for protein in proteins_by_key[key]] for key in keys}
         _write(folder / f"{name}.json.gz", {"format": _FORMAT, "release": release, "found": plain})
         shutil.rmtree(pages, ignore_errors=True)
-        return Answers(found=found, releases=frozenset({release} - {""}))
+        return Answers(found=proteins_by_key, releases=frozenset({release} - {""}))
 
     def _job(self, question: Question, keys: Sequence[str]) -> str:
         """Run a job of ID mapping, and return the path of its results."""
@@ -221,11 +221,11 @@ class UniProt:
 
     def _page(self, path: str, seen: int) -> dict[str, Any]:
         """Ask for a page of a result, of which ``seen`` entries came before."""
-        answer = self.service.get(path, good=lambda one: _is_whole(one, seen))
+        answer = self.service.get(path, good=lambda reply: _is_whole(reply, seen))
         link = _NEXT.search(answer.headers.get("Link", ""))
         following = urllib.parse.urlsplit(link[1])._replace(scheme="", netloc="").geturl() if link else ""
         try:
-            rows = [_row(one) for one in answer.data["results"]]
+            rows = [_row(entry) for entry in answer.data["results"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise self.service.refused(path, f"entries in another format ({error!r})") from error
         return {
@@ -256,7 +256,9 @@ def protein_of(entry: dict[str, Any]) -> Protein:
         accession=accession,
         entry_name=entry.get("uniProtkbId", ""),
         names=tuple(gene["geneName"]["value"] for gene in genes if "geneName" in gene),
-        synonyms=tuple(one["value"] for gene in genes for kind in kinds for one in gene.get(kind, [])),
+        synonyms=tuple(
+            synonym["value"] for gene in genes for kind in kinds for synonym in gene.get(kind, [])
+        ),
         reviewed="unreviewed" not in entry["entryType"] and "reviewed" in entry["entryType"],
         canonical="-" not in accession,
         taxon=int(entry.get("organism", {}).get("taxonId", 0)),
@@ -309,35 +311,39 @@ def _by_key(
     question: Question, keys: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> dict[str, list[Protein]]:
     """Return the proteins of each key; the service may write a key in another case, or with a version."""
-    found: dict[str, list[Protein]] = {key: [] for key in keys}
+    proteins_by_key: dict[str, list[Protein]] = {key: [] for key in keys}
     folded: dict[str, list[str]] = {}
     for key in keys:
         folded.setdefault(key.lower(), []).append(key)
     for row in rows:
-        protein, asked = _protein(row["protein"]), row["from"].lower()
+        protein, row_key = _protein(row["protein"]), row["from"].lower()
         if question.source == "search":
             names = {name.lower() for name in (*protein.names, *protein.synonyms)}
         else:
-            names = {asked if asked in folded else asked.partition(".")[0]}
+            names = {row_key if row_key in folded else row_key.partition(".")[0]}
         for key in (key for name in names & folded.keys() for key in folded[name]):
-            found[key].append(protein)
-    return found
+            proteins_by_key[key].append(protein)
+    return proteins_by_key
 
 
-def _protein(kept: dict[str, Any]) -> Protein:
-    values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in kept.items()}
+def _protein(entry: dict[str, Any]) -> Protein:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
     return Protein(**values)
 
 
 def _read_batches(folder: Path) -> Iterator[Answers]:
     """Yield all answers that a folder of the cache contains."""
     for file in sorted(folder.glob("*.json.gz")):
-        kept = _read(file)
+        stored = _read(file)
         try:
-            if kept is None or kept["format"] != _FORMAT:
+            if stored is None or stored["format"] != _FORMAT:
                 raise KeyError("format")
-            found = {key: [_protein(one) for one in proteins] for key, proteins in kept["found"].items()}
-            yield Answers(found=found, releases=frozenset({kept["release"]} - {""}))
+            proteins_by_key = {
+                key: [_protein(entry) for entry in proteins] for key, proteins in stored["found"].items()
+            }
+            yield Answers(found=proteins_by_key, releases=frozenset({stored["release"]} - {""}))
         except (KeyError, TypeError, AttributeError):
             logger.warning("%s is damaged or of another version, and is requested again.", file)
 
@@ -345,15 +351,15 @@ def _read_batches(folder: Path) -> Iterator[Answers]:
 def _read(file: Path) -> dict[str, Any] | None:
     """Return what a file of the cache contains; None if there is none, or a damaged one."""
     try:
-        kept = json.loads(gzip.decompress(file.read_bytes()))
+        stored = json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error):
         return None
-    return kept if isinstance(kept, dict) else None
+    return stored if isinstance(stored, dict) else None
 
 
-def _write(file: Path, kept: dict[str, Any]) -> None:
+def _write(file: Path, content: dict[str, Any]) -> None:
     """Put a file into the cache, whole or not at all."""
     with output_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     with partial_output(file, overwrite=True, is_shared=True) as partial:
-        partial.write_bytes(gzip.compress(json.dumps(kept).encode(), compresslevel=5, mtime=0))
+        partial.write_bytes(gzip.compress(json.dumps(content).encode(), compresslevel=5, mtime=0))

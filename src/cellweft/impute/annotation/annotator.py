@@ -184,7 +184,7 @@ class LabelLearner:
                 break
             low, high = (low, np.log(depth)) if agreement > target else (np.log(depth), high)
             depth = float(np.exp((low + high) / 2))
-        return min(tried, key=lambda one: one[0])[1:]
+        return min(tried, key=lambda attempt: attempt[0])[1:]
 
     def _shares(
         self, values: CellValues, read: ReadPanel, n_cells: int, progress: Progress = no_progress
@@ -205,8 +205,8 @@ class LabelLearner:
         """Return the mean probabilities of some classifiers."""
         embedded = self.fitted.embed(measured, of="spatial")
         classified = np.zeros((len(measured), self.labels.names.shape[1]))
-        for one in classifiers:
-            classified[:, one.classes_] += one.predict_proba(embedded) / len(classifiers)
+        for classifier in classifiers:
+            classified[:, classifier.classes_] += classifier.predict_proba(embedded) / len(classifiers)
         return classified
 
 
@@ -235,9 +235,9 @@ def annotate_cells(
     fitted: FittedMethod, pair: Pair, labels: Labels | Sequence[str], *, memory: str | int, progress: Progress
 ) -> pd.DataFrame:
     """Return labels of the spatial cells; parameters and result as of `cellweft.Imputer.annotate`."""
-    asked = read_labels(pair, labels)
-    at_once = columns_at_once(pair, asked.names.shape[1], settings=fitted.settings, memory=memory)
-    learner = LabelLearner.of(fitted, pair, asked, at_once=at_once)
+    reference_labels = read_labels(pair, labels)
+    at_once = columns_at_once(pair, reference_labels.names.shape[1], settings=fitted.settings, memory=memory)
+    learner = LabelLearner.of(fitted, pair, reference_labels, at_once=at_once)
     tissue = learner.of_tissue(progress)
     held_out, told = learner.held_out(tissue, progress)
     first = Annotator.fit(told, held_out.codes, held_out.weights)
@@ -246,7 +246,7 @@ def annotate_cells(
     annotator = Annotator.fit(told, held_out.codes, weights)
     return label_table(
         pair,
-        asked,
+        reference_labels,
         annotator.probabilities(tissue),
         held_out=held_out,
         known=annotator.probabilities(told),

@@ -107,8 +107,8 @@ def reliability_bins(
     bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
     weights = weights / weights.sum()
     sums = [
-        np.bincount(bins, weights * one, minlength=_BINS)
-        for one in (confidence, is_right, np.ones(len(bins)))
+        np.bincount(bins, weights * values, minlength=_BINS)
+        for values in (confidence, is_right, np.ones(len(bins)))
     ]
     filled = sums[2] > 0
     return np.column_stack(
@@ -213,19 +213,21 @@ class Novelty:
         near = anchors.nearness(embedded, own=own)
         fits = profile_fit(scores, probabilities, profiles)
         scale = Middle.of(near), Middle.of(fits)
-        known = _seen(probabilities, near, fits, scale)
+        present_features = _seen(probabilities, near, fits, scale)
         missing = []
         for code in present:
             rows = codes == code
             left = without_label(probabilities[rows], code)
             far = anchors.nearness(embedded[rows], without=code)
             missing.append(_seen(left, far, profile_fit(scores[rows], left, profiles), scale))
-        seen = np.concatenate([known, *missing])
-        is_missing = np.repeat([0, 1], [len(known), len(seen) - len(known)])
-        each = np.concatenate([np.full(len(one), 1 / (len(present) * len(one))) for one in missing])
+        seen = np.concatenate([present_features, *missing])
+        is_missing = np.repeat([0, 1], [len(present_features), len(seen) - len(present_features)])
+        each = np.concatenate(
+            [np.full(len(features), 1 / (len(present) * len(features))) for features in missing]
+        )
         model = LogisticRegression(C=1.0)
-        model.fit(seen, is_missing, sample_weight=np.concatenate([weights, each]) * len(known))
-        odds = model.decision_function(known)
+        model.fit(seen, is_missing, sample_weight=np.concatenate([weights, each]) * len(present_features))
+        odds = model.decision_function(present_features)
         order = np.argsort(odds, kind="stable")
         place = int(np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN))
         cut = max(float(odds[order[min(place, len(order) - 1)]]), 0.0)  # below, it is rather known

@@ -157,6 +157,6 @@ def _pooled(counts: DoubleArray, codes: IntArray) -> DoubleArray:
 def _platform_factors(in_tissue: DoubleArray, rates: DoubleArray, weights: DoubleArray) -> DoubleArray:
     """Return how much better the tissue detects each gene than the reference does, (n_panel,)."""
     there = in_tissue.sum(axis=0) / max(in_tissue.sum(), 1e-9)
-    here = weights @ (rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-9))
-    factors = np.divide(there, here, out=np.ones_like(there), where=here > 0)
+    in_reference = weights @ (rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-9))
+    factors = np.divide(there, in_reference, out=np.ones_like(there), where=in_reference > 0)
     return np.asarray(np.clip(factors, 1 / _MOST_FACTOR, _MOST_FACTOR))

@@ -125,7 +125,7 @@ def label_table(
         How cells are seen.
     """
     table: dict[str, Any] = {}
-    told: dict[str, Any] = {}
+    label_records: dict[str, Any] = {}
     open_to = np.ones(probabilities.shape, dtype=np.bool_)  # combinations that agree with coarser labels
     unknown, weights = pair.blank_cells.copy(), held_out.weights
     squares = weights @ held_out.measured.astype(np.float64) ** 2
@@ -149,24 +149,24 @@ def label_table(
         table[before + CONFIDENCE_COLUMN] = sums[np.arange(len(sums)), best]
         table[before + UNKNOWN] = False  # told below, of all columns at once
         table |= {f"{before}{PROBABILITY}{name}": sums[:, place] for place, name in enumerate(names)}
-        told[column] = _calibration(of_known, codes, weights) | {"cut": novelty.cut}
-        told[column]["reference_cells"] = labels.counts(number)
+        label_records[column] = _calibration(of_known, codes, weights) | {"cut": novelty.cut}
+        label_records[column]["reference_cells"] = labels.counts(number)
     tissue = Tissue.of(views, pair.st.n_cells)
     fits = _fits(novelties, of_columns, views, tissue)
     for column, novelty, sums, fit in zip(labels.columns, novelties, of_columns, fits, strict=True):
         looks_unknown = novelty.unknown(sums, tissue.near, fit)
         unknown = unknown | unknown_together(looks_unknown, tissue.groups)
         table[_before(labels, column) + UNKNOWN] = unknown
-    made = pd.DataFrame(table, index=pair.st.obs_names)
-    made.attrs[RECORD] = {
+    result = pd.DataFrame(table, index=pair.st.obs_names)
+    result.attrs[RECORD] = {
         "kind": "labels",
-        "labels": told,
+        "labels": label_records,
         "depth": held_out.depth,
         "held_out_cells": len(held_out.codes),
         "reference_cells_without_label": int((labels.codes < 0).sum()),
         "known_called_unknown": KNOWN_CALLED_UNKNOWN,
     }
-    return made
+    return result
 
 
 def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> DoubleArray:

@@ -130,13 +130,17 @@ def connect(
         with _client(address, address) as client:
             yield Cluster(address=address, client=client)
         return
-    found = list(devices)
-    if not found and device.type == "cuda":
-        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    count = count or len(found) or max(count_cores() // torch.get_num_threads(), 1)
-    taken = {str(number): found[number % len(found)] for number in range(count)} if found else {}
+    device_names = list(devices)
+    if not device_names and device.type == "cuda":
+        device_names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    count = count or len(device_names) or max(count_cores() // torch.get_num_threads(), 1)
+    device_of_worker = (
+        {str(number): device_names[number % len(device_names)] for number in range(count)}
+        if device_names
+        else {}
+    )
     with _processes(count, parse_memory(memory)) as processes, _client(processes, address) as client:
-        yield Cluster(address=address, client=client, devices=taken)
+        yield Cluster(address=address, client=client, devices=device_of_worker)
 
 
 def write_tiles_over(
@@ -293,12 +297,12 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
     """Raise unless the workers share the output, and compute with what is installed here."""
     cluster.wait()
     with cluster.errors():
-        found = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
-    for worker, one in found.items():
-        if isinstance(one, ImportError | AttributeError):
-            _other(worker, expected="the same cellweft as here", got=f"the error {str(one)!r}")
+        replies = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
+    for worker, reply in replies.items():
+        if isinstance(reply, ImportError | AttributeError):
+            _other(worker, expected="the same cellweft as here", got=f"the error {str(reply)!r}")
     states = {
-        worker: one for worker, one in found.items() if isinstance(one, WorkerState)
+        worker: reply for worker, reply in replies.items() if isinstance(reply, WorkerState)
     }  # the others were just lost
     for worker, state in states.items():
         for package, version in versions().items():
@@ -341,7 +345,7 @@ def _processes(count: int, memory: int) -> Iterator[Any]:
     """Lend a cluster of processes of this machine."""
     distributed, config = require("distributed", "dask"), require("dask.config", "dask")
     # What makes tiles is needed all the time: it is not put away on a disk, nor does any worker pause.
-    whole = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+    whole = {f"distributed.worker.memory.{threshold}": False for threshold in ("target", "spill", "pause")}
     variables = [*config.get("distributed.nanny.pre-spawn-environ"), *_DASK_VARIABLES]
     with config.set(whole), _environment_of(variables):
         try:
@@ -365,11 +369,11 @@ def _processes(count: int, memory: int) -> Iterator[Any]:
 @contextlib.contextmanager
 def _environment_of(names: Iterable[str]) -> Iterator[None]:
     """Put variables of the environment back afterwards: Dask sets them here for processes that it starts."""
-    known = {name: os.environ.get(name) for name in names}
+    old_values = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:
-        for name, value in known.items():
+        for name, value in old_values.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

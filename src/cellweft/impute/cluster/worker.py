@@ -213,8 +213,8 @@ class TileMaker:
         tile = self.job.tiles[number]
         job, predictor = self.predictors.of(self.job, tile, self.devices.get(worker, self.device))
         values = job.values(tile, predictor, job.read(tile))
-        for name, made in values.items():
-            block = made.astype(self.dtype, copy=False)
+        for name, predicted in values.items():
+            block = predicted.astype(self.dtype, copy=False)
             if not self.marker.is_seen():  # a failed run writes nothing more
                 self.marker.refuse(socket.gethostname())
             with output_errors(self.marker.target, keeps=lambda: self.marker.keeps):

@@ -146,15 +146,15 @@ class CountModel(StoredArrays):
         mean = np.asarray(means, dtype=np.float64)
         family, dispersion, zeros = int(self.family[0]), float(self.dispersion[0]), float(self.zeros[0])
         shares = np.zeros(0) if effects is None else np.asarray(effects, dtype=np.float64)[1:]
-        known = np.zeros((len(mean), 0)) if state is None else np.asarray(state, dtype=np.float64)
-        shares = shares[: 1 + known.shape[1]]
+        component_scores = np.zeros((len(mean), 0)) if state is None else np.asarray(state, dtype=np.float64)
+        shares = shares[: 1 + component_scores.shape[1]]
         noise, sd = 1 - shares.sum(), 0.0 if own_level else float(self.level_sd[0])
         drawn = np.empty(mean.shape, dtype=np.float32)
         for gene, column in enumerate(mean.T):
             level = np.exp(sd * generator.standard_normal() - sd**2 / 2)
             scores = np.sqrt(noise) * generator.standard_normal(len(column))
             if len(shares):
-                basis = basis_of(column, known)[:, 1:]
+                basis = basis_of(column, component_scores)[:, 1:]
                 scores += basis @ (generator.standard_normal(len(shares)) * np.sqrt(shares))
                 scores /= np.sqrt(basis**2 @ shares + noise)
             frailty = frailty_at(scores, family, dispersion=dispersion, zeros=zeros)
@@ -179,13 +179,13 @@ class CountModel(StoredArrays):
             Lower and upper bounds of log-normalised measurements, or none. The count that has a logarithm is
             its ``expm1`` times the size: the same measurements are inside.
         """
-        made = tuple(np.empty(predicted.shape, dtype=np.float32) for _ in (predicted, *bounds))
+        counts = tuple(np.empty(predicted.shape, dtype=np.float32) for _ in (predicted, *bounds))
         for rows in row_blocks(len(predicted), rows_within(_BLOCK_VALUES, predicted.shape[1])):
             means, size = self.means(predicted[rows], sizes[rows], depth=depth), sizes[rows][:, None]
-            made[0][rows] = means
-            for one, bound, outer in zip(made[1:], bounds, (np.minimum, np.maximum), strict=False):
-                one[rows] = outer(np.expm1(bound[rows].astype(np.float64)) * size, means)
-        return made
+            counts[0][rows] = means
+            for scaled_bound, bound, outer in zip(counts[1:], bounds, (np.minimum, np.maximum), strict=False):
+                scaled_bound[rows] = outer(np.expm1(bound[rows].astype(np.float64)) * size, means)
+        return counts
 
 
 def check_counts(pair: Pair, scale: str) -> None:
@@ -274,12 +274,12 @@ class _Entries:
 
     @classmethod
     def of(cls, predicted: ArrayLike, counts: ArrayLike, sizes: ArrayLike) -> _Entries:
-        values, measured, size = (np.asarray(one, dtype=np.float64) for one in (predicted, counts, sizes))
+        values, measured, size = (np.asarray(array, dtype=np.float64) for array in (predicted, counts, sizes))
         check_shape("counts", measured, values.shape)
         check_shape("sizes", size, values.shape)
         filled = size.min(axis=1, initial=np.inf) > 0
         every = slice(None, None, max(-(-values.size // _MOST_ENTRIES), 1))
-        values, measured, size = (one[filled][every] for one in (values, measured, size))
+        values, measured, size = (array[filled][every] for array in (values, measured, size))
         rates = np.expm1(values.clip(min=0))
         usable = (measured.sum(axis=0) > 0) & (rates.sum(axis=0) > 0)
         if usable.sum() < SMALLEST_PANEL:
@@ -311,7 +311,8 @@ def _exponents(data: _Entries) -> tuple[float, float]:
         likelihood = gammaln(data.counts + shape) - gammaln(shape) - (data.counts + shape) * share
         likelihood += xlogy(data.counts, means / shape)
         outside = sum(
-            max(low - one, one - high, 0.0) for one, (low, high) in zip(at, _EXPONENTS, strict=False)
+            max(low - exponent, exponent - high, 0.0)
+            for exponent, (low, high) in zip(at, _EXPONENTS, strict=False)
         )
         return float(-likelihood.mean() + outside)
 
@@ -331,8 +332,8 @@ def dispersions_of(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
         (n_cells, n_genes), with the same mean over the cells.
     """
     beyond = counts.var(axis=0) - means.var(axis=0) - means.mean(axis=0)
-    found: DoubleArray = beyond / np.maximum((means**2).mean(axis=0), _TINY)
-    return found.clip(0, _MOST_DISPERSION)
+    dispersions: DoubleArray = beyond / np.maximum((means**2).mean(axis=0), _TINY)
+    return dispersions.clip(0, _MOST_DISPERSION)
 
 
 def _chosen(means: DoubleArray, counts: DoubleArray) -> tuple[int, float, float]:
@@ -369,8 +370,8 @@ def _calibrated(means: DoubleArray, wanted: float, family: int, zeros: float) ->
     for _ in range(_ROUNDS):
         drawn = generator.poisson(means * frailty_at(scores, family, dispersion=dispersion, zeros=zeros))
         scaled = means * (drawn.mean(axis=0) / means.mean(axis=0))
-        found = float(np.median(dispersions_of(scaled, drawn.astype(np.float64))))
-        dispersion = min(dispersion * float(np.clip(wanted / max(found, _TINY), 0.5, 2)), _MOST_DISPERSION)
+        reached = float(np.median(dispersions_of(scaled, drawn.astype(np.float64))))
+        dispersion = min(dispersion * float(np.clip(wanted / max(reached, _TINY), 0.5, 2)), _MOST_DISPERSION)
     return dispersion
 
 

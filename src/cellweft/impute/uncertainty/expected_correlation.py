@@ -44,7 +44,7 @@ class StoredArrays:
 
     def to_arrays(self) -> dict[str, DoubleArray]:
         """Return the arrays by name, to be stored."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -60,7 +60,7 @@ class StoredArrays:
         InputError
             An array is missing.
         """
-        names = [one.name for one in fields(cls)]
+        names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in arrays]
         if missing:
             raise InputError(
@@ -254,18 +254,18 @@ def fit_predictability(
     summaries scaled to a root mean square of 1), so that ten genes are enough. Nothing is drawn at random.
     """
     values, truth = _table(features), np.asarray(pearson, dtype=np.float64)
-    known = _known(values, truth)
-    scale = np.sqrt((values[known] ** 2).mean(axis=0))
+    is_known = _known(values, truth)
+    scale = np.sqrt((values[is_known] ** 2).mean(axis=0))
     unit = np.divide(1.0, scale, out=np.zeros(len(scale)), where=scale > 0)  # 0: no gene of the panel has any
     inputs, fisher = values * unit, np.arctanh(truth.clip(-_HIGHEST, _HIGHEST))
-    products, moments = inputs[known].T @ inputs[known], inputs[known].T @ fisher[known]
+    products, moments = inputs[is_known].T @ inputs[is_known], inputs[is_known].T @ fisher[is_known]
     weights = _weights(products, moments)
     left_out = np.tile(weights, (len(values), 1))
-    for gene in np.flatnonzero(known):
+    for gene in np.flatnonzero(is_known):
         own = inputs[gene]
         left_out[gene] = _weights(products - np.outer(own, own), moments - own * fisher[gene])
     scores = np.tanh((inputs * left_out).sum(axis=1))
-    errors = np.abs(truth - scores)[known] / (1 + scores[known])
+    errors = np.abs(truth - scores)[is_known] / (1 + scores[is_known])
     better = 1.0 if n_seen is None else growth(len(values), n_seen)
     return Predictability(weights=weights * unit * better, errors=np.sort(errors), panel_scores=scores)
 
@@ -362,22 +362,22 @@ def _table(features: DoubleArray) -> DoubleArray:
 def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
     """Return the genes whose correlation is known, after a look at all of them."""
     check_shape("pearson", pearson, (len(features),))
-    known = ~np.isnan(pearson)
-    if (np.abs(pearson[known]) > 1).any():
+    is_known = ~np.isnan(pearson)
+    if (np.abs(pearson[is_known]) > 1).any():
         raise InputError(
             "pearson",
             expected="correlations from -1 to 1",
-            got=f"{np.abs(pearson[known]).max():g} at most, by size",
+            got=f"{np.abs(pearson[is_known]).max():g} at most, by size",
             fix="Pass Pearson correlations of out-of-fold predictions.",
         )
-    if known.sum() < SMALLEST_PANEL:
+    if is_known.sum() < SMALLEST_PANEL:
         raise InputError(
             "pearson",
             expected=f"at least {SMALLEST_PANEL} genes whose correlation is known",
-            got=f"{known.sum()}",
+            got=f"{is_known.sum()}",
             fix="Fit without reliability, or with a larger panel.",
         )
-    return known
+    return is_known
 
 
 def check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:

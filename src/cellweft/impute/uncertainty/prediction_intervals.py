@@ -143,12 +143,12 @@ class Intervals(StoredArrays):
         values, group = self._checked(predicted, similarity)
         knots, low, high = self._shortest(level)
         lower, upper = np.empty(values.shape, dtype=np.float32), np.empty(values.shape, dtype=np.float32)
-        for one in np.unique(group):
-            rows = group == one
-            lower[rows] = np.interp(values[rows], knots, low[one])
-            upper[rows] = np.interp(values[rows], knots, high[one])
-        told = np.maximum(values, 0).astype(np.float32)
-        return np.minimum(lower, told), np.maximum(upper, told)
+        for number in np.unique(group):
+            rows = group == number
+            lower[rows] = np.interp(values[rows], knots, low[number])
+            upper[rows] = np.interp(values[rows], knots, high[number])
+        nonnegative = np.maximum(values, 0).astype(np.float32)
+        return np.minimum(lower, nonnegative), np.maximum(upper, nonnegative)
 
     def detected(self, predicted: ArrayLike, *, similarity: ArrayLike) -> FloatArray:
         """Return the chance that genes are detected: that their measurement is above zero.
@@ -171,9 +171,9 @@ class Intervals(StoredArrays):
         """
         values, group = self._checked(predicted, similarity)
         chance = np.empty(values.shape, dtype=np.float32)
-        for one in np.unique(group):
-            rows = group == one
-            chance[rows] = 1 - np.interp(values[rows], self.levels, self.zeros[one])
+        for number in np.unique(group):
+            rows = group == number
+            chance[rows] = 1 - np.interp(values[rows], self.levels, self.zeros[number])
         return chance
 
     def draw(
@@ -215,15 +215,15 @@ class Intervals(StoredArrays):
         its mean, and its difference between kinds of cells, vary as those of panel genes were wrong.
         """
         values, group = self._checked(predicted, similarity)
-        known = np.zeros((len(values), 0))
+        component_scores = np.zeros((len(values), 0))
         if state is not None:
-            known = np.asarray(state, dtype=np.float64)
-            check_shape("state", known, (len(values), self.loadings.shape[1]))
-        shares = self.effects[: 2 + known.shape[1]]
+            component_scores = np.asarray(state, dtype=np.float64)
+            check_shape("state", component_scores, (len(values), self.loadings.shape[1]))
+        shares = self.effects[: 2 + component_scores.shape[1]]
         noise = 1 - shares.sum()
         drawn = np.empty(values.shape, dtype=np.float32)
         for gene, column in enumerate(values.T):
-            basis = basis_of(column, known)
+            basis = basis_of(column, component_scores)
             effects = generator.standard_normal(len(shares)) * np.sqrt(shares)
             scores = basis @ effects + np.sqrt(noise) * generator.standard_normal(len(column))
             scores /= np.sqrt(basis**2 @ shares + noise)
@@ -253,15 +253,15 @@ class Intervals(StoredArrays):
         knots, starts = _knots(self.levels), np.linspace(0, 1 - level, _STARTS)
         least = max(1 - MISSED_IF_DETECTED * (1 - level), 0)
         low, high = np.empty((2, len(self.zeros), len(knots)))
-        for one in range(len(self.zeros)):
-            group = np.full(len(knots), one)
-            zeros = np.interp(knots, self.levels, self.zeros[one])
+        for number in range(len(self.zeros)):
+            group = np.full(len(knots), number)
+            zeros = np.interp(knots, self.levels, self.zeros[number])
             lower = np.stack([self._values(np.full(len(knots), start), knots, group) for start in starts])
             upper = np.stack([self._values(np.full(len(knots), end), knots, group) for end in starts + level])
             enough = self._values(zeros + (1 - zeros) * least, knots, group)
             upper = np.where(lower > 0, upper, np.maximum(upper, enough))
             best = np.argmin(upper - lower, axis=0), np.arange(len(knots))
-            low[one], high[one] = lower[best], upper[best]
+            low[number], high[number] = lower[best], upper[best]
         return knots, low, high
 
 
@@ -305,8 +305,8 @@ def fit_intervals(
     places, zeros = np.empty((2, *data.truth.shape))
     for part in np.unique(part_of):
         left_out = part_of == part
-        known = _table(data.genes(~left_out))
-        places[:, left_out], zeros[:, left_out] = _places(known, data.genes(left_out))
+        other_genes = _table(data.genes(~left_out))
+        places[:, left_out], zeros[:, left_out] = _places(other_genes, data.genes(left_out))
     table = _table(data)
     stretch = _stretches(table, data, places)
     # A zero's rank is anywhere in the share of zeros.
@@ -385,13 +385,13 @@ def _table(data: _Entries) -> _Table:
     n_levels = int(np.clip(data.truth.size // (n_groups * _GROUP), 1, _LEVELS))
     bounds = _edges(data.predicted.ravel(), n_levels)
     level = np.searchsorted(bounds, data.predicted, side="right")
-    found = np.unique(level)  # a value that many predictions share may leave a level without any
-    bounds = bounds[found[1:] - 1]
-    levels, zeros = np.empty(len(found)), np.empty((n_groups, len(found)))
-    quantiles = np.empty((n_groups, len(found), _STEPS + 1))
+    filled_levels = np.unique(level)  # a value that many predictions share may leave a level without any
+    bounds = bounds[filled_levels[1:] - 1]
+    levels, zeros = np.empty(len(filled_levels)), np.empty((n_groups, len(filled_levels)))
+    quantiles = np.empty((n_groups, len(filled_levels), _STEPS + 1))
     everything = data.truth[data.truth > 0]
-    for place, one in enumerate(found):
-        at_level = level == one
+    for place, filled_level in enumerate(filled_levels):
+        at_level = level == filled_level
         levels[place] = np.median(data.predicted[at_level])
         pooled = data.truth[at_level]
         for group in range(n_groups):
@@ -417,13 +417,13 @@ def _places(table: _Table, data: _Entries) -> tuple[DoubleArray, DoubleArray]:
     for group in range(len(table.edges) + 1):
         rows = data.group == group
         values, knot_of = data.truth[rows], nearest[rows]
-        found, share = np.empty((2, *values.shape))
+        ranks, share = np.empty((2, *values.shape))
         for knot in np.unique(knot_of):
             ends, mix = [below[knot], above[knot]], np.array([1 - part[knot], part[knot]])
             some = knot_of == knot
             share[some] = mix @ table.zeros[group, ends]
-            found[some] = np.interp(values[some], mix @ table.quantiles[group, ends], _PROBABILITIES)
-        places[rows], shares[rows] = np.where(values > 0, found, np.nan), share
+            ranks[some] = np.interp(values[some], mix @ table.quantiles[group, ends], _PROBABILITIES)
+        places[rows], shares[rows] = np.where(values > 0, ranks, np.nan), share
     return places, shares
 
 
@@ -437,14 +437,14 @@ def _stretches(table: _Table, data: _Entries, places: DoubleArray) -> DoubleArra
     there = ~np.isnan(places)
     everywhere = np.quantile(places[there], _PROBABILITIES) if there.any() else _PROBABILITIES
     stretch = np.tile(everywhere, (len(table.levels), 1))
-    for one in range(len(table.levels)):
-        some = there & (level == one)
+    for number in range(len(table.levels)):
+        some = there & (level == number)
         if some.any():
             of_gene = some.sum(axis=0, dtype=np.float64)
             n_genes = of_gene.sum() ** 2 / (of_gene**2).sum()
             trust = n_genes / (n_genes + _TRUST)
-            stretch[one] = trust * np.quantile(places[some], _PROBABILITIES) + (1 - trust) * everywhere
-            places[some] = np.interp(places[some], stretch[one], _PROBABILITIES)
+            stretch[number] = trust * np.quantile(places[some], _PROBABILITIES) + (1 - trust) * everywhere
+            places[some] = np.interp(places[some], stretch[number], _PROBABILITIES)
     return stretch
 
 
@@ -452,7 +452,7 @@ def _stretched(quantiles: DoubleArray, stretch: DoubleArray) -> DoubleArray:
     """Return quantiles (n_similarities, n_levels, 401), stretched: (n_levels, 401)."""
     return np.stack(
         [
-            [np.interp(taken, _PROBABILITIES, own) for own, taken in zip(group, stretch, strict=True)]
+            [np.interp(places, _PROBABILITIES, own) for own, places in zip(group, stretch, strict=True)]
             for group in quantiles
         ]
     )
@@ -520,17 +520,17 @@ def effect_shares(
     shares = np.zeros(2 + n_components)
     if n_cells <= len(shares):
         return shares
-    scores, cuts = (ndtri(one.clip(1e-4, 1 - 1e-4)) for one in (ranks, zeros))
+    scores, cuts = (ndtri(values.clip(1e-4, 1 - 1e-4)) for values in (ranks, zeros))
     cuts[truth > 0] = np.nan
-    known = {}
+    component_scores = {}
     for part in np.unique(part_of):
         panel = truth[:, part_of != part]
         centre, loadings = components(panel, n_components)
-        known[part] = (panel - centre) @ loadings
+        component_scores[part] = (panel - centre) @ loadings
     for _ in range(2):
         noise, total = 1 - shares.sum(), np.zeros(len(shares))
         for gene in range(n_panel):
-            basis = basis_of(predicted[:, gene], known[part_of[gene]])
+            basis = basis_of(predicted[:, gene], component_scores[part_of[gene]])
             total += _squared_effects(basis, scores[:, gene], cuts[:, gene], noise=noise)
         shares = (total / n_panel).clip(min=0)
         shares *= min(1.0, _MOST_SHARES / max(float(shares.sum()), 1e-12))
@@ -577,10 +577,10 @@ def _squared_effects(
     return squares
 
 
-def basis_of(column: DoubleArray, known: DoubleArray) -> DoubleArray:
+def basis_of(column: DoubleArray, component_scores: DoubleArray) -> DoubleArray:
     """Return what a gene's effects multiply: 1, its standardised prediction, components of the cells."""
     own = (column - column.mean()) / max(column.std(), 1e-12) if len(column) else column
-    return np.column_stack([np.ones(len(column)), own, known]).clip(-_MOST, _MOST)
+    return np.column_stack([np.ones(len(column)), own, component_scores]).clip(-_MOST, _MOST)
 
 
 def components(panel: DoubleArray, n_components: int) -> tuple[DoubleArray, DoubleArray]:
@@ -588,7 +588,7 @@ def components(panel: DoubleArray, n_components: int) -> tuple[DoubleArray, Doub
     centre = panel.mean(axis=0)
     rest = (panel - centre) / np.sqrt(len(panel))
     if rest.shape[1] <= rest.shape[0]:
-        values, vectors = (one[..., ::-1] for one in np.linalg.eigh(rest.T @ rest))
+        values, vectors = (array[..., ::-1] for array in np.linalg.eigh(rest.T @ rest))
     else:
         _, sizes, rows = np.linalg.svd(rest, full_matrices=False)
         values, vectors = sizes**2, rows.T

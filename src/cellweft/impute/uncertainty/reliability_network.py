@@ -69,15 +69,15 @@ class TissueSample:
     def draw(cls, pair: Pair, seed: int) -> TissueSample:
         """Draw cells from a pair and summarise what was measured in them."""
         usable = np.flatnonzero(~pair.st.empty_cells)
-        kept = sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "reliability.cells"))
-        measured = pair.st.dense(kept, pair.st_shared).astype(np.float64)
+        cells = sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "reliability.cells"))
+        measured = pair.st.dense(cells, pair.st_shared).astype(np.float64)
         left, size, _ = np.linalg.svd(measured - measured.mean(axis=0), full_matrices=False)
         n_components = int(min(_COMPONENTS, (size > 1e-9 * max(size[0], 1e-300)).sum()))
-        around = np.empty((len(kept), 0), dtype=np.int64)
+        around = np.empty((len(cells), 0), dtype=np.int64)
         if pair.coordinates is not None:
-            k = min(_SPATIAL_NEIGHBORS, len(kept) - 1)
-            around = _around(pair.coordinates[kept], None if pair.slices is None else pair.slices[kept], k)
-        return cls(cells=kept, panel=left[:, :n_components], around=around)
+            k = min(_SPATIAL_NEIGHBORS, len(cells) - 1)
+            around = _around(pair.coordinates[cells], None if pair.slices is None else pair.slices[cells], k)
+        return cls(cells=cells, panel=left[:, :n_components], around=around)
 
     def summarise(self, predicted: FloatArray, reference: FloatArray) -> DoubleArray:
         """Return a fixed number of summaries per gene, whatever the number of cells.
@@ -214,9 +214,14 @@ def leave_out(pair: Pair, sample: TissueSample, *, seed: int) -> list[LeftOut]:
     cutter = KFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     folds = []
     for _, held in cutter.split(pair.shared_genes):
-        kept = np.delete(pair.shared_genes, held)
+        other_genes = np.delete(pair.shared_genes, held)
         folds.append(
-            LeftOut(panel=held, genes=pair.sc_shared[held], train=pair.panel(kept), cells=cells.panel(kept))
+            LeftOut(
+                panel=held,
+                genes=pair.sc_shared[held],
+                train=pair.panel(other_genes),
+                cells=cells.panel(other_genes),
+            )
         )
     return folds
 
@@ -261,10 +266,10 @@ def fit_reliability(
         str(pair.shared_genes[gene]): number for number, fold in enumerate(folds) for gene in fold.panel
     }
     learned = ReliabilityNets(centre=centre, scale=scale, nets=tuple(nets), fold_of=fold_of, panel_scores={})
-    known = Reliability(nets=learned, sample=sample)
-    scores = known.score(predicted, columns.dense(pair.sc_shared), pair.shared_genes)
+    reliability = Reliability(nets=learned, sample=sample)
+    scores = reliability.score(predicted, columns.dense(pair.sc_shared), pair.shared_genes)
     learned.panel_scores.update(zip(map(str, pair.shared_genes), scores.tolist(), strict=True))
-    return known
+    return reliability
 
 
 def _noisy_examples(
