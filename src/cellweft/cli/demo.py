@@ -302,9 +302,8 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
 
     truth = pair(path["atlas"], path["truth"]).st  # log-normalised, like the inputs
     imputed = anndata.read_zarr(path["imputed"])
-    hidden = np.flatnonzero(
-        ~imputed.var[keys.MEASURED].to_numpy()
-    )  # also indices into the atlas, because all its genes were imputed
+    # Also indices into the atlas, because all its genes were imputed
+    hidden = np.flatnonzero(~imputed.var[keys.MEASURED].to_numpy())
     names = data.sc.genes[hidden]
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden

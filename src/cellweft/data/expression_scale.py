@@ -44,7 +44,7 @@ _LARGEST = {
     "log": 18.0,
     "log2": 26.0,
     "log10": 8.0,
-    ("arcsinh"): 19.0,
+    "arcsinh": 19.0,
 }  # logarithm of 6e7 counts, more than any cell has
 _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
 _SKEWED = 1.75  # more than for logarithms, because a few counts are far larger than most

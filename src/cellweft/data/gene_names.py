@@ -421,9 +421,8 @@ def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneN
     is_shared = np.zeros(len(names), dtype=bool)
     is_shared[match.first] = True
     twice = pd.Index(names).duplicated(keep=False)
-    names[twice & ~is_shared] = first.names[
-        twice & ~is_shared
-    ]  # a name shared by several genes identifies none
+    # A name shared by several genes identifies none
+    names[twice & ~is_shared] = first.names[twice & ~is_shared]
     if pd.Index(names).has_duplicates:
         names = first.names
     return GeneNames(

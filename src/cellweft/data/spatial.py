@@ -526,7 +526,7 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
         ) from error
     other_columns = "Keep only the coordinate columns, or choose others: " + arg(argument, "obs:X,Y") + "."
     without = (
-        (", or continue without coordinates: ") + arg(argument, "none") if argument == "coordinates" else ""
+        ", or continue without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""
     )
     check_coordinates(coordinates, where, fixes=(other_columns, "Drop these cells" + without + "."))
     if len(coordinates) > 1 and not np.ptp(coordinates, axis=0).any():

@@ -628,9 +628,8 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
 
 def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
     """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
-    is_undone = wish.scale is not None and SCALES[wish.scale] != (
-        "log"
-    )  # the scan has seen the values from which they are computed
+    # The scan has seen the values from which they are computed
+    is_undone = wish.scale is not None and SCALES[wish.scale] != "log"
     most = _MOST_COUNTS if is_undone else 80  # exp(80) is not a count, and close to the limit of float32
     if scan.largest > most:
         looks = judge_scale(stored, data.columns).scale

@@ -69,7 +69,7 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             "still used as raw counts."
         )
         other = (
-            (" If they were divided by a size, specify the scale: ")
+            " If they were divided by a size, specify the scale: "
             + arg(wish.argument("scale"), "normalised")
             + "."
         )

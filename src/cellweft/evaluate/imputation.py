@@ -524,7 +524,7 @@ def _check_batches(pair: Pair) -> None:
             "leave_out_batch",
             expected="a reference with batches, so that each can be left out in turn",
             got="a pair that was created without " + arg("reference_batch"),
-            fix=("Specify the column of obs when you create the pair: ")
+            fix="Specify the column of obs when you create the pair: "
             + arg("reference_batch", "COLUMN")
             + ".",
         )

@@ -747,7 +747,7 @@ class Imputer(NotebookText, FolderModel):
                     name,
                     expected="a preset with a gene graph",
                     got=arg("preset", self.preset)
-                    + (", which has none, because no gene graph improved its accuracy"),
+                    + ", which has none, because no gene graph improved its accuracy",
                     fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
         return AttentionMethod(changes=dict(self.settings))

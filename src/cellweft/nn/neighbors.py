@@ -103,9 +103,8 @@ class ExactNeighbors:
                 fix="Choose a smaller k, or a reference with more cells.",
             )
         nearest = np.empty((len(queries), k), dtype=np.int64)
-        room = self.coarse.new_empty(
-            min(self.block, len(queries)), n_reference
-        )  # created once because it is large
+        # Created once because it is large
+        room = self.coarse.new_empty(min(self.block, len(queries)), n_reference)
         for rows in row_blocks(len(queries), self.block):
             directions = unit_length(queries[rows], axis=1)
             coarse = torch.from_numpy(directions.astype(np.float32)).to(self.device)

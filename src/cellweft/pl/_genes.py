@@ -175,7 +175,7 @@ def attribution(
         chosen = [str(gene_names[place]) for place in find_names(asked_genes, gene_names, where="genes")]
     if not chosen:
         raise InputError(
-            "genes", expected="at least one gene", got="none", fix=("List at least one gene to plot.")
+            "genes", expected="at least one gene", got="none", fix="List at least one gene to plot."
         )
     values = means[chosen].to_numpy(dtype=np.float64).T  # n_chosen x n_segments
     if scale == "gene":

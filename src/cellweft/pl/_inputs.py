@@ -419,6 +419,6 @@ def _is_number(series: pd.Series[Any]) -> bool:
 def _finite(values: NDArray[Any], where: str) -> DoubleArray:
     if np.isinf(values).any():
         raise InputError(
-            where, expected="finite values, or NaN", got="infinity", fix=("Replace infinite values by NaN.")
+            where, expected="finite values, or NaN", got="infinity", fix="Replace infinite values by NaN."
         )
     return values

@@ -388,7 +388,7 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
             expected=f"the {n_cells:,} cells of the imputed result, in the same order",
             got=f"{side.n_cells:,} cells"
             if side.n_cells != n_cells
-            else ("different names, or a different order"),
+            else "different names, or a different order",
             fix="Use the same cells for both: measured[imputed.obs_names].",
         )
     if result_scale(imputed) == "log":

@@ -96,9 +96,8 @@ class SavedPlacer:
             check_width(folder.tensors, name, getattr(settings, width), what=width)
         encoders = []
         for number in range(settings.models):
-            encoder = CellEncoder(
-                len(folder.genes), settings, torch_stream(0, ("load"))
-            )  # overwritten immediately
+            # Overwritten immediately
+            encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))
             encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
             encoders.append(encoder.eval())
         evidence = None

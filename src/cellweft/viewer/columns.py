@@ -190,9 +190,8 @@ def _codes(values: pd.Series[Any], labels: list[str]) -> NDArray[np.uint16]:
 
 
 def _numbers(values: pd.Series[Any]) -> NDArray[np.float32]:
-    with np.errstate(
-        over=("ignore")
-    ):  # values that are too large become infinite, which the page shows as missing
+    # Values that are too large become infinite, which the page shows as missing
+    with np.errstate(over="ignore"):
         return values.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
 
 

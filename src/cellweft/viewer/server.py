@@ -348,9 +348,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if self._unread > 0:
                 self._read(min(self._unread, _MOST_DROPPED))  # otherwise the answer is lost with it
-        self.server.await_request(
-            self.connection
-        )  # a client that does not read may be dropped in favour of others
+        # A client that does not read may be dropped in favour of others
+        self.server.await_request(self.connection)
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(reply)
 

@@ -226,7 +226,7 @@ def test_indices_of_damaged_files_are_refused(
         for key, array in parts.items():
             group[key] = array
     group.attrs.update({"encoding-type": f"{stored.format}_matrix", "shape": np.array([12, 6]).tolist()})
-    with pytest.raises(FormatError, match=(r"^st\.X(\.indices)?: expected .*The file is damaged")):  # noqa: PT012
+    with pytest.raises(FormatError, match=r"^st\.X(\.indices)?: expected .*The file is damaged"):  # noqa: PT012
         if kind == "10x":
             source = transposed_rows(*parts.values(), n_genes=6, where="st.X")
         else:

@@ -282,7 +282,7 @@ def _check_folder(folder: Path) -> None:
         expected, got, fix = (
             "the output's folder",
             "nothing at this path",
-            (f"Create it first: mkdir -p {folder}"),
+            f"Create it first: mkdir -p {folder}",
         )
     elif not folder.is_dir():
         expected, got, fix = "a folder", "a file", "Choose an output path in an existing folder."

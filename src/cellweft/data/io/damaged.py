@@ -65,7 +65,7 @@ def reading(
         if isinstance(error, MemoryError):
             expected, fix = (
                 "an element that fits into memory",
-                fix + (" If the element really is this large, free some memory."),
+                fix + " If the element really is this large, free some memory.",
             )
         raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
 

@@ -248,9 +248,8 @@ def replaced_of(target: Path) -> Path:
 
 def remove_stale(target: Path) -> None:
     """Remove what runs that were killed on this machine have left beside an output."""
-    kinds = (
-        (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)
-    )  # otherwise only the replaced output exists
+    # Otherwise only the replaced output exists
+    kinds = (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)
     names = f".{glob.escape(target.name)}.*"
     for path in itertools.chain.from_iterable(target.parent.glob(names + kind) for kind in kinds):
         whose = re.fullmatch(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}", path.name.split(".")[-2])

@@ -235,9 +235,8 @@ class _Line:
         self._write(len(self._held))
 
     def _write(self, n_values: int) -> None:
-        for some in row_blocks(
-            n_values, self._step
-        ):  # zarr would continue with other chunks after one has failed
+        # Zarr would continue with other chunks after one has failed
+        for some in row_blocks(n_values, self._step):
             self._array[self._done + some.start : self._done + some.stop] = self._held[some]
         self._done += n_values
         self._held = self._held[n_values:].copy()

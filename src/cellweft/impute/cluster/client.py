@@ -301,9 +301,8 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
     for worker, reply in replies.items():
         if isinstance(reply, ImportError | AttributeError):
             _other(worker, expected="the same cellweft as here", got=f"the error {str(reply)!r}")
-    states = {
-        worker: reply for worker, reply in replies.items() if isinstance(reply, WorkerState)
-    }  # the others were just lost
+    # The others were just lost
+    states = {worker: reply for worker, reply in replies.items() if isinstance(reply, WorkerState)}
     for worker, state in states.items():
         for package, version in versions().items():
             if state.versions.get(package) != version:
