@@ -25,7 +25,7 @@ _MISSING = ("", "NA", "NaN", "nan")  # a column with only these contains numbers
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
     """Read a table of cells x genes; text, coordinates and ``obs_columns`` become annotation."""
-    notes = []
+    notes: list[str] = []
     try:
         if suffix == ".parquet":
             table = table_with_text(pd.read_parquet(path), where)
@@ -34,19 +34,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if isinstance(table.index, pd.RangeIndex):
                 table = _with_names(table)
         else:
-            dialect = dialect_of(path, separator=SEPARATORS[suffix])
-            notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
-            table = _without_empty(read_rows(path, dialect=dialect), notes)
-            if table.index.has_duplicates and (name := _names_column(table)):
-                notes.append(
-                    f"cell names are taken from the column {name!r}, because the first column has duplicates."
-                )
-                table = table.reset_index(names=table.index.name or "index").set_index(name)
-            header = table.index.name
-            numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
-            if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
-                table = table.reset_index(drop=True)
-                table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
+            table = _read_text(path, SEPARATORS[suffix], notes)
     except Exception as error:  # errors of pandas, pyarrow, decompression and decoding
         if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
             raise
@@ -88,6 +76,24 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             notes=tuple(notes),
         )
     )
+
+
+def _read_text(path: Path, separator: str, notes: list[str]) -> pd.DataFrame:
+    """Return a table of text with its cell names as index; add to ``notes`` what had to be guessed."""
+    dialect = dialect_of(path, separator=separator)
+    notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
+    table = _without_empty(read_rows(path, dialect=dialect), notes)
+    if table.index.has_duplicates and (name := _names_column(table)):
+        notes.append(
+            f"cell names are taken from the column {name!r}, because the first column has duplicates."
+        )
+        table = table.reset_index(names=table.index.name or "index").set_index(name)
+    header = table.index.name
+    numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
+    if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
+        table = table.reset_index(drop=True)
+        table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
+    return table
 
 
 _NAMES = (
