@@ -107,6 +107,5 @@ def write_table(rows: dict[str, dict[str, Any]]) -> None:
     write("plan_peak", title + "\n".join(lines))
 
 
-
 if __name__ == "__main__":
     main()
