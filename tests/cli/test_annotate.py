@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cellweft.cli import app
 from cellweft.data.synthetic.tissue import SimulatedTissue
+from cellweft.impute.imputer import Imputer
 
 QUICK = ["--set", "steps=3", "--set", "level_steps=3", "--quiet"]
 
@@ -65,6 +66,19 @@ def test_several_columns_and_json(both: list[str], tmp_path: Path) -> None:
     assert (found["command"], found["cells"]) == ("annotate", 90)
     table = pd.read_parquet(output)
     assert (table["third_label"].astype(str).str[:-1] == table["half_label"].astype(str)).all()
+
+
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_learned(
+    both: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Imputer, "fit", lambda *_, **__: pytest.fail("it was trained"))
+    asked = ["-o", str(tmp_path / "labels.csv"), "--labels", "half", "--memory", "400MB", *QUICK]
+    result = CliRunner().invoke(app, ["annotate", *both, *asked])
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert "--memory" in said
+    assert "expected at least 469 MB" in said
+    assert "got 400 MB" in said
 
 
 def test_labels_that_are_alike_are_refused_before_anything_is_learned(
