@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import html
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -43,6 +44,18 @@ def human_bytes(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def enough_bytes(size: float) -> str:
+    """Return a size as people write it, rounded up: whoever grants as much grants enough.
+
+    Examples
+    --------
+    >>> enough_bytes(453_600_000), human_bytes(453_400_000), enough_bytes(453_400_000)
+    ('454 MB', '453 MB', '454 MB')
+    """
+    step = 10.0 ** max(math.floor(math.log10(max(size, 1))) - 2, 0)
+    return human_bytes(math.ceil(size / step) * step)
 
 
 def shown_unit(unit: str) -> str:

@@ -118,7 +118,9 @@ def test_as_json(call: Any, tmp_path: Path) -> None:
 def test_outputs_are_kept_unless_asked(call: Any) -> None:
     Path("proteins.tsv").write_text("earlier")
     asked = ("--genes", "Gad1", "-o", "proteins.fa")
-    assert_refused(call(*asked), "proteins.tsv: ", "an existing output", "replace it: --overwrite.")
+    assert_refused(
+        call(*asked), "proteins.tsv: ", "an existing output", "replace the existing output: --overwrite."
+    )
     assert there() == ["mouse.fasta", "proteins.tsv"]
     assert call(*asked, "--overwrite").exit_code == 0
     Path("proteins.tsv").unlink()

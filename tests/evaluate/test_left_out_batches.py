@@ -95,7 +95,7 @@ def test_a_row_is_what_the_other_donors_alone_give(
 
 def test_without_batches_there_is_none_to_leave_out(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
     with pytest.raises(
-        KeyMissingError, match=r"leave_out_batch.*made without reference_batch=.*reference_batch='COLUMN'"
+        KeyMissingError, match=r"leave_out_batch.*created without reference_batch=.*reference_batch='COLUMN'"
     ):
         cellweft.evaluate_imputation(cellweft.pair(*made), ["mean"], leave_out_batch=True)
 

@@ -297,7 +297,7 @@ def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tis
         evaluate_placement(tissue, ["nnls"], truth_composition=TRUTH["truth_composition"], caught="boxes")
     row = made.spots[made.spots.obsm["spatial"][:, 1] == made.spots.obsm["spatial"][0, 1]].copy()
     with pytest.raises(
-        InputError, match=r"spots on a two-dimensional grid dimensions, got 2 .* \d+ and 1 lines"
+        InputError, match=r"spots on a two-dimensional grid, got 2 dimensions, .* \d+ and 1 lines"
     ):
         evaluate_placement(pair(made.cells, row), ["cosine"], truth=TRUTH["truth"], caught="boxes")
 

@@ -202,7 +202,7 @@ def test_the_order_of_the_spatial_file_does_not_matter(
     np.testing.assert_allclose(shuffled.X, plain.X[order], rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("memory", ["453 MB", "455 MB", "1 GB"])
+@pytest.mark.parametrize("memory", ["455 MB", "456 MB", "1 GB"])
 def test_the_memory_budget_does_not_matter(imputer: Imputer, memory: str) -> None:
     np.testing.assert_allclose(imputer.impute(memory=memory).X, imputer.impute().X, rtol=0, atol=ROUNDING)
 
@@ -561,9 +561,9 @@ def test_a_budget_that_is_too_small_says_what_is_needed(imputer: Imputer, tissue
     with pytest.raises(SettingError, match=r"memory: expected a size such as '4 GB'"):
         imputer.impute(memory="a lot")
     many = tissue_pair.cells(np.zeros(1_000_000, dtype=int))  # 28 genes of them are 112 MB, their k 64 MB
-    with pytest.raises(MemoryBudgetError, match=r"1,000,000 cells x 28 genes, got 580 MB\. .*use impute_to"):
-        imputer.impute(pair=many, memory="580 MB")
-    assert imputer.plan(pair=many, memory="580 MB").peak_bytes <= 580e6
+    with pytest.raises(MemoryBudgetError, match=r"1,000,000 cells x 28 genes, got 600 MB\. .*use impute_to"):
+        imputer.impute(pair=many, memory="600 MB")
+    assert imputer.plan(pair=many, memory="600 MB").peak_bytes <= 600e6
 
 
 # Files

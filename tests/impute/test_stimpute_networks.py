@@ -205,11 +205,11 @@ def test_places_are_those_of_the_pair(tissue_pair: Pair) -> None:
 
 
 def test_k_is_held_against_usable_cells(columns: GeneColumns) -> None:
-    check_k(StImputeSettings(k=99), columns)
+    check_k(StImputeSettings(k=99), columns.n_cells)
     with pytest.raises(
-        SettingError, match=r"^settings\['k'\]: expected at most 99, the reference.s cells that"
+        SettingError, match=r"^settings\['k'\]: expected at most 99, the number of reference cells with"
     ):
-        check_k(StImputeSettings(k=100), columns)
+        check_k(StImputeSettings(k=100), columns.n_cells)
 
 
 def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:

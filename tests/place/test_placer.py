@@ -425,7 +425,9 @@ def test_nothing_before_it_is_fitted(tissue_pair: Pair, tmp_path: Path) -> None:
     for call in (fresh.place, lambda: fresh.attach(tissue_pair), lambda: fresh.save(tmp_path / "model")):
         with pytest.raises(NotFittedError, match=r"Placer: expected a fitted Placer.*Call fit\(pair\) first"):
             call()
-    with pytest.raises(NotFittedError, match=r"a Placer with data, got one without\. Call fit\(pair\) first"):
+    with pytest.raises(
+        NotFittedError, match=r"a Placer with data, got a Placer without data\. Call fit\(pair\) first"
+    ):
         fresh.plan()
     assert list(tmp_path.iterdir()) == []
 
@@ -624,7 +626,7 @@ def test_a_loaded_model_asks_for_its_data(placer: Placer, tissue_pair: Pair, tmp
     assert isinstance(loaded, Placer)
     for call in (loaded.place, loaded.plan):
         with pytest.raises(
-            NotFittedError, match=r"a Placer with data, got one without\. Call attach\(pair\)"
+            NotFittedError, match=r"a Placer with data, got a Placer without data\. Call attach\(pair\)"
         ):
             call()
     assert loaded.place(tissue_pair).coordinates().shape == (100, 2)

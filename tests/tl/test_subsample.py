@@ -61,5 +61,5 @@ def test_bad_settings(changes: dict[str, Any], error: type, message: str) -> Non
 def test_bad_cells() -> None:
     with pytest.raises(InputError, match="cells: expected an AnnData, got a ndarray"):
         subsample_types(np.ones((3, 2)))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="labels: expected a column of obs with types, got none"):
+    with pytest.raises(InputError, match="labels: expected a column of obs with cell types, got none"):
         subsample_types(ad.AnnData(np.ones((3, 2), dtype=np.float32)))

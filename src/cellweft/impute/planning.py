@@ -20,7 +20,7 @@ from cellweft._compute import (
     rows_within,
 )
 from cellweft._errors import MemoryBudgetError, check_range
-from cellweft._text import NotebookText, human_bytes, many
+from cellweft._text import NotebookText, enough_bytes, human_bytes, many
 from cellweft._typing import DoubleArray, IntArray, PanelValues, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.side import Side
@@ -206,7 +206,7 @@ def make_plan(
         way_out = "use impute_to, which writes block by block, " if fits_on_disk else ""
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
+            expected=f"at least {enough_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
             fix=f"To continue, {way_out}raise the budget, or use fewer genes or a smaller reference.",
         )
@@ -255,7 +255,7 @@ def columns_at_once(
     if held + per_column > budget:
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(held + per_column)}, of which {human_bytes(of_result)} for "
+            expected=f"at least {enough_bytes(held + per_column)}, of which {human_bytes(of_result)} for "
             f"{n_columns:,} columns in {n_cells:,} cells",
             got=human_bytes(budget),
             fix="Raise the budget, or request fewer columns or genes at once.",

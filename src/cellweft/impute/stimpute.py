@@ -150,7 +150,9 @@ class StImputeMethod:
 
     def settings(self, pair: Pair) -> StImputeSettings:
         """Return the paper's settings for the size of the data, with the changes."""
-        return StImputeSettings.published(pair.st.n_cells).override(self.changes)
+        settings = StImputeSettings.published(pair.st.n_cells).override(self.changes)
+        check_k(settings, int((~pair.sc.empty_cells).sum()))
+        return settings
 
     @property
     def network_bytes(self) -> float:
@@ -164,7 +166,6 @@ class StImputeMethod:
         network = read_network(settings.graph_shares(source_names), **self.sources)
         parts = gene_relations(network, pair.sc.genes, settings=settings)
         columns = GeneColumns.load(pair.sc)
-        check_k(settings, columns)
 
         def train(part: Pair, name: str, device: torch.device, report: Progress) -> StImputeModel:
             return stimpute.train(
@@ -377,12 +378,12 @@ def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Networ
     return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
 
 
-def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
+def check_k(settings: StImputeSettings, n_cells: int) -> None:
     """Raise `SettingError` where the reference has fewer usable cells than neighbours are requested."""
-    if settings.k > columns.n_cells:
+    if settings.k > n_cells:
         raise SettingError(
             arg("settings", key="k"),
-            expected=f"at most {columns.n_cells:,}, the number of reference cells with counts",
+            expected=f"at most {n_cells:,}, the number of reference cells with counts",
             got=str(settings.k),
             fix="Choose a smaller k.",
         )

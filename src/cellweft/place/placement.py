@@ -27,7 +27,7 @@ from cellweft._errors import (
     positions_of,
 )
 from cellweft._statistics import row_shares
-from cellweft._text import NotebookText, human_bytes, shorten
+from cellweft._text import NotebookText, enough_bytes, human_bytes, shorten
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
 from cellweft.data.cell_values import column_values, given_values, mean_of
@@ -353,7 +353,7 @@ class Placement(NotebookText):
         if needed > parse_memory(memory):
             raise MemoryBudgetError(
                 "memory",
-                expected=f"at least {human_bytes(needed)} for {len(positions):,} genes in {n_spots:,} spots",
+                expected=f"at least {enough_bytes(needed)} for {len(positions):,} genes in {n_spots:,} spots",
                 got=human_bytes(parse_memory(memory)),
                 fix="Request fewer genes at once, or raise the budget.",
             )

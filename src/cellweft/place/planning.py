@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cellweft._compute import READ_ROWS, SPARSE_BYTES, parse_memory, process_bytes
 from cellweft._errors import MemoryBudgetError
-from cellweft._text import NotebookText, human_bytes
+from cellweft._text import NotebookText, enough_bytes, human_bytes
 from cellweft.data._pair import Pair
 from cellweft.nn.config import EVIDENCE_AXES, StemSettings
 
@@ -91,7 +91,7 @@ def plan_placing(
     if memory is not None and peak > parse_memory(memory):
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(peak)}",
+            expected=f"at least {enough_bytes(peak)}",
             got=human_bytes(parse_memory(memory)),
             fix="Raise the budget, or set fewer training_cells, training_spots or models.",
         )

@@ -25,7 +25,7 @@ from cellweft._errors import (
     require,
 )
 from cellweft._provenance import stamp
-from cellweft._text import human_bytes, near
+from cellweft._text import enough_bytes, human_bytes, near
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RECORD
@@ -351,7 +351,7 @@ def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[i
     if points < 1:
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(answer + 2 * per_point)}, to explain {n_cells:,} cells",
+            expected=f"at least {enough_bytes(answer + 2 * per_point)}, to explain {n_cells:,} cells",
             got=human_bytes(budget),
             fix="Raise " + arg("memory") + ", or explain fewer cells at a time.",
         )

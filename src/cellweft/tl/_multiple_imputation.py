@@ -18,7 +18,7 @@ from cellweft._errors import (
     check_seed,
     checks_kinds,
 )
-from cellweft._text import human_bytes
+from cellweft._text import enough_bytes
 from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
 from cellweft.impute.uncertainty.count_model import check_counts
@@ -180,7 +180,7 @@ def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:
     if need > parse_memory(memory):
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(need)} for {n} matrices and their mean",
+            expected=f"at least {enough_bytes(need)} for {n} matrices and their mean",
             got=str(memory),
             fix="Raise the budget, or request fewer genes or imputations.",
         )

@@ -33,7 +33,7 @@ from cellweft._errors import (
     checks_kinds,
 )
 from cellweft._provenance import stamp
-from cellweft._text import human_bytes
+from cellweft._text import enough_bytes, human_bytes
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, ProgressOption
 from cellweft.data._pair import Pair, coordinates_of
 from cellweft.data.io.keys import RECORD, SPILLOVER
@@ -346,7 +346,7 @@ def _rows_at_once(pair: Pair, model: SpilloverModel, budget: int) -> int:
     if held + per_row > budget:
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(held + 2 * per_row)}, for {pair.st.n_cells:,} cells",
+            expected=f"at least {enough_bytes(held + 2 * per_row)}, for {pair.st.n_cells:,} cells",
             got=human_bytes(budget),
             fix="Raise " + arg("memory") + ", or analyse one slice at a time.",
         )

@@ -413,11 +413,11 @@ def test_summaries_that_make_no_sense_are_refused(wrong: float) -> None:
     known = fit_predictability(features, pearson)
     features[3, 1] = wrong
     with pytest.raises(
-        InputError, match=r"features: expected a table .* finite and at or above 0, got a value"
+        InputError, match=r"features: expected a table .* finite and at or above 0, got another value"
     ):
         fit_predictability(features, pearson)
     with pytest.raises(
-        InputError, match=r"features: expected a table .* finite and at or above 0, got a value"
+        InputError, match=r"features: expected a table .* finite and at or above 0, got another value"
     ):
         known.score(features)
 
