@@ -111,6 +111,8 @@ def test_repeated_finds_all_that_are_equal() -> None:
     for size in (1, 3, 7):
         assert repeated(lambda size=size: np.split(values, [size]), 7).tolist() == [0, 2, 3, 4, 5]
     assert repeated(lambda: [], 0).tolist() == repeated(lambda: [values[:3]], 3).tolist() == []
+    large = np.array([1, 2**64 - 1, 2**63, 2**64 - 1], dtype=np.uint64)  # as hashes are
+    assert repeated(lambda: [large[:2], large[2:]], 4).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("form", ["h5", 2, 3])

@@ -394,7 +394,10 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
     twice = np.unique(values[1:][values[1:] == values[:-1]])
     if not len(twice):
         return np.empty(0, dtype=np.int64)
-    positions = [part.start + np.flatnonzero(np.isin(block, twice)) for part, block in _located(blocks())]
+    # By sorting: the table that numpy 2.0.0 chooses for small values overflows beyond 2^63.
+    positions = [
+        part.start + np.flatnonzero(np.isin(block, twice, kind="sort")) for part, block in _located(blocks())
+    ]
     return np.concatenate(positions)
 
 

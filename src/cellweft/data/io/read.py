@@ -270,11 +270,12 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
 
 
 def _x_of(data: AnnData) -> Any:
-    """Return X, None if there is none: of a file without it AnnData raises an error."""
+    """Return X, or None without one: a file then makes AnnData raise an error, or return HDF5's null."""
     try:
-        return data.X
+        values = data.X
     except KeyError:
         return None
+    return None if getattr(values, "shape", ()) is None else values
 
 
 def _from_spatialdata(data: Any, argument: str) -> Input:

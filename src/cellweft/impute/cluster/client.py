@@ -74,7 +74,8 @@ class Cluster:
     @contextlib.contextmanager
     def errors(self, expected: str = "", got: str = "") -> Iterator[None]:
         """Turn what Dask raises where its scheduler or workers are gone into a `ServiceError`."""
-        lost = require("distributed.client", "dask").ClosedClientError
+        # Older versions raise an Exception of no class of its own, which comes out as it is.
+        lost = getattr(require("distributed.client", "dask"), "ClosedClientError", OSError)
         try:
             yield
         except CellweftError:
