@@ -228,3 +228,13 @@ def test_a_coordinate_that_numbers_the_cells_is_said(sc: Any, tissue: Any) -> No
     assert any(
         "column 1 of the coordinates only numbers the cells" in one for one in pair(sc, tissue).cautions
     )
+
+
+@pytest.mark.parametrize("side", ["sc", "st"])
+@pytest.mark.parametrize("slot", ["obs_names", "var_names"])
+def test_names_that_no_format_can_store_are_refused(sc: Any, tissue: Any, side: str, slot: str) -> None:
+    inputs = {"sc": sc, "st": tissue}
+    setattr(inputs[side], slot, ["a\ud800", *list(getattr(inputs[side], slot))[1:]])
+    message = rf"^{side}.*\.{slot}: expected names that UTF-8 can encode, got half of .* in 'a\\ud800'"
+    with pytest.raises(InputError, match=message):
+        pair(**inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -214,7 +216,8 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
     refuse_statistics(data)
-    twice = names_twice(data.obs)
+    with _encoding_errors(f"{data.where}.obs_names"):
+        twice = names_twice(data.obs)
     if twice and is_reference:
         note = (
             f"{many(len(twice), 'name')} of cells that occur more than once ({shorten(twice)}). "
@@ -233,6 +236,22 @@ def check_unique_names(side: Side) -> None:
     twice = names_twice(side.table) if names is None else names[names.duplicated()].unique().tolist()
     if twice:
         raise _names_repeat(f"the cells of the {side.name} side ({side.source})", twice)
+
+
+@contextmanager
+def _encoding_errors(where: str) -> Iterator[None]:
+    """Raise `InputError` for a name with half of a surrogate pair, which no format can store."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        before, after = error.object[: error.start], error.object[error.start :]
+        name = before.rpartition("\n")[2] + after.partition("\n")[0]
+        raise InputError(
+            where,
+            expected="names that UTF-8 can encode",
+            got=f"half of a surrogate pair in {name!a}",
+            fix="Read the names again with their correct encoding, or rename them.",
+        ) from error
 
 
 def _names_repeat(where: str, names: list[str]) -> InputError:
@@ -265,6 +284,9 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     if column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
+    slot = f"{data.where}." + ("var_names" if column is None else f"var[{column!r}]")
+    with _encoding_errors(slot):
+        "\n".join(names.astype(str)).encode()
     is_named = np.asarray(names.notna()) & ~np.asarray(names.astype(str).str.strip().str.fullmatch(_NO_NAME))
     names = names.astype(str)
     again = names.duplicated() & is_named
@@ -272,9 +294,8 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         n_nameless = int((~is_named).sum())
         note = f"{note} {many(n_nameless, 'gene')} without a name (empty, 'nan') left out.".strip()
     if again.any() and wish.duplicates == "error":
-        slot = "var_names" if column is None else f"var[{column!r}]"
         raise GeneError(
-            f"{data.where}.{slot}",
+            slot,
             expected="each gene once",
             got=f"duplicate names ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
             fix=sentence(
