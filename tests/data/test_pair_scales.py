@@ -106,9 +106,8 @@ def test_what_was_said_is_taken(sc: Any, tissue: Any) -> None:
 
 
 def test_logarithms_that_cannot_be_are_refused(sc: Any, tissue: Any) -> None:
-    with pytest.raises(
-        SettingError, match=r"sc_scale: .*because the scale is given as 'log2_raw', got values up to 1e\+30 in"
-    ):
+    said = r"sc_scale: .*because the scale is given as 'log2_raw', got values up to 1e\+30 in"
+    with pytest.raises(SettingError, match=said):
         pair(changed(sc, lambda x: x * 100), tissue, sc_scale="log2_raw")
     with pytest.raises(InputError, match=r"expected counts.* below 1e\+09, got values up to 1e\+30"):
         pair(changed(sc, lambda x: np.where(x > 2, 1e30, x)), tissue)

@@ -171,7 +171,8 @@ def test_a_gene_that_stands_twice_is_named() -> None:
 
 
 def test_what_is_no_number_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"only gene names and numbers, got column 'species' of type (object|str)"):
+    said = r"only gene names and numbers, got column 'species' of type (object|str)"
+    with pytest.raises(InputError, match=said):
         read_embedding(frame().assign(species="mouse"))
     with pytest.raises(InputError, match=r"column 'e' with lists of lengths \[1, 2\]"):
         read_embedding(pd.DataFrame({"e": [[1.0], [1.0, 2.0]]}, index=["a", "b"]))

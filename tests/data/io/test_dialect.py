@@ -211,7 +211,8 @@ def test_a_table_without_a_header_is_refused(tmp_path: Path) -> None:
 
 def test_tables_below_each_other_are_refused(tmp_path: Path) -> None:
     text = COUNTS.rename_axis("cell").to_csv()
-    with pytest.raises(FormatError, match=r"row 'cell': expected column names only in the first row, got the same"):
+    said = r"row 'cell': expected column names only in the first row, got the same names again"
+    with pytest.raises(FormatError, match=said):
         opened(tmp_path, "a.csv", (text + text).encode())
 
 
