@@ -218,7 +218,10 @@ def _with(data: anndata.AnnData, **columns: Any) -> anndata.AnnData:
         ("gaps", InputError, r"obs\['gaps'\]: expected a batch for every cell, got 2 cells without one"),
         ("blank", InputError, r"obs\['blank'\]: expected a batch for every cell, got 1 cell without one"),
         ("words", InputError, r"obs\['words'\]: expected a batch for every cell, got 3 cells without one"),
-        ("each", InputError, r"obs\['each'\]: expected a batch that several cells share, got 390 values"),
+        ("each", InputError, (
+            r"obs\['each'\]: expected a batch that several cells share, "
+            r"got 390 different values for 390 cells"
+        )),
         ("depth", InputError, r"obs\['depth'\]: expected a batch that several cells share"),
         ("small", InputError, (
             r"obs\['small'\]: expected at least two batches with 20 or more cells, to compare their "

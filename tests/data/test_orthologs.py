@@ -83,7 +83,7 @@ def test_a_table_of_ones_own(name: str, sep: str, tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     sc, st = cells(HUMAN), cells(MOUSE)
     with pytest.raises(
-        SettingError, match=r"comes with cellweft \('human:mouse', either order\).*'human:frog'"
+        SettingError, match=r"comes with cellweft \('human:mouse', in either order\).*'human:frog'"
     ):
         cellweft.pair(sc, st, orthologs="human:frog")
     with pytest.raises(MissingFileError, match=r"orthologs='pairs\.tsv'.*nothing at this path"):

@@ -261,7 +261,7 @@ def test_scaled_values_name_the_layers_that_exist(sc: Any, tissue: Any) -> None:
     scaled = changed(sc, "z-scored")
     scaled.layers["lognorm"] = sc.X.log1p()
     with pytest.raises(
-        ScaleError, match=r"Pass the layer with raw counts, sc_layer=NAME\. Layers.*'lognorm'"
+        ScaleError, match=r"Pass the layer with raw counts, sc_layer=NAME\. Available layers: 'lognorm'"
     ):
         pair(scaled, tissue)
     scaled.layers["counts"] = sc.X
@@ -297,7 +297,7 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
         )
     else:
         with pytest.raises(
-            InputError, match=rf"^{side} .*\.obs_names: expected.*twice .1.: 'a'.*_make_unique"
+            InputError, match=rf"^{side} .*\.obs_names: expected.*duplicate names .1.: 'a'.*_make_unique"
         ):
             made(same_cells)
     with pytest.raises(GeneError, match=rf"^{side} .*var_names: expected each gene once.*duplicates='first'"):
@@ -415,7 +415,7 @@ def test_a_matrix_that_does_not_fit_its_annotation(
         file["X"].attrs["shape"] = (11, 5)
         del file["X/indptr"]
         file["X/indptr"] = np.zeros(12, dtype=np.int64)
-    with pytest.raises(FormatError, match=r"expected 12 cells x 5 genes, as obs and var say, got 11 x 5"):
+    with pytest.raises(FormatError, match=r"expected 12 cells x 5 genes, as obs and var state, got 11 x 5"):
         pair(path, tissue)
 
 

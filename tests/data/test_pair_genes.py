@@ -95,7 +95,7 @@ def test_names_that_only_count_are_no_genes(names: Any) -> None:
     numbered = side(names, feature_name=symbols, chromosome=["1"] * len(names))
     made = pair(numbered, side(symbols, spatial=True))
     assert made.shared_genes.tolist() == sorted(symbols)
-    expected = "Reference: var_names only number the genes; Gene names are taken from var['feature_name']."
+    expected = "Reference: var_names only number the genes. Gene names are taken from var['feature_name']."
     assert expected in made.cautions
 
 

@@ -88,7 +88,7 @@ def test_names_of_cells_and_measurements_are_no_labels(how: str, tissue: Simulat
     }
     sc.obs["odd"] = values[how]
     said = rf"obs\['odd'\]: expected a cell type that several cells share, got {20 if 'few' in how else 100} "
-    with pytest.raises(InputError, match=said + "values for 100 cells"):
+    with pytest.raises(InputError, match=said + "different values for 100 cells"):
         pair(sc, tissue.st, labels="odd")
     one = pair(sc, tissue.st)
     assert one.findings["reference"]["labels"] == "cell_type"

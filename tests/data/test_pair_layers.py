@@ -90,7 +90,7 @@ def test_without_x_the_counts_are_taken_with_a_word(
     made = pair(source(data, kind), make_side(GENES, spatial=True))
     np.testing.assert_array_equal(made.sc.totals, counts.X.toarray().sum(axis=1))
     slot = "raw" if layer == "raw" else f"layers[{layer!r}]"
-    assert f"Reference: there is no X; The values are read from {slot}." in made.cautions
+    assert f"Reference: there is no X. The values are read from {slot}." in made.cautions
     assert made.findings["reference"]["layer"] == layer
 
 

@@ -106,9 +106,8 @@ def test_what_was_said_is_taken(sc: Any, tissue: Any) -> None:
 
 
 def test_logarithms_that_cannot_be_are_refused(sc: Any, tissue: Any) -> None:
-    with pytest.raises(
-        SettingError, match=r"sc_scale: .*where 'log2_raw' is said, got values up to 1e\+30 in"
-    ):
+    said = r"sc_scale: .*because the scale is given as 'log2_raw', got values up to 1e\+30 in"
+    with pytest.raises(SettingError, match=said):
         pair(changed(sc, lambda x: x * 100), tissue, sc_scale="log2_raw")
     with pytest.raises(InputError, match=r"expected counts.* below 1e\+09, got values up to 1e\+30"):
         pair(changed(sc, lambda x: np.where(x > 2, 1e30, x)), tissue)
@@ -179,8 +178,8 @@ def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
     sc.obs["same"], sc.obs["log"] = 1.0, np.log1p(np.asarray(sc.X.sum(axis=1)).ravel())
     sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
     told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
-    assert "obs['same'], the sizes of cells, is the same for all cells and" in told["same"]
-    assert "obs['log'], the sizes of cells, looks like the logarithm of their counts" in told["log"]
+    assert "obs['same'], the cell sizes, is the same for all cells and" in told["same"]
+    assert "obs['log'], the cell sizes, looks like the logarithm of their counts" in told["log"]
     assert "the cell sizes, " not in told["total"]
 
 

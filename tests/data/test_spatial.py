@@ -246,17 +246,17 @@ def test_columns_that_look_like_coordinates_are_suggested(columns: list[str], ex
     obs = pd.DataFrame(np.zeros((3, len(columns))), columns=columns)
     obs["umap_x"], obs["umap_y"], obs["max_intensity"], obs["xname"], obs["yname"] = 0.0, 0.0, 1.0, "a", "b"
     with pytest.raises(
-        KeyMissingError, match=rf"\. coordinates='{re.escape(expected)}' looks like them.* Name them"
+        KeyMissingError, match=rf"\. coordinates='{re.escape(expected)}' looks like them.* Specify them"
     ):
         find_coordinates(obs, {"X_umap": PLACES}, None)
 
 
 def test_arrays_that_look_like_coordinates_are_suggested() -> None:
     with pytest.raises(
-        KeyMissingError, match=r"\. coordinates='obsm:spatial_fov' looks like them\. Name them"
+        KeyMissingError, match=r"\. coordinates='obsm:spatial_fov' looks like them\. Specify them"
     ):
         find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES, "spatial_fov": PLACES}, None)
-    with pytest.raises(KeyMissingError, match=r"'area'\. Name them, coordinates='obsm:KEY' or"):
+    with pytest.raises(KeyMissingError, match=r"'area'\. Specify them, coordinates='obsm:KEY' or"):
         find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES}, None)
 
 

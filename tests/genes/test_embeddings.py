@@ -146,7 +146,7 @@ def test_wrong_genes_are_told_with_examples_of_both_sides() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (0.0, r"vectors that are not zero, got nothing but zeros for 1 genes: 'NA'\. .*drop these genes"),
+        (0.0, r"vectors that are not zero, got only zeros for 1 genes: 'NA'\. .*drop these genes"),
         (np.nan, r"expected finite numbers, got NaN or infinite values for 1 genes: 'NA'"),
         (np.inf, r"expected finite numbers, got NaN or infinite values for 1 genes: 'NA'"),
     ],
@@ -166,12 +166,13 @@ def test_bad_vectors_are_named(tmp_path: Path, change: float, message: str, kind
 
 
 def test_a_gene_that_stands_twice_is_named() -> None:
-    with pytest.raises(GeneError, match="every gene once, got 'Gad1' more than once"):
+    with pytest.raises(GeneError, match="each gene once, got 'Gad1' more than once"):
         read_embedding(pd.concat([frame(), frame().iloc[:1]]))
 
 
 def test_what_is_no_number_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"numbers alone, got column 'species' of type (object|str)"):
+    said = r"only gene names and numbers, got column 'species' of type (object|str)"
+    with pytest.raises(InputError, match=said):
         read_embedding(frame().assign(species="mouse"))
     with pytest.raises(InputError, match=r"column 'e' with lists of lengths \[1, 2\]"):
         read_embedding(pd.DataFrame({"e": [[1.0], [1.0, 2.0]]}, index=["a", "b"]))
@@ -194,7 +195,7 @@ def test_a_table_without_names_or_rows_is_refused() -> None:
 
 def test_missing_and_unknown_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(
-        MissingFileError, match=r"esm\.parquet: expected an embedding table, got nothing there"
+        MissingFileError, match=r"esm\.parquet: expected an embedding table, got nothing at this path"
     ):
         read_embedding(tmp_path / "esm.parquet")
     with pytest.raises(MissingFileError, match="got a folder"):

@@ -53,7 +53,7 @@ def test_what_is_no_text_is_told(tmp_path: Path, name: str, content: bytes, got:
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"nowhere: expected a list, got nothing there"):
+    with pytest.raises(MissingFileError, match=r"nowhere: expected a list, got nothing at this path"):
         head_of(tmp_path / "nowhere", kind="a list")
     with pytest.raises(MissingFileError, match="got a folder"):
         head_of(tmp_path, kind="a list")

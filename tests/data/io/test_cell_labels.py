@@ -152,7 +152,7 @@ def test_damaged_files_are_refused(cell_types: Make, tmp_path: Path) -> None:
     semicolons = tmp_path / "semicolons.csv"
     semicolons.write_text(text.replace(",", ";"))
     with pytest.raises(
-        InputError, match="with the columns 'label', 'confidence' and 'unknown', got one with"
+        InputError, match="with the columns 'label', 'confidence' and 'unknown', got a table with"
     ):
         read_cell_labels(semicolons, argument="labels")
 

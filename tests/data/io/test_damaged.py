@@ -198,7 +198,7 @@ def test_names_of_more_cells_than_the_matrix_has(kind: str, key: str, at: str, s
         made = file.create_dataset(key, shape=(2**40,), dtype="S8", chunks=(4096,))
         made.attrs.update(attributes)
     start = time.monotonic()
-    said = rf"{at}: expected 1,099,511,627,776 cells x .* as obs and var say, got {n_cells} x "
+    said = rf"{at}: expected 1,099,511,627,776 cells x .* as obs and var state, got {n_cells} x "
     if key.endswith("/values"):
         got = rf"names of shape \(1099511627776,\) with a mask of shape \({n_cells},\)"
         said = rf"\.obs: expected a table .*, got {got}"

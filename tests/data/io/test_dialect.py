@@ -96,7 +96,7 @@ def test_a_table_of_r_without_a_first_name_in_any_form(tmp_path: Path) -> None:
 def test_comments_above_the_header_are_said(tmp_path: Path) -> None:
     data = opened(tmp_path, "a.csv", b"# made by hand\n# today\n" + COUNTS.to_csv().encode())
     np.testing.assert_array_equal(values(data), COUNTS)
-    assert "2 lines of comments stand above the header." in data.notes
+    assert "2 lines of comments above the header skipped." in data.notes
 
 
 def test_a_header_may_begin_with_the_sign_of_comments(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_titles_above_the_header_are_passed_over(title: str, separator: str, tmp
     assert list(data.obs.names()) == list(COUNTS.index)
     assert list(data.var.index) == list(wide.columns)
     n_lines = len(title.splitlines())
-    told = "1 line of comments stands" if n_lines == 1 else f"{n_lines} lines of comments stand"
-    assert f"{told} above the header" in data.notes[0]
+    told = "1 line" if n_lines == 1 else f"{n_lines} lines"
+    assert f"{told} of comments above the header skipped" in data.notes[0]
 
 
 @pytest.mark.parametrize("other", [["0,5", "0.5"], ["1,5", "2.25"]])
@@ -153,7 +153,7 @@ def test_numbers_that_are_held_as_text_are_said(kind: str, tmp_path: Path) -> No
 
 def said_as_annotation(name: str) -> str:
     said = "columns with numbers that are not counts, or with some text, were treated as annotation of "
-    return f"{said}cells, not as genes: {name!r}."
+    return f"{said}the cells, not as genes: {name!r}."
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,8 @@ def test_a_table_without_a_header_is_refused(tmp_path: Path) -> None:
 
 def test_tables_below_each_other_are_refused(tmp_path: Path) -> None:
     text = COUNTS.rename_axis("cell").to_csv()
-    with pytest.raises(FormatError, match=r"row 'cell': expected .* in the first row alone, got the same"):
+    said = r"row 'cell': expected column names only in the first row, got the same names again"
+    with pytest.raises(FormatError, match=said):
         opened(tmp_path, "a.csv", (text + text).encode())
 
 

@@ -99,7 +99,7 @@ def test_a_square_matrix_is_taken_as_10x_writes_it_with_a_word(tmp_path: Path) -
     np.testing.assert_array_equal(values(tmp_path), counts)
     said = open_input(tmp_path, argument="sc").notes
     assert said == (
-        "there are as many cells as genes; The matrix is read as genes x cells, as 10x writes it.",
+        "there are as many cells as genes. The matrix is read as genes x cells, as 10x writes it.",
     )
 
 
@@ -146,7 +146,7 @@ def genomes(path: Path, names: list[str], *, version: int) -> None:
 def test_genomes_of_an_earlier_file_are_asked_for(tmp_path: Path) -> None:
     genomes(tmp_path / "a.h5", ["GRCh38", "mm10"], version=2)
     with pytest.raises(
-        FormatError, match=r"expected one genome, got 2: 'GRCh38', 'mm10'.*sc_sample='GRCh38'"
+        FormatError, match=r"expected a single genome, got 2: 'GRCh38', 'mm10'.*sc_sample='GRCh38'"
     ):
         open_input(tmp_path / "a.h5", argument="sc")
     assert values(tmp_path / "a.h5", "mm10").max() == 2
@@ -203,7 +203,7 @@ def test_samples_in_folders_beside_the_files_are_said(tmp_path: Path) -> None:
     write(tmp_path, "GSM1_{}", n_cells=4)
     write(tmp_path / "GSM2", "{}", n_cells=5)
     notes = open_input(tmp_path, argument="sc").notes
-    assert notes == ("folders contain further matrices, which were not read: 'GSM2'.",)
+    assert notes == ("its folders contain further matrices, which were not read: 'GSM2'.",)
 
 
 def as_lines(*rows: list[str], sep: str, quote: str = '"') -> str:

@@ -311,7 +311,7 @@ def test_misuse_is_told_at_once(tmp_path: Path) -> None:
         ResultWriter(tmp_path / "a.csv", **tables()).__enter__()
     with pytest.raises(SettingError, match=r"chunk\[0\] \(cells\): expected a whole number >= 1, got 0"):
         ResultWriter(tmp_path / "a.zarr", **tables(), chunk=(0, 1))
-    with pytest.raises(OutputError, match="the output's folder, got nothing there"):
+    with pytest.raises(OutputError, match="the output's folder, got nothing at this path"):
         ResultWriter(tmp_path / "no" / "a.zarr", **tables()).__enter__()
     with ResultWriter(tmp_path / "a.zarr", **tables()) as writer:
         with pytest.raises(SettingError, match=r"block: expected values of shape \(2, 4\), got \(3, 4\)"):

@@ -287,7 +287,7 @@ def test_dense_backed_views_and_blocks_alike(
         (
             {"spacing": 9, "radius": 1e-6},
             InputError,
-            "spots: expected at least one spot with 3 caught cells.* got none of",
+            "spots: expected at least one spot with 3 or more captured cells, got none of",
         ),
         ({"spacing": 9, "labels": "typ"}, KeyMissingError, "labels='typ': expected a column of obs of cells"),
         ({"spacing": 9, "coordinates": "obsm:x"}, KeyMissingError, "coordinates='obsm:x'"),

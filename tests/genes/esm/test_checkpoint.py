@@ -82,7 +82,7 @@ def with_arrays(folder: Path, **arrays: Any) -> None:
         (lambda one: with_arrays(one, keys=np.array(["a"], object), values=np.ones((1, 2))), r"allow_pickle"),
         (
             lambda one: (one / "cellweft-embedding.json").write_text("{"),
-            r"cellweft-embedding\.json: .*JSONDecodeError.*Remove the folder .*parts and run again",
+            r"cellweft-embedding\.json: .*JSONDecodeError.*Remove the folder .*parts and start again",
         ),
         (
             lambda one: (one / "cellweft-embedding.json").write_text('{"schema": 9}'),

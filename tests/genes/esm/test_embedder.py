@@ -441,7 +441,7 @@ class TestRefusals:
             ("gene,sequence\nGad1,MASST\n", r"a FASTA file of proteins, got a file that starts with 'gene,"),
             (">Gad1\nMASST\n>Sst\n>Vip\nMK\n", r"a sequence for every header, got none for 'Sst'"),
             (">Gad1\nMAS1T\n", r"'Gad1'.*only amino acids, got '1' at position 4"),
-            (">Gad1\nMASST\n>Gad1\nMASST\n", r"proteins\.fa: expected every name once, got 'Gad1'"),
+            (">Gad1\nMASST\n>Gad1\nMASST\n", r"proteins\.fa: expected each name once, got 'Gad1'"),
         ],
     )
     def test_files(self, tiny: Path, tmp_path: Path, text: str, match: str) -> None:
@@ -558,7 +558,7 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
     "config cut off": (
         lambda one: (one / "config.json").write_text('{"model_type": "esm'),
         FormatError,
-        r"config\.json: expected a model, got JSONDecodeError",
+        r"config\.json: expected a model file, got JSONDecodeError",
     ),
     "config in another format": (
         lambda one: (one / "config.json").write_text("[]"),

@@ -72,8 +72,8 @@ def test_an_id_where_a_symbol_should_be_is_none(tissue: Any) -> None:
 @pytest.mark.parametrize(
     ("genes", "words"),
     [
-        (["Gad1", "Sst", "Gad1"], "genes: expected genes, each once, got 'Gad1' more than once"),
-        ([], "genes: expected genes, each once, got none"),
+        (["Gad1", "Sst", "Gad1"], "genes: expected unique genes, got 'Gad1' more than once"),
+        ([], "genes: expected unique genes, got none"),
         (["Gad1,Sst"], "names with spaces or commas: 'Gad1,Sst'. Write each name on its own line"),
         (["Gad1", "  "], "names with spaces or commas: '  '"),
     ],

@@ -261,7 +261,7 @@ def test_both_files_are_written_or_none(
         found.write(folder / "proteins.h5ad")
     with pytest.raises(SettingError, match=r"a name ending in \.tsv or \.csv or \.parquet, got '\.xlsx'"):
         found.write(fasta, table=folder / "proteins.xlsx")
-    with pytest.raises(OutputError, match="the output's folder, got nothing there"):
+    with pytest.raises(OutputError, match="the output's folder, got nothing at this path"):
         found.write(fasta, table=folder / "nowhere" / "proteins.tsv")
 
     def fail(*_: object, **__: object) -> None:

@@ -358,7 +358,7 @@ def output_errors(
     >>> with output_errors("scores.csv"):
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    cellweft.errors.OutputError: scores.csv: expected to write it, got the system's error 'No space ...
+    cellweft.errors.OutputError: scores.csv: expected to write it, got the system error 'No space ...
     """
     try:
         yield

@@ -231,9 +231,9 @@ def find_proteins(
     ...     )
     ...     found = find_proteins(["GAD1", "Malat1"], organism="mouse", proteome=path)
     >>> found.table[["gene", "accession", "matched", "reason"]]
-         gene accession matched                reason
-    0    GAD1    P48318    case    the only reviewed of 2
-    1  Malat1                      no protein of this name
+         gene accession matched                     reason
+    0    GAD1    P48318    case     the only reviewed of 2
+    1  Malat1                    no protein with this name
     """
     taxon = taxon_of(organism)
     wanted = lookup.wanted_genes(genes, gene_column=gene_column)
