@@ -179,7 +179,7 @@ def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
     sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
     told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
     assert "obs['same'], the cell sizes, is the same for all cells and" in told["same"]
-    assert "obs['log'], the cell sizes, looks like the logarithm of their counts" in told["log"]
+    assert "obs['log'], the cell sizes, looks like the logarithm of the total counts" in told["log"]
     assert "the cell sizes, " not in told["total"]
 
 

@@ -146,9 +146,9 @@ def test_wrong_genes_are_told_with_examples_of_both_sides() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (0.0, r"vectors that are not zero, got only zeros for 1 genes: 'NA'\. .*drop these genes"),
-        (np.nan, r"expected finite numbers, got NaN or infinite values for 1 genes: 'NA'"),
-        (np.inf, r"expected finite numbers, got NaN or infinite values for 1 genes: 'NA'"),
+        (0.0, r"vectors that are not zero, got only zeros for 1 gene: 'NA'\. .*drop these genes"),
+        (np.nan, r"expected finite numbers, got NaN or infinite values for 1 gene: 'NA'"),
+        (np.inf, r"expected finite numbers, got NaN or infinite values for 1 gene: 'NA'"),
     ],
 )
 @pytest.mark.parametrize("kind", ["frame", "csv", "npz"])

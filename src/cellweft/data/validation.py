@@ -657,7 +657,8 @@ def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSou
         raise SettingError(
             wish.argument("scale"),
             expected=f"logarithms below 80, because the scale is given as {wish.scale!r}",
-            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_undone,
+            got=f"values up to {scan.largest:g} in {_slot(data, wish)}"
+            + " after undoing the logarithm" * is_undone,
             fix=f"The values look {looks}. Leave " + arg(wish.argument("scale")) + " out to detect them.",
         )
 

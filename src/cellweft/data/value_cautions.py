@@ -250,4 +250,4 @@ def _own_size_cautions(checked: CheckedSide) -> Iterator[str]:
     if not np.ptp(sizes):
         yield said + "is the same for all cells and has no effect."
     elif sizes.max() < _LARGEST_LOG and np.corrcoef(sizes, np.log(totals))[0, 1] > _LIKE_LOG:
-        yield said + "looks like the logarithm of their counts. Use the counts themselves."
+        yield said + "looks like the logarithm of the total counts. Use the totals themselves."

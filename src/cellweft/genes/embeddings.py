@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, checks_kinds, path_of
-from cellweft._text import shorten
+from cellweft._text import many, shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
 from cellweft.data.io.damaged import reading
@@ -138,7 +138,7 @@ class EmbeddingTable:
             raise InputError(
                 self.source,
                 expected=expected,
-                got=f"{got} for {len(names)} genes: {shorten(names)}",
+                got=f"{got} for {many(len(names), 'gene')}: {shorten(names)}",
                 fix=f"{fix} from the table; cellweft uses expression for genes without a vector.",
             )
 
