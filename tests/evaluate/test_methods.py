@@ -121,7 +121,7 @@ def test_no_list_of_methods(methods: list | str) -> None:
 
 
 def test_a_name_twice() -> None:
-    with pytest.raises(SettingError, match="methods: expected each name once, got 'knn' twice"):
+    with pytest.raises(SettingError, match="methods: expected unique names, got 'knn' twice"):
         resolve_methods(["knn", "mean", "knn"])
 
 

@@ -305,7 +305,7 @@ def test_tied_positions() -> None:
         ({"position": np.zeros(3)}, r"one position per cell .* \(3,\) \(position\)"),
         ({"genes": names(2)}, r"one name per gene, .* \(2,\) \(genes\)"),
         ({"position": np.full(90, np.nan)}, "a finite position for every cell.* got 90 of 90 NaN"),
-        ({"genes": np.array(["A", "B", "A", "C", "D", "B"])}, "each name once, got 'A', 'B' more than once"),
+        ({"genes": np.array(["A", "B", "A", "C", "D", "B"])}, "unique names, got 'A', 'B' more than once"),
         ({"values": np.full((90, 6), np.inf)}, "values: expected finite values, got NaN or infinity"),
         ({"labels": np.array(["a"] * 89)}, r"one label for each of the 90 cells, got shape \(89,\)"),
         ({"labels": np.array(["a"] * 89 + [None])}, "one label for each of the 90 cells, got 1 missing"),

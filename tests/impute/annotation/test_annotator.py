@@ -198,7 +198,7 @@ def test_two_columns_of_one_name_are_refused(
 ) -> None:
     reference = sides[0].copy()
     reference.obs = pd.concat([reference.obs, reference.obs[["class"]]], axis=1)
-    with pytest.raises(cellweft.errors.InputError, match=r"labels='class': expected one column.*got 2"):
+    with pytest.raises(cellweft.errors.InputError, match=r"labels='class': expected a single column.*got 2"):
         fitted.annotate("class", pair=pair(reference, sides[1]), progress=False)
 
 
