@@ -67,7 +67,7 @@ TABLES = sorted(
         ),
         Table(
             "graph_hypothalamus",
-            "graph_ablation.py hypothalamus --seeds 3 --methods expression ESM-2 'ESM-2 and expression'",
+            "graph_ablation.py hypothalamus --seeds 1 --methods expression ESM-2 'ESM-2 and expression'",
             35,
         ),
         Table("impute_tried", "impute_tried.py osmfish", 20),
