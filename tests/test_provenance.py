@@ -128,11 +128,11 @@ def test_a_command_is_recorded_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": None}, "schema 1, of an older version of cellweft. Compute the result again"),
-        ({"schema_version": 1}, "schema 1, of an older version of cellweft. Compute the result again"),
+        ({"schema_version": None}, "schema 1, from an older version of cellweft. Compute the result again"),
+        ({"schema_version": 1}, "schema 1, from an older version of cellweft. Compute the result again"),
         (
             {"schema_version": SCHEMA_VERSION + 1},
-            f"schema {SCHEMA_VERSION + 1}, of a newer .*Update cellweft",
+            f"schema {SCHEMA_VERSION + 1}, from a newer .*Update cellweft",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_result_of_another_schema_is_refused(
         lambda: cellweft.view(source, open_browser=False, block=False),
     ]
     for face in faces:
-        with pytest.raises(FormatError, match=f"a result of schema {SCHEMA_VERSION}, got one of {said}"):
+        with pytest.raises(FormatError, match=f"a result of schema {SCHEMA_VERSION}, got a result of {said}"):
             face()
     data.uns["cellweft"] = record(tissue_pair)
     assert open_result(data, argument="result").uns["cellweft"]["kind"] == "imputed"

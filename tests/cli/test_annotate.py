@@ -31,7 +31,7 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
     output = tmp_path / "labels.csv"
     result = CliRunner().invoke(app, ["annotate", *both, "-o", str(output), "--labels", "half", *QUICK])
     assert result.exit_code == 0, result.output
-    assert "Told" in result.output
+    assert "Assigned 2 labels to 90 cells" in result.output
     table = pd.read_csv(output)
     assert list(table.columns) == [
         "cell", "label", "confidence", "unknown", "probability_even", "probability_odd",

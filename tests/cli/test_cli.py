@@ -256,7 +256,7 @@ def test_a_run_that_fails_before_its_first_tile(
     more = ["--resume"] if resume else []
     result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK, *more)
     assert result.exit_code == 130
-    kept = f"Finished work is kept in {tmp_path}/out.zarr.resume. Resume the run to continue."
+    kept = f"Finished work is kept in {tmp_path}/out.zarr.resume. Resume the run to continue it."
     told = kept if resume else "Nothing incomplete was left behind."
     assert result.stderr == f"Interrupted. {told}\n"
     assert (tmp_path / "out.zarr.resume").exists() == resume
