@@ -68,7 +68,7 @@ def annotate(
         reference_labels = read_labels(pair, labels, argument="labels" if labels is None else "columns")
         screen.announce(pair, f"{reference_labels.names.shape[1]:,} labels in {pair.st.n_cells:,} cells")
         imputer = Imputer(preset=preset, settings=chosen, reliability=False, seed=run.seed, device=run.device)
-        # Training is planned too: a budget that is too small is told before it.
+        # The plan includes training: if the budget is too small, it fails before training starts.
         imputer.plan(pair.shared_genes[:1].tolist(), pair=pair, memory=memory)
         with screen.progress() as progress:
             imputer.fit(pair, progress=progress)

@@ -286,9 +286,10 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
     slot = f"{data.where}." + ("var_names" if column is None else f"var[{column!r}]")
     with _encoding_errors(slot):
-        "\n".join(names.astype(str)).encode()
-    is_named = np.asarray(names.notna()) & ~np.asarray(names.astype(str).str.strip().str.fullmatch(_NO_NAME))
-    names = names.astype(str)
+        texts = names.astype(str)
+        "\n".join(texts).encode()
+    is_named = np.asarray(names.notna()) & ~np.asarray(texts.str.strip().str.fullmatch(_NO_NAME))
+    names = texts
     again = names.duplicated() & is_named
     if not is_named.all():
         n_nameless = int((~is_named).sum())

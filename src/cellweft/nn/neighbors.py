@@ -104,11 +104,11 @@ class ExactNeighbors:
             )
         nearest = np.empty((len(queries), k), dtype=np.int64)
         # Created once because it is large
-        room = self.coarse.new_empty(min(self.block, len(queries)), n_reference)
+        buffer = self.coarse.new_empty(min(self.block, len(queries)), n_reference)
         for rows in row_blocks(len(queries), self.block):
             directions = unit_length(queries[rows], axis=1)
             coarse = torch.from_numpy(directions.astype(np.float32)).to(self.device)
-            likeness = torch.mm(coarse, self.coarse.T, out=room[: len(coarse)])  # (block, n_reference)
+            likeness = torch.mm(coarse, self.coarse.T, out=buffer[: len(coarse)])  # (block, n_reference)
             nearest[rows] = self._nearest(directions, likeness, k)
         return nearest
 

@@ -477,7 +477,7 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="white", lw=1.2)
         ax.axvline(start - 0.5, color="white", lw=1.2)
-    room = (ends - starts) >= 0.035 * len(group)
+    has_room = (ends - starts) >= 0.035 * len(group)
     names = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         first = ", ".join(genes[start : min(end, start + _OF_MODULE)])
@@ -487,10 +487,10 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
         )
     at = (starts + ends - 1) / 2
     ax.set_yticks(
-        at[room], [name for name, has_room in zip(names, room, strict=True) if has_room], fontsize=SMALL
+        at[has_room], [name for name, fits in zip(names, has_room, strict=True) if fits], fontsize=SMALL
     )
     ax.tick_params(axis="both", length=0)
-    left_out = int((~room).sum())
+    left_out = int((~has_room).sum())
     ax.set_ylabel("module (genes)" + f"; and {left_out:,} small ones" * (left_out > 0), fontsize=PLAIN)
 
 

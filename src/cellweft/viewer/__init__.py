@@ -225,7 +225,7 @@ def _threads() -> int:
 
 
 def _read_ahead(datasets: Sequence[Dataset]) -> None:
-    """Read the tissue while the page is loading; what is wrong with it is told when a gene is requested."""
+    """Read the tissue while the page is loading; errors are reported when a gene is requested."""
 
     def read() -> None:
         for dataset in datasets:

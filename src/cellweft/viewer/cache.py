@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Kept)
 
 
 class StripeCache:
-    """Stripes by key; those that were not requested the longest are let go where room is needed.
+    """Stripes by key; when the cache is full, the least recently requested are dropped.
 
     Parameters
     ----------

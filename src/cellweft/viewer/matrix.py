@@ -311,7 +311,7 @@ class ChunkedGenes:
         return spread(self._means.pool, one, pieces, ahead=2 * self._means.threads)
 
     def _stripe(self, number: int) -> slice:
-        """Return the genes that are kept with one: those of its chunks, or as many as there is room for."""
+        """Return the genes that are kept with one: those of its chunks, or as many as fit."""
         n_cells, n_genes = self.shape
         chunk = number // self._chunks.columns * self._chunks.columns
         width = rows_within(self._means.share, 4 * n_cells, most=self._chunks.columns)

@@ -49,9 +49,9 @@ class MeasuredGenes:
 
     Notes
     -----
-    Only the names are looked at here. The values are read when the first gene is requested: once, to find
-    their scale and the total of each cell, and in the same sweep the genes are packed as stored in the
-    file, as many as there is room for. A gene is brought to its scale when it is requested.
+    Only the names are read here. The first request for a gene reads all values once, to find their scale
+    and the total of each cell. The same pass keeps as many genes as fit in memory, as they are stored in
+    the file. A gene is brought to its scale when it is requested.
     """
 
     def __init__(self, tissue: Input, result: Input, means: Means) -> None:
