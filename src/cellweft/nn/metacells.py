@@ -122,7 +122,7 @@ def group_cells(
     stream, counts = numpy_stream(seed, "metacells"), np.ones(len(points)) if weights is None else weights
     drawn = sample_rows(np.arange(len(points)), _FITTED_CELLS, stream)
     distinct, copies = np.unique(points[drawn].astype(np.float64), axis=0, return_inverse=True)
-    sums = np.bincount(copies, weights=counts[drawn])
+    sums = np.bincount(copies.ravel(), weights=counts[drawn])  # numpy 2.0.0 gives a column
     shares = sums / sums.sum()
     places = np.arange(len(distinct))
     if len(distinct) > most:
