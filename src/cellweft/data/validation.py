@@ -215,8 +215,8 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
         raise InputError(
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
-    refuse_statistics(data)
     with _encoding_errors(f"{data.where}.obs_names"):
+        refuse_statistics(data)
         twice = names_twice(data.obs)
     if twice and is_reference:
         note = (
@@ -277,7 +277,9 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         No such column of ``var``.
     """
     names, column, note = data.var.index, wish.gene_column, ""
-    if column is None and only_count(names.astype(str)):
+    with _encoding_errors(f"{data.where}.var_names"):
+        only_numbers = column is None and only_count(names.astype(str))
+    if only_numbers:
         column = next(iter(sorted(name_columns(data.var), key=symbol_column(data.var).__ne__)), None)
         if column is not None:
             note = f"var_names only number the genes. Gene names are taken from var[{column!r}]."
@@ -286,7 +288,8 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
     slot = f"{data.where}." + ("var_names" if column is None else f"var[{column!r}]")
     with _encoding_errors(slot):
-        texts = names.astype(str)
+        # pandas 3 would keep missing names as NaN.
+        texts = names.astype(object).where(names.notna(), "").astype(str)
         "\n".join(texts).encode()
     is_named = np.asarray(names.notna()) & ~np.asarray(texts.str.strip().str.fullmatch(_NO_NAME))
     names = texts

@@ -211,7 +211,7 @@ def table_with_text(table: pd.DataFrame, where: str) -> pd.DataFrame:
     texts = {
         place: with_text(column, f"{where}[{column.name!r}]") for place, column in parts if _has_bytes(column)
     }
-    names = table.index.to_series()
+    names = pd.Series(table.index, dtype=table.index.dtype)  # pandas 3 must not convert it to its own text
     if texts:
         columns = [texts.get(place, column).array for place, column in parts]
         table = pd.DataFrame(dict(enumerate(columns)), index=table.index).set_axis(table.columns, axis=1)
