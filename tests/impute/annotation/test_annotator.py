@@ -94,6 +94,20 @@ def test_what_is_said_of_the_calibration(fitted: Imputer) -> None:
     assert record["duration"]["run"] > 0
 
 
+def test_the_panel_is_classified_only_if_the_platforms_are_alike(
+    sides: tuple[anndata.AnnData, anndata.AnnData], fitted: Imputer
+) -> None:
+    assert fitted.annotate("subclass", progress=False).attrs["cellweft"]["platforms_alike"]
+    reference, tissue = sides[0], sides[1].copy()
+    found = np.resize([1.0, 0.5, 0.25, 0.12], tissue.n_vars)  # of the counts of each gene
+    tissue.X = np.random.default_rng(0).binomial(tissue.X.astype(int), found).astype(np.float32)
+    tissue = tissue[np.asarray(tissue.X.sum(axis=1)).ravel() > 0].copy()
+    other = Imputer(reliability=False, settings=SHORT).fit(pair(reference, tissue), progress=False)
+    table = other.annotate("subclass", progress=False)
+    assert not table.attrs["cellweft"]["platforms_alike"]
+    assert (table["label"].astype(str) == tissue.obs["subclass"]).mean() > 0.8
+
+
 def test_labels_of_several_columns_agree(fitted: Imputer) -> None:
     table = fitted.annotate(["subclass", "class"], progress=False)
     assert list(table.columns[:3]) == ["class_label", "class_confidence", "class_unknown"]

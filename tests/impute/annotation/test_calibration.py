@@ -39,6 +39,15 @@ def test_offsets_make_up_for_labels_that_shares_favour() -> None:
     np.testing.assert_allclose(scale.probabilities(shares)[0], 0.5, rtol=0, atol=0.02)
 
 
+def test_without_offsets_the_best_label_stays_the_same() -> None:
+    draw = np.random.default_rng(0)
+    shares = draw.dirichlet([1.0] * 3, 500)
+    codes = draw.integers(2, size=500)  # the last label never occurs
+    scale = LabelScale.fit(shares, codes, np.full(500, 1 / 500), with_offsets=False)
+    np.testing.assert_array_equal(scale.offsets, 0)
+    np.testing.assert_array_equal(scale.probabilities(shares).argmax(axis=1), shares.argmax(axis=1))
+
+
 def test_bins_and_their_error_by_hand() -> None:
     bins = reliability_bins(
         np.array([0.95, 0.97, 0.55, 1.0]), np.array([True, False, True, True]), np.array([1.0, 1, 1, 1])
@@ -55,8 +64,15 @@ def test_a_label_that_is_left_out_gives_its_share_to_the_others() -> None:
 
 
 def test_the_geometric_mean_of_two_tables() -> None:
-    found = joined(np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]]))
+    found = joined([np.array([[0.9, 0.1]]), np.array([[0.4, 0.6]])], (0.5, 0.5))
     np.testing.assert_allclose(found, [[0.6 / (0.6 + 0.06**0.5), 0.06**0.5 / (0.6 + 0.06**0.5)]])
+
+
+def test_votes_weigh_the_logarithms() -> None:
+    tables = [np.array([[0.5, 0.5]]), np.array([[0.2, 0.8]])]
+    np.testing.assert_allclose(joined(tables, (1.0, 0.0)), tables[0])
+    odds = 4**0.75
+    np.testing.assert_allclose(joined(tables, (0.25, 0.75)), [[1 / (1 + odds), odds / (1 + odds)]])
 
 
 def test_nearness_leaves_out_the_cell_itself_and_a_label() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cellweft.data._pair import pair
 from cellweft.impute.annotation import held_out_cells
-from cellweft.impute.annotation.held_out_cells import as_measured, draw_cells, share_weights
+from cellweft.impute.annotation.held_out_cells import as_measured, draw_cells, platform_spread, share_weights
 
 EVERY = np.arange(200)
 CODES = np.repeat([0, 1], 100)
@@ -76,3 +76,28 @@ def test_rare_labels_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_give_labels_their_shares() -> None:
     weights = share_weights(np.array([0, 0, 0, 1]), np.array([0.25, 0.75]))
     np.testing.assert_allclose(weights, [1 / 12, 1 / 12, 1 / 12, 0.75])
+
+
+def test_the_spread_of_platforms_by_hand() -> None:
+    """Six of the twelve genes are four times as high in the tissue."""
+    sc, st = made(4000, 4000)
+    tissue = st.X.copy()
+    shares = np.array([0.5, 0.5])
+    assert platform_spread(pair(sc, st), EVERY, CODES, shares=shares, seed=0) < 0.05
+    tissue[:, ::2] *= 4
+    st.X = tissue
+    data = pair(sc, st)
+    levels = [one / one.sum(axis=1, keepdims=True) for one in (sc.X.astype(float), tissue.astype(float))]
+    factors = np.log(levels[1].mean(axis=0) / levels[0].mean(axis=0))
+    expected = 1.4826 * np.median(np.abs(factors - np.median(factors)))
+    found = platform_spread(data, EVERY, CODES, shares=shares, seed=0)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found == pytest.approx(1.4826 * np.log(4) / 2, rel=0.05)
+
+
+def test_another_composition_is_not_another_platform() -> None:
+    sc, st = made(4000, 4000)
+    few = st[np.r_[0:20, 100:200]].copy()
+    data = pair(sc, few)
+    found = platform_spread(data, EVERY, CODES, shares=np.array([1 / 6, 5 / 6]), seed=0)
+    assert found < 0.1 < platform_spread(data, EVERY, CODES, shares=np.array([0.5, 0.5]), seed=0)

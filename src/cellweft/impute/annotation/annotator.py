@@ -17,8 +17,15 @@ from cellweft._statistics import row_shares
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from cellweft.data._pair import Labels, Pair
 from cellweft.data.cell_values import CellValues
+from cellweft.data.io.keys import RECORD
 from cellweft.impute.annotation.calibration import LabelScale, joined
-from cellweft.impute.annotation.held_out_cells import HeldOut, as_measured, draw_cells, share_weights
+from cellweft.impute.annotation.held_out_cells import (
+    HeldOut,
+    as_measured,
+    draw_cells,
+    platform_spread,
+    share_weights,
+)
 from cellweft.impute.annotation.label_table import Views, label_table
 from cellweft.impute.annotation.reference_labels import ReferenceLabels, read_labels
 from cellweft.impute.base import FittedMethod
@@ -33,13 +40,20 @@ _HALVINGS = 5  # of the interval in which that share lies
 _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # reference cells used to train the classifiers
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
+_PANEL_INVERSE_PENALTY = 1.0
+ALIKE = float(np.log(2))
+"""Spread of the genes' levels between both sides below which their platforms are treated as the same."""
+VOTES = (0.5, 0.5)
+"""Weights of shares and classifier where the platforms differ..."""
+VOTES_ALIKE = (0.1, 0.2, 0.7)
+"""...and of shares, classifier and panel classifier where they do not."""
 
 ReadPanel = Callable[[slice | IntArray], FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
-    """What two ways tell of the labels of cells, neither of them calibrated.
+    """Evidence on the labels of cells, not yet calibrated.
 
     Attributes
     ----------
@@ -47,10 +61,19 @@ class Told:
         (n_cells, n_labels) of the labels in the weights that the cells give to the reference.
     classified
         (n_cells, n_labels) probabilities by logistic regression in the shared embedding.
+    by_panel
+        (n_cells, n_labels) probabilities by logistic regression on the log-normalised panel. None if the
+        platforms differ.
     """
 
     shares: DoubleArray
     classified: DoubleArray
+    by_panel: DoubleArray | None = None
+
+    @property
+    def views(self) -> list[DoubleArray]:
+        """What is known of the three."""
+        return [self.shares, self.classified, *([] if self.by_panel is None else [self.by_panel])]
 
     def agreement(self, weights: DoubleArray) -> float:
         """Return the share of the cells, with weights that sum to 1, for which both find the same best."""
@@ -63,26 +86,26 @@ class Annotator:
 
     Attributes
     ----------
-    of_shares, of_classified
-        The scale of either.
+    scales
+        One for each kind of evidence.
+    votes
+        The weight of each; they sum to 1.
     """
 
-    of_shares: LabelScale
-    of_classified: LabelScale
+    scales: tuple[LabelScale, ...]
+    votes: tuple[float, ...]
 
     @classmethod
     def fit(cls, told: Told, codes: IntArray, weights: DoubleArray) -> Annotator:
-        """Learn both scales from held-out cells; ``codes`` and ``weights`` as of `LabelScale.fit`."""
-        return cls(
-            of_shares=LabelScale.fit(told.shares, codes, weights),
-            of_classified=LabelScale.fit(told.classified, codes, weights),
-        )
+        """Learn the scales from held-out cells; ``codes`` and ``weights`` as of `LabelScale.fit`."""
+        alike = told.by_panel is not None
+        scales = (LabelScale.fit(view, codes, weights, with_offsets=not alike) for view in told.views)
+        return cls(scales=tuple(scales), votes=VOTES_ALIKE if alike else VOTES)
 
     def probabilities(self, told: Told) -> DoubleArray:
         """Return probabilities of the labels, (n_cells, n_labels)."""
-        return joined(
-            self.of_shares.probabilities(told.shares), self.of_classified.probabilities(told.classified)
-        )
+        pairs = zip(self.scales, told.views, strict=True)
+        return joined([scale.probabilities(view) for scale, view in pairs], self.votes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +119,10 @@ class LabelLearner:
     cells, folds
         (n_cells,) positions of the reference's cells that are held out, and the part of each.
     classifiers
-        One for each part of these cells, which learned from others.
+        In the shared embedding: one for each part of these cells, trained without it, and one trained on
+        all cells.
+    panel_classifiers
+        The same on the panel itself; none if the platforms differ.
     at_once
         Labels that are carried together.
     """
@@ -107,49 +133,64 @@ class LabelLearner:
     cells: IntArray
     folds: IntArray
     classifiers: tuple[LogisticRegression, ...]
+    panel_classifiers: tuple[LogisticRegression, ...] = ()
     at_once: int
 
     @classmethod
     def of(cls, fitted: FittedMethod, pair: Pair, labels: ReferenceLabels, *, at_once: int) -> LabelLearner:
-        """Choose the cells that are held out, and learn the classifiers without them."""
+        """Choose the cells that are held out, and train the classifiers without them."""
         cells = draw_cells(labels.codes, np.flatnonzero(labels.codes >= 0), seed=fitted.seed)
         stream = numpy_stream(fitted.seed, "label folds")
-        folds = stream.permutation(np.arange(len(cells)) % _FOLDS)
-        classifiers = (_classifier(fitted, pair, labels, cells[folds == fold]) for fold in range(_FOLDS))
-        return cls(
+        learner = cls(
             fitted=fitted,
             pair=pair,
             labels=labels,
             cells=cells,
-            folds=folds,
-            classifiers=tuple(classifiers),
+            folds=stream.permutation(np.arange(len(cells)) % _FOLDS),
+            classifiers=(),
             at_once=at_once,
         )
+        embed = partial(fitted.embed, of="reference")
+        return replace(learner, classifiers=learner._trained(embed, inverse_penalty=_INVERSE_PENALTY))
+
+    def with_panel(self) -> LabelLearner:
+        """Return the same with classifiers on the panel."""
+        trained = self._trained(np.asarray, inverse_penalty=_PANEL_INVERSE_PENALTY)
+        return replace(self, panel_classifiers=trained)
 
     def read(self, rows: slice | IntArray) -> FloatArray:
         """Return the panel of spatial cells."""
         return self.pair.st.dense(rows, self.pair.st_shared)
 
-    def of_tissue(self, progress: Progress) -> Told:
-        """Return the evidence on the type of the spatial cells."""
+    def of_tissue(self, progress: Progress) -> tuple[LabelLearner, Told]:
+        """Return the evidence on the spatial cells, and the learner, with the panel if that is used."""
         n_cells = self.pair.st.n_cells
         every = self.labels.values(np.ones(self.pair.sc.n_cells, dtype=np.bool_))
         shares = self._shares(every, self.read, n_cells, progress=progress)
-        blocks = row_blocks(n_cells, READ_ROWS)
-        classified = [self._classified(self.read(rows), self.classifiers) for rows in blocks]
-        return Told(shares=shares, classified=np.concatenate(classified))
+        codes, tissue_shares = self.labels.codes[self.cells], shares.mean(axis=0)
+        spread = platform_spread(self.pair, self.cells, codes, shares=tissue_shares, seed=self.fitted.seed)
+        learner = self.with_panel() if spread < ALIKE else self
+        classified, by_panel = np.empty(shares.shape), np.empty(shares.shape)
+        for rows in row_blocks(n_cells, READ_ROWS):
+            measured = self.read(rows)
+            classified[rows] = learner._classified(measured, -1)
+            if learner.panel_classifiers:
+                by_panel[rows] = learner._by_panel(measured, -1)
+        return learner, learner._told(shares, classified, by_panel)
 
     def of_held_out(self, measured: FloatArray) -> Told:
         """Return the evidence on held-out cells, (n_cells, n_panel), each without its own part."""
         shape = len(self.cells), self.labels.names.shape[1]
-        shares, classified = np.empty(shape), np.empty(shape)
+        shares, classified, by_panel = np.empty(shape), np.empty(shape), np.empty(shape)
         for fold in range(_FOLDS):
             rows = self.folds == fold
             kept, panel = np.ones(self.pair.sc.n_cells, dtype=np.bool_), measured[rows]
             kept[self.cells[rows]] = False
             shares[rows] = self._shares(self.labels.values(kept), panel.__getitem__, len(panel))
-            classified[rows] = self._classified(panel, self.classifiers[fold : fold + 1])
-        return Told(shares=shares, classified=classified)
+            classified[rows] = self._classified(panel, fold)
+            if self.panel_classifiers:
+                by_panel[rows] = self._by_panel(panel, fold)
+        return self._told(shares, classified, by_panel)
 
     def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
         """Return held-out cells that are as hard to tell as the tissue's, and the evidence on them.
@@ -201,34 +242,53 @@ class LabelLearner:
         )
         return row_shares(mass, np.full(mass.shape[1], 1 / mass.shape[1]))
 
-    def _classified(self, measured: FloatArray, classifiers: Sequence[LogisticRegression]) -> DoubleArray:
-        """Return the mean probabilities of some classifiers."""
-        embedded = self.fitted.embed(measured, of="spatial")
-        classified = np.zeros((len(measured), self.labels.names.shape[1]))
-        for classifier in classifiers:
-            classified[:, classifier.classes_] += classifier.predict_proba(embedded) / len(classifiers)
-        return classified
+    def _told(self, shares: DoubleArray, classified: DoubleArray, by_panel: DoubleArray) -> Told:
+        used = by_panel if self.panel_classifiers else None
+        return Told(shares=shares, classified=classified, by_panel=used)
 
+    def _classified(self, measured: FloatArray, number: int) -> DoubleArray:
+        """Return probabilities by the classifier of a part, or the last one, in the shared embedding."""
+        return self._likely(self.classifiers[number], self.fitted.embed(measured, of="spatial"))
 
-def _classifier(
-    fitted: FittedMethod, pair: Pair, labels: ReferenceLabels, left_out: IntArray
-) -> LogisticRegression:
-    """Return logistic regression in the shared embedding, from cells of the reference but those left out."""
-    usable = np.setdiff1d(np.flatnonzero(labels.codes >= 0), left_out)
-    rest = sample_rows(usable, _MOST_CLASSIFIED, numpy_stream(fitted.seed, "label classifier"))
-    if len(np.unique(labels.codes[rest])) < 2:
-        rest = np.flatnonzero(labels.codes >= 0)  # a few cells: nothing can be left out
-    embedded = np.concatenate(
-        [
-            fitted.embed(pair.sc.dense(rest[rows], pair.sc_shared), of="reference")
-            for rows in row_blocks(len(rest), READ_ROWS)
-        ]
-    )
-    model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MOST_STEPS, tol=1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no label
-        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few cells of each
-        return model.fit(embedded, labels.codes[rest])
+    def _by_panel(self, measured: FloatArray, number: int) -> DoubleArray:
+        """Return probabilities by the classifier of a part, or the last one, on the panel itself."""
+        return self._likely(self.panel_classifiers[number], measured)
+
+    def _likely(self, classifier: LogisticRegression, values: FloatArray) -> DoubleArray:
+        """Return probabilities of all labels; 0 for those that the classifier does not know."""
+        probabilities = np.zeros((len(values), self.labels.names.shape[1]))
+        probabilities[:, classifier.classes_] = classifier.predict_proba(values)
+        return probabilities
+
+    def _trained(
+        self, seen: Callable[[FloatArray], FloatArray], *, inverse_penalty: float
+    ) -> tuple[LogisticRegression, ...]:
+        """Return classifiers of what ``seen`` makes of the panel: one without each part, and one of all."""
+        parts = [self.cells[self.folds == fold] for fold in range(_FOLDS)] + [np.zeros(0, np.int64)]
+        return tuple(self._classifier(seen, part, inverse_penalty) for part in parts)
+
+    def _classifier(
+        self, seen: Callable[[FloatArray], FloatArray], left_out: IntArray, inverse_penalty: float
+    ) -> LogisticRegression:
+        """Return logistic regression on cells of the reference, without some of them."""
+        codes = self.labels.codes
+        usable = np.setdiff1d(np.flatnonzero(codes >= 0), left_out)
+        rest = sample_rows(usable, _MOST_CLASSIFIED, numpy_stream(self.fitted.seed, "label classifier"))
+        if len(np.unique(codes[rest])) < 2:
+            rest = np.flatnonzero(codes >= 0)  # a few cells: nothing can be left out
+        values = np.concatenate(
+            [
+                seen(self.pair.sc.dense(rest[rows], self.pair.sc_shared))
+                for rows in row_blocks(len(rest), READ_ROWS)
+            ]
+        )
+        model = LogisticRegression(C=inverse_penalty, max_iter=_MOST_STEPS, tol=1e-3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no label
+            warnings.filterwarnings(
+                "ignore", "The number of unique classes", UserWarning
+            )  # few cells of each
+            return model.fit(values, codes[rest])
 
 
 def annotate_cells(
@@ -237,14 +297,13 @@ def annotate_cells(
     """Return labels of the spatial cells; parameters and result as of `cellweft.Imputer.annotate`."""
     reference_labels = read_labels(pair, labels)
     at_once = columns_at_once(pair, reference_labels.names.shape[1], settings=fitted.settings, memory=memory)
-    learner = LabelLearner.of(fitted, pair, reference_labels, at_once=at_once)
-    tissue = learner.of_tissue(progress)
+    learner, tissue = LabelLearner.of(fitted, pair, reference_labels, at_once=at_once).of_tissue(progress)
     held_out, told = learner.held_out(tissue, progress)
     first = Annotator.fit(told, held_out.codes, held_out.weights)
     weights = share_weights(held_out.codes, first.probabilities(tissue).mean(axis=0))  # closer to the truth
     held_out = replace(held_out, weights=weights)
     annotator = Annotator.fit(told, held_out.codes, weights)
-    return label_table(
+    table = label_table(
         pair,
         reference_labels,
         annotator.probabilities(tissue),
@@ -257,3 +316,5 @@ def annotate_cells(
             seed=fitted.seed,
         ),
     )
+    table.attrs[RECORD]["platforms_alike"] = tissue.by_panel is not None
+    return table

@@ -5,6 +5,7 @@ Arrays alone: what they are made of is in ``annotator``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,9 @@ class LabelScale:
     offsets: DoubleArray
 
     @classmethod
-    def fit(cls, told: DoubleArray, codes: IntArray, weights: DoubleArray) -> LabelScale:
+    def fit(
+        cls, told: DoubleArray, codes: IntArray, weights: DoubleArray, *, with_offsets: bool = True
+    ) -> LabelScale:
         """Choose both so that the labels of held-out cells become most likely.
 
         Parameters
@@ -53,6 +56,8 @@ class LabelScale:
             (n_cells, n_labels) shares, or probabilities that are not calibrated.
         codes, weights
             (n_cells,) number of each cell's label, and how much the cell counts; weights sum to 1.
+        with_offsets
+            Without them only the slope is fitted (temperature scaling), so the best label stays the same.
         """
         logs, n_labels = np.log(np.maximum(told, LEAST_SHARE)), told.shape[1]
         truth = np.eye(n_labels)[codes]
@@ -67,7 +72,7 @@ class LabelScale:
             return float(total), np.concatenate([[(wrong * logs).sum()], of_offsets])
 
         start = np.concatenate([[1.0], np.zeros(n_labels)])
-        bounds = [(0.05, 20.0), *[(None, None)] * n_labels]
+        bounds = [(0.05, 20.0), *[(None, None) if with_offsets else (0.0, 0.0)] * n_labels]
         best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
         return cls(slope=float(best[0]), offsets=best[1:])
 
@@ -77,10 +82,10 @@ class LabelScale:
         return np.asarray(softmax(self.slope * logs + self.offsets, axis=1))
 
 
-def joined(first: DoubleArray, second: DoubleArray) -> DoubleArray:
-    """Return the geometric mean of two tables of probabilities, rows summing to 1."""
-    product = np.sqrt(np.maximum(first, 1e-12) * np.maximum(second, 1e-12))
-    return np.asarray(product / product.sum(axis=1, keepdims=True))
+def joined(tables: Sequence[DoubleArray], votes: Sequence[float]) -> DoubleArray:
+    """Return the weighted geometric mean of tables of probabilities; rows and ``votes`` sum to 1."""
+    logs = sum(vote * np.log(np.maximum(table, 1e-12)) for table, vote in zip(tables, votes, strict=True))
+    return np.asarray(softmax(logs, axis=1))
 
 
 def without_label(probabilities: DoubleArray, label: int) -> DoubleArray:

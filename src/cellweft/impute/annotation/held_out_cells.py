@@ -16,6 +16,7 @@ MOST_CELLS = 2000
 """Cells of the reference that labels are calibrated on."""
 _LEAST_OF_LABEL = 30
 _POOLED = 10  # cells of the same label that stand in for counts that a cell of the reference lacks
+_OF_NORMAL = 1.4826  # from the median absolute deviation to the standard deviation of normal values
 _MOST_FACTOR = 20.0  # by which a gene may be detected better or worse than in the reference
 
 
@@ -129,6 +130,41 @@ def as_measured(
     sizes = pair.st.totals[tissue[donors]]
     logs = np.log1p(thinned * (pair.st.target / (depth * sizes))[:, None])
     return np.asarray(logs, dtype=np.float32)
+
+
+def platform_spread(pair: Pair, cells: IntArray, codes: IntArray, *, shares: DoubleArray, seed: int) -> float:
+    """Return how much more some genes are detected in the tissue than others, compared with the reference.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    cells, codes
+        (n_cells,) positions in the reference, and number of the label of each.
+    shares
+        (n_labels,) of the labels in the tissue, so that another composition does not count.
+    seed
+        Of the draw of tissue cells.
+
+    Returns
+    -------
+    Robust standard deviation, over the panel, of the logarithm of a gene's level in the tissue over its level
+    in the reference. About 0.1 for two halves of one experiment, above 1 for different platforms. Infinite if
+    no gene is detected on both sides.
+    """
+    stream = numpy_stream(seed, "levels of platforms")
+    tissue = sample_rows(np.flatnonzero(~pair.blank_cells), MOST_CELLS, stream)
+    levels = []
+    for counts, weights in (
+        (_counts(pair.st, tissue, pair.st_shared), np.full(len(tissue), 1 / len(tissue))),
+        (_counts(pair.sc, cells, pair.sc_shared), share_weights(codes, shares)),
+    ):
+        levels.append(weights @ (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)))
+    is_seen = (levels[0] > 0) & (levels[1] > 0)
+    if not is_seen.any():
+        return np.inf
+    factors = np.log(levels[0][is_seen] / levels[1][is_seen])
+    return float(_OF_NORMAL * np.median(np.abs(factors - np.median(factors))))
 
 
 def _counts(side: Side, cells: IntArray, genes: IntArray) -> DoubleArray:
