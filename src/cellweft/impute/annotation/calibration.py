@@ -18,12 +18,13 @@ from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 LEAST_SHARE = 1e-4
 """What stands for shares that are smaller, before logarithms."""
-KNOWN_CALLED_UNKNOWN = 0.1
+KNOWN_CALLED_UNKNOWN = 0.15
 """Share of the held-out cells of known types that the cut lets go as unknown."""
 LEAST_VOTE = 0.3
 """Share of similar cells that have to look as if their type were missing, for all of them to be unknown..."""
-LEAST_LIFT = 2.0
+LEAST_LIFT = 2.5
 """...and how many times their share in all cells it has to be: elsewhere a platform differs, not a type."""
+_LOWEST_CUT = -0.5  # log odds; below, a cell clearly looks known. Single cells may be wrong: groups decide
 _PENALTY = 0.03  # on the squares of the labels' offsets
 _BINS = 10
 _NEAREST = 10  # anchors whose cosines are averaged
@@ -235,7 +236,7 @@ class Novelty:
         odds = model.decision_function(present_features)
         order = np.argsort(odds, kind="stable")
         place = int(np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN))
-        cut = max(float(odds[order[min(place, len(order) - 1)]]), 0.0)  # below, it is rather known
+        cut = max(float(odds[order[min(place, len(order) - 1)]]), _LOWEST_CUT)
         return cls(anchors=anchors, profiles=profiles, model=model, cut=cut)
 
     def unknown(self, probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray) -> BoolArray:
