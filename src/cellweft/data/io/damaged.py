@@ -83,15 +83,18 @@ def group_in(store: Any, name: str, where: str) -> Any:
     Raises
     ------
     FormatError
-        A single array is in its place.
+        A single array is in its place, or its elements cannot be listed.
     """
     if name not in store:
         return {}
-    if hasattr(store[name], "shape"):
+    with reading(where, f".{name}"):
+        group = store[name]
+        list(group if not hasattr(group, "shape") else ())
+    if hasattr(group, "shape"):
         raise FormatError(
             f"{where}.{name}", expected="elements by their names", got="a single array", fix=_FIX
         )
-    return store[name]
+    return group
 
 
 def read_stored(element: Any) -> Any:
