@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, InputError, arg, checks_kinds, path_of
 from cellweft._text import many
 from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
+from cellweft.data.io.dialect import EXACT
 from cellweft.genes.matching import SAME_NAMES, match_known
 from cellweft.genes.text_files import head_of, text_errors
 
@@ -202,6 +203,7 @@ def _read(source: EdgeSource) -> EdgeList:
                 usecols=None if used == names else used,
                 skiprows=n_before,
                 dtype=dict.fromkeys(names[:2], "category"),
+                float_precision=EXACT,
                 index_col=False,
                 keep_default_na=False,
                 skip_blank_lines=False,

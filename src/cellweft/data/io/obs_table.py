@@ -114,7 +114,7 @@ class StoredTable(Reopening):
 
     def __post_init__(self) -> None:
         """Raise `FormatError` if the names are not a list."""
-        shape = self.index.shape
+        shape = getattr(self.index, "shape", None)
         if shape is None or len(shape) != 1:
             raise _no_table(self.where, f"names in an array of shape {shape}")
 
@@ -131,14 +131,14 @@ class StoredTable(Reopening):
             raise KeyError(name)
         with reading(self.where, f"[{name!r}]"):
             column = pd.Series(read_stored(self.elements[name]))
-            column.isna()  # refuses types that pandas can hold but not use
             if len(column) != len(self):
                 raise _no_table(f"{self.where}[{name!r}]", f"{len(column):,} values for {len(self):,} cells")
         return with_text(column, f"{self.where}[{name!r}]")
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells, of all by default."""
-        names = np.empty(len(self), dtype=object)
+        with reading(self.where, "_names"):  # of a damaged file, there may be more than fit into memory
+            names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
         with reading(self.where, "_names"):  # pandas chooses the type for text: `object` before pandas 3
@@ -246,6 +246,8 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     if not _is_foreign(column):
         return column
     dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "V":
+        raise _no_table(where, f"values of type {dtype}")
     if isinstance(dtype, np.dtype) and not dtype.isnative:
         return column.astype(dtype.newbyteorder("="))
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
@@ -267,12 +269,10 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
 
 
 def _is_foreign(column: pd.Series[Any]) -> bool:
-    """Whether a column has bytes where text is meant, or numbers in the byte order of another machine."""
-    return not _is_native(column.dtype) or _has_bytes(column)
-
-
-def _is_native(dtype: Any) -> bool:
-    return not isinstance(dtype, np.dtype) or dtype.isnative
+    """Whether a column has bytes for text, another byte order, or a type that pandas cannot use."""
+    dtype = column.dtype
+    is_odd = isinstance(dtype, np.dtype) and (dtype.kind == "V" or not dtype.isnative)
+    return is_odd or _has_bytes(column)
 
 
 def _has_bytes(column: pd.Series[Any]) -> bool:
