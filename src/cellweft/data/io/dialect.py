@@ -17,7 +17,7 @@ from cellweft.data.io.columns import plain_name
 from cellweft.data.io.features import is_cell_column
 
 EXACT: Literal["round_trip"] = "round_trip"
-"""How pandas reads numbers with a decimal point. Its faster ways round, and crash on exponents of many digits."""
+"""How pandas reads numbers with a decimal point. Faster ways round, and crash on exponents of many digits."""
 _HEAD_BYTES = 2**20
 _MOST_LINES, _MOST_COMMENTS = 30, 100
 _FEWEST_FIELDS, _FEWEST_BELOW = 4, 2  # of a table, and lines of it, where lines above it are titles
