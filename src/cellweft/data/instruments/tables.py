@@ -71,6 +71,8 @@ def read_cells(
                 low_memory=False,
                 float_precision=EXACT,
             )
+            if not isinstance(table.index, pd.RangeIndex) and table.iloc[:, -1].isna().all():
+                raise ValueError("rows that end in a comma, so that columns and their names do not match")
     return table_with_text(table, f"{where}, {path.name}")
 
 
