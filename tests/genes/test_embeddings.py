@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -278,3 +279,11 @@ def test_real_vectors_cover_the_real_panels(shared_data: Path) -> None:
     for name, n_found in {"osmfish_ref_allen_ssp_sc33": 33, "hypo_ref_10x_sc134": 134}.items():
         genes = anndata.read_h5ad(shared_data / f"{name}.h5ad", backed="r").var_names
         assert len(table.match(genes.to_numpy())[0]) == n_found
+
+
+def test_groups_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "h5ad")
+    with h5py.File(path, "r+") as file:
+        file["uns/again"] = file["uns"]
+    with pytest.raises(FormatError, match=r"got ValueError: a group that links to itself"):
+        read_embedding(path)

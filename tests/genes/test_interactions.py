@@ -233,3 +233,12 @@ def test_arrays_that_do_not_fit() -> None:
     for pairs, given_ in (([[0, 2]], weights), ([[0, 1]], -weights), ([[0, 1], [1, 0]], weights)):
         with pytest.raises(InputError, match="pairs, genes and weights that do not match"):
             EdgeList(genes=genes, pairs=np.array(pairs), weights=given_, source="made up")
+
+
+@pytest.mark.parametrize(
+    "text", ["gene1\tgene2\nGad1\tGad2\t0.9\nGad2\tSst\t0.4\n", "Gad1,Gad2\nGad2,Sst,0.4\n", "A B\nC D E\n"]
+)
+def test_columns_that_the_first_line_lacks_are_not_dropped(text: str, tmp_path: Path) -> None:
+    message = r"got (rows with more than the 2 columns|.*Expected 2 fields in line 2, saw 3)"
+    with pytest.raises(FormatError, match=message):
+        read_edges(written(tmp_path, text))

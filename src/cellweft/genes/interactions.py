@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, InputError, arg, checks_kinds, path_of
 from cellweft._text import many
 from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
+from cellweft.data.io.dialect import EXACT
 from cellweft.genes.matching import SAME_NAMES, match_known
 from cellweft.genes.text_files import head_of, text_errors
 
@@ -192,7 +194,8 @@ def _read(source: EdgeSource) -> EdgeList:
         return _from_frame(source, "memory", first_line=0)
     path = Path(path_of("edges", source, expected="a table of pairs of genes, or its path"))
     separator, names, used, n_before = _layout(head_of(path, kind=_KIND), path)
-    with text_errors(path, kind=_KIND):
+    with text_errors(path, kind=_KIND), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # it would leave out what does not fit
         try:
             frame = pd.read_csv(
                 path,
@@ -202,6 +205,7 @@ def _read(source: EdgeSource) -> EdgeList:
                 usecols=None if used == names else used,
                 skiprows=n_before,
                 dtype=dict.fromkeys(names[:2], "category"),
+                float_precision=EXACT,
                 index_col=False,
                 keep_default_na=False,
                 skip_blank_lines=False,
@@ -209,6 +213,10 @@ def _read(source: EdgeSource) -> EdgeList:
                 quoting=0 if separator == "," else 3,  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
                 encoding="utf-8-sig",
             )
+        except pd.errors.ParserWarning as error:
+            raise _wrong(
+                str(path), f"rows with more than the {len(names)} columns of its first line"
+            ) from error
         except pd.errors.ParserError as error:
             raise _wrong(str(path), str(error).splitlines()[0]) from error
     return _from_frame(frame[used], str(path), first_line=n_before + 1)

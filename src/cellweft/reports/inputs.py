@@ -19,6 +19,7 @@ from cellweft.data._pair import Pair
 from cellweft.data.gene_names import other_names
 from cellweft.data.io.cell_labels import LabelTable, holds_labels, read_cell_labels, table_columns
 from cellweft.data.io.damaged import reading
+from cellweft.data.io.dialect import EXACT
 from cellweft.data.io.keys import (
     CONFIDENCE,
     INTERVAL,
@@ -429,7 +430,10 @@ def _read_table(path: Path, where: str) -> Scores | CellTypes:
     with reading(f"{where} ({path})", expected="a table of scores", fix=fix):
         if path.suffix == ".csv":
             names = dict.fromkeys(("method", "level", "item", "metric"), str)
-            table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"value": ["", "nan"]})
+            absent = {"value": ["", "nan"]}
+            table = pd.read_csv(
+                path, dtype=names, keep_default_na=False, na_values=absent, float_precision=EXACT
+            )
         else:
             table = table_with_text(pd.read_parquet(path), f"{where} ({path})")
     return _scores(table, path.name, _beside(path), f"{where} ({path})")

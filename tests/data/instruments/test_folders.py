@@ -735,3 +735,22 @@ def test_a_run_of_curio(columns: tuple[str, str], tmp_path: Path, truth: Any, re
     (tmp_path / "S1_MatchedBeadLocation.csv").unlink()
     with pytest.raises(FormatError, match=r"without .*MatchedBeadLocation\.csv|without BeadLocationsForR"):
         cellweft.pair(reference, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("instrument", "name"),
+    [
+        ("merscope", "cell_metadata.csv"),
+        ("merscope", "cell_by_gene.csv"),
+        ("cosmx", "Run1_metadata_file.csv"),
+    ],
+)
+def test_rows_that_end_in_a_comma_do_not_move_columns(
+    instrument: str, name: str, make_run: Any, reference: Any
+) -> None:
+    folder = make_run(instrument)
+    (path,) = folder.rglob(name)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"{row}," for row in rows)]) + "\n")
+    with pytest.raises(FormatError, match=r"comma|fields|columns"):
+        cellweft.pair(reference, folder)

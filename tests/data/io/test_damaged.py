@@ -32,6 +32,7 @@ def stored(make_side: Any, write_as: Any, tmp_path: Path) -> Callable[[str], Pat
     def write(kind: str) -> Path:
         data = make_side(GENES[:8], n_cells=20, spatial=True, seed=2)
         data.obs["area"] = np.arange(20.0)
+        data.var["kind"] = np.arange(8.0)
         return write_as(data, tmp_path, kind)
 
     return write
@@ -217,3 +218,59 @@ def test_chunks_of_zarr_that_do_not_unpack(kind: str, element: str, stored: Any,
     assert files
     with pytest.raises(FormatError, match="expected an element that can be read"):
         pair(sc, path)
+
+
+@pytest.mark.parametrize(
+    ("element", "value", "message"),
+    [
+        ("X", h5py.Empty("f4"), r"\.X: expected a two-dimensional matrix, .* got Dataset of shape None"),
+        ("obs/_index", h5py.Empty("S4"), r"obs: expected a table .* got names in an array of shape None"),
+        ("obs/_index", 5.0, r"obs: expected a table .* got names in an array of shape \(\)"),
+        ("obs/area", np.zeros(20, "V3"), r"obs\['area'\]: expected a table .* got values of type \|V3"),
+        ("var/kind", np.zeros(8, "V3"), r"var\['kind'\]: expected a table .* got values of type \|V3"),
+    ],
+)
+def test_elements_of_no_shape_or_an_odd_type(
+    element: str, value: Any, message: str, sc: anndata.AnnData, stored: Callable[[str], Path]
+) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file[element].attrs) if element != "X" else {}
+        del file[element]
+        file[element] = value
+        file[element].attrs.update(attributes)
+    with pytest.raises((FormatError, InputError), match=message):
+        pair(sc, path).st.obs["area"]
+
+
+@pytest.mark.parametrize("barcodes", ["empty", "group", "endless"])
+def test_barcodes_that_are_no_list(barcodes: str, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.h5"
+    message = r"barcodes: expected a table .* got names in an array of shape None"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        if barcodes == "empty":
+            group["barcodes"] = h5py.Empty("S4")
+        elif barcodes == "group":
+            group.create_group("barcodes")
+        else:
+            group.create_dataset("barcodes", (2**50,), "S4", chunks=(8,))
+            message = r"barcodes_names: expected an element that fits into memory, got MemoryError"
+        group["features/name"], group["features/id"] = np.array([b"A", b"B"]), np.array([b"a", b"b"])
+        group["data"], group["indices"], group["indptr"] = np.ones(2), np.array([0, 1]), np.array([0, 1, 2])
+    with pytest.raises(FormatError, match=message):
+        open_input(path, argument="sc").obs.names()
+
+
+def test_numbers_of_another_byte_order(sc: anndata.AnnData, stored: Callable[[str], Path]) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        values, attributes = file["obs/area"][()], dict(file["obs/area"].attrs)
+        del file["obs/area"]
+        file["obs/area"] = values.astype(values.dtype.newbyteorder(">"))
+        file["obs/area"].attrs.update(attributes)
+    for tissue in (path, anndata.read_h5ad(path)):
+        made = pair(sc, tissue)
+        area = made.st.obs["area"]
+        assert area.dtype.isnative
+        np.testing.assert_array_equal(area[area > 5], np.arange(6.0, 20.0))

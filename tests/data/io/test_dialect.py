@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cellweft._errors import FormatError
+from cellweft.data.io.delimited import read_rows
 from cellweft.data.io.dialect import dialect_of
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -261,3 +262,14 @@ def test_what_promises_one_separator_keeps_it(tmp_path: Path) -> None:
 def test_zstandard_is_to_be_unpacked(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"got a compressed file \(.zst\).*Unpack it"):
         opened(tmp_path, "a.csv.zst", b"\x28\xb5\x2f\xfd")
+
+
+def test_numbers_are_read_exactly_and_long_exponents_do_not_crash(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_text("cell,A,B\na,0.1234567890123456,9.5\nb,0.30000000000000004,1\n")
+    table = read_rows(path, dialect=dialect_of(path, separator=","))
+    assert table["A"].tolist() == [0.1234567890123456, 0.30000000000000004]
+    path.write_text("cell,A,B\na,1,9999999991e4009999999999999\nb,2,1\n")
+    assert (
+        read_rows(path, dialect=dialect_of(path, separator=","))["B"].tolist()[0].startswith("9999999991e4")
+    )

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from pyarrow import csv as arrow_csv
 
 from cellweft._errors import CellweftError, FormatError
+from cellweft.data.io.dialect import EXACT
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, table_with_text
@@ -63,8 +64,15 @@ def read_cells(
             names = read_header(path, where) if header is None else list(header)
             kinds = {name: str for name in text if name in names}
             table = pd.read_csv(
-                path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False
+                path,
+                names=names,
+                skiprows=int(header is None),
+                dtype=kinds,
+                low_memory=False,
+                float_precision=EXACT,
             )
+            if not isinstance(table.index, pd.RangeIndex) and table.iloc[:, -1].isna().all():
+                raise ValueError("rows that end in a comma, so that columns and their names do not match")
     return table_with_text(table, f"{where}, {path.name}")
 
 

@@ -103,7 +103,7 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
     if _is_group(matrix):
         with reading(where):
             return _open_group(matrix, where)
-    if len(getattr(matrix, "shape", ())) != 2:
+    if len(getattr(matrix, "shape", ()) or ()) != 2:  # None: an empty dataset of HDF5
         raise InputError(
             where,
             expected="a two-dimensional matrix, cells x genes",

@@ -16,6 +16,7 @@ from cellweft._errors import InputError, MissingFileError
 from cellweft._text import shorten
 from cellweft._typing import BoolArray, DoubleArray, PathLike
 from cellweft.data.io.damaged import brief, reading
+from cellweft.data.io.dialect import EXACT
 from cellweft.data.io.keys import CELL, CONFIDENCE_COLUMN, LABEL, PROBABILITY, RECORD, UNKNOWN
 from cellweft.data.io.obs_table import table_with_text
 
@@ -171,6 +172,7 @@ def _read_csv(path: Path, where: str) -> pd.DataFrame:
     names = [head[0]] if has_index else []
     types = dict.fromkeys([*names, *texts], str)
     reading_as: Any = {"dtype": types, "keep_default_na": False, "na_values": absent}
+    reading_as["float_precision"] = EXACT
     table: pd.DataFrame = pd.read_csv(path, usecols=[*names, *wanted], **reading_as)
     return table.set_index(names[0]) if has_index else table
 

@@ -83,22 +83,22 @@ def group_in(store: Any, name: str, where: str) -> Any:
     Raises
     ------
     FormatError
-        A single array is in its place.
+        A single array is in its place, or its elements cannot be listed.
     """
     if name not in store:
         return {}
-    if hasattr(store[name], "shape"):
+    with reading(where, f".{name}"):
+        group = store[name]
+        list(group if not hasattr(group, "shape") else ())
+    if hasattr(group, "shape"):
         raise FormatError(
             f"{where}.{name}", expected="elements by their names", got="a single array", fix=_FIX
         )
-    return store[name]
+    return group
 
 
 def read_stored(element: Any) -> Any:
-    """Read an element that AnnData stored, whose groups lie one in the other as in a tree.
-
-    Links of HDF5 can put a group into itself. Python does not always recover from the endless descent that
-    follows, so it is not begun. Call it within `reading`.
+    """Read an element that AnnData stored, after `check_tree`. Call it within `reading`.
 
     Parameters
     ----------
@@ -109,6 +109,16 @@ def read_stored(element: Any) -> Any:
     ------
     ValueError
         A group is in it twice, or lies more than 100 groups deep.
+    """
+    check_tree(element)
+    return read_elem(element)
+
+
+def check_tree(element: Any) -> None:
+    """Raise `ValueError` if groups of an HDF5 file contain themselves, or lie more than 100 groups deep.
+
+    Links of HDF5 can put a group into itself. Python does not always recover from the endless descent that
+    follows.
     """
     seen, ahead = set(), [(element, 0)]
     while ahead:
@@ -122,7 +132,6 @@ def read_stored(element: Any) -> Any:
             raise ValueError(f"groups nested more than {_DEEPEST} deep")
         seen.add((place.fileno, place.addr))
         ahead += [(member, depth + 1) for member in group.values()]
-    return read_elem(element)
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:

@@ -10,12 +10,14 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from cellweft._text import many
 from cellweft.data.io.columns import plain_name
 from cellweft.data.io.features import is_cell_column
 
+EXACT: Literal["round_trip"] = "round_trip"
+"""How pandas reads numbers with a decimal point. Faster ways round, and crash on exponents of many digits."""
 _HEAD_BYTES = 2**20
 _MOST_LINES, _MOST_COMMENTS = 30, 100
 _FEWEST_FIELDS, _FEWEST_BELOW = 4, 2  # of a table, and lines of it, where lines above it are titles
@@ -81,6 +83,7 @@ class Dialect:
             "decimal": self.decimal,
             "encoding": self.encoding,
             "skiprows": self.n_comments,
+            "float_precision": EXACT,
         }
 
 

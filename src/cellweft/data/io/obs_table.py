@@ -110,9 +110,13 @@ class StoredTable(Reopening):
             if encoding != ("dataframe", "0.2.0") or index is None or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
             columns = {str(column): group[str(column)] for column in attributes["column-order"]}
-            if len(index.shape) != 1:
-                raise _no_table(where, f"names in an array of shape {tuple(index.shape)}")
         return cls(index, columns, None if name == "_index" else name, where)
+
+    def __post_init__(self) -> None:
+        """Raise `FormatError` if the names are not a list."""
+        shape = getattr(self.index, "shape", None)
+        if shape is None or len(shape) != 1:
+            raise _no_table(self.where, f"names in an array of shape {shape}")
 
     @property
     def columns(self) -> list[str]:
@@ -133,7 +137,8 @@ class StoredTable(Reopening):
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells, of all by default."""
-        names = np.empty(len(self), dtype=object)
+        with reading(self.where, "_names"):  # of a damaged file, there may be more than fit into memory
+            names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
         with reading(self.where, "_names"):  # pandas chooses the type for text: `object` before pandas 3
@@ -150,7 +155,8 @@ class StoredTable(Reopening):
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
         """Return the table of some cells, of all by default."""
         columns = {name: self[name].array for name in self.elements}
-        table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
+        with reading(self.where):
+            table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
         return table if rows is None else table.iloc[rows]
 
 
@@ -187,7 +193,7 @@ def read_table_of(group: Any, where: str) -> pd.DataFrame:
 
 
 def table_with_text(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return a table whose columns and names hold text where they held bytes; the given one is not changed.
+    """Return a table that pandas can use: bytes as text, numbers in the byte order of this machine.
 
     Parameters
     ----------
@@ -209,19 +215,21 @@ def table_with_text(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """
     parts = [(place, table.iloc[:, place]) for place in range(table.shape[1])]
     texts = {
-        place: with_text(column, f"{where}[{column.name!r}]") for place, column in parts if _has_bytes(column)
+        place: with_text(column, f"{where}[{column.name!r}]")
+        for place, column in parts
+        if _is_foreign(column)
     }
     names = pd.Series(table.index, dtype=table.index.dtype)  # pandas 3 must not convert it to its own text
     if texts:
         columns = [texts.get(place, column).array for place, column in parts]
         table = pd.DataFrame(dict(enumerate(columns)), index=table.index).set_axis(table.columns, axis=1)
-    if _has_bytes(names):
+    if _is_foreign(names):
         table = table.set_axis(pd.Index(with_text(names, f"{where}_names"), name=table.index.name), axis=0)
     return table
 
 
 def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
-    """Return a column with text in place of bytes, which are taken to be UTF-8.
+    """Return a column with text in place of bytes (taken to be UTF-8), and numbers in native byte order.
 
     Parameters
     ----------
@@ -235,8 +243,13 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     FormatError
         Bytes are not text in UTF-8.
     """
-    if not _has_bytes(column):
+    if not _is_foreign(column):
         return column
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind == "V":
+        raise _no_table(where, f"values of type {dtype}")
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        return column.astype(dtype.newbyteorder("="))
     categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     try:
         texts = [value.decode() if isinstance(value, bytes) else value for value in categories]
@@ -253,6 +266,13 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     codes = np.append(unique_texts.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
     values = pd.Categorical.from_codes(codes, categories=unique_texts, ordered=bool(column.cat.ordered))
     return pd.Series(values, index=column.index, name=column.name)
+
+
+def _is_foreign(column: pd.Series[Any]) -> bool:
+    """Whether a column has bytes for text, another byte order, or a type that pandas cannot use."""
+    dtype = column.dtype
+    is_odd = isinstance(dtype, np.dtype) and (dtype.kind == "V" or not dtype.isnative)
+    return is_odd or _has_bytes(column)
 
 
 def _has_bytes(column: pd.Series[Any]) -> bool:

@@ -20,7 +20,7 @@ from cellweft._errors import CellweftError, FormatError, MissingFileError, Setti
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
-from cellweft.data.io.damaged import group_in, read_stored, reading
+from cellweft.data.io.damaged import check_tree, group_in, read_stored, reading
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
@@ -298,6 +298,8 @@ def _open_hdf5(path: Path, where: str, sample: str | None) -> Input:
         raise _no_samples(where.partition(" ")[0], sample, str(path))
     if {"obs", "var"} <= set(file) and "encoding-type" not in getattr(file["obs"], "attrs", {}):
         # Files older than AnnData 0.7 need its own reader.
+        with reading(where):
+            check_tree(file)
         return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
     return _from_store(file, path, where)
 

@@ -98,7 +98,7 @@ def coordinate_unit(data: Input) -> str:
     record: Any = data.uns.get(RECORD)
     for key in ("inputs", "spatial", "unit"):
         record = record.get(key) if isinstance(record, Mapping) else None
-    return data.unit or str(record or "")
+    return data.unit or (str(record) if isinstance(record, str) else "")
 
 
 def place_key(data: Input) -> str | None:
