@@ -236,8 +236,7 @@ class SpilloverModel:
     def _joint(
         self, counts: FloatArray, around: Surroundings, candidates: IntArray
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-        """Return joint probabilities of profiles and (s, e), the likelihood of (s, e), expected gene
-        shares."""
+        """Return joint probabilities of profiles and (s, e), likelihoods of (s, e), expected gene shares."""
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
         near, wide = (
             self._mixed(neighbor_weights, candidates, own) for neighbor_weights in (around.near, around.wide)

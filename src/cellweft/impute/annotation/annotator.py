@@ -1,4 +1,4 @@
-"""Labels of the reference on the cells of a tissue: probabilities, the best label, and who is unknown."""
+"""Transfer of labels to the cells of a tissue: probabilities, the best label, and unknown cells."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from cellweft.impute.planning import columns_at_once
 from cellweft.impute.transfer import carried_to
 
 SHARPNESS = 2.0
-"""Factor on the sharpness of attention where it tells labels: measured by benchmarks/annotate.py."""
+"""Factor on the sharpness of attention for labels, chosen with benchmarks/annotate.py."""
 LEAST_DEPTH = 0.03
-"""Share of the tissue's totals that held-out cells are thinned to at most, to be as hard to tell as it is."""
-_HALVINGS = 5  # of the interval in which that share lies
+"""Smallest depth of held-out cells, as a share of the tissue's totals; thinning makes them as hard to
+label."""
+_HALVINGS = 5  # of the interval that contains this share
 _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # reference cells used to train the classifiers
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
@@ -39,32 +40,32 @@ ReadPanel = Callable[[slice | IntArray], FloatArray]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
-    """What two ways tell of the labels of cells, neither of them calibrated.
+    """The evidence of two methods on the labels of cells, not calibrated.
 
     Attributes
     ----------
     shares
-        (n_cells, n_labels) of the labels in the weights that the cells give to the reference.
+        (n_cells, n_labels) share of each label in the weights of the reference cells.
     classified
-        (n_cells, n_labels) probabilities by logistic regression in the shared embedding.
+        (n_cells, n_labels) probabilities from logistic regression in the shared embedding.
     """
 
     shares: DoubleArray
     classified: DoubleArray
 
     def agreement(self, weights: DoubleArray) -> float:
-        """Return the share of the cells, with weights that sum to 1, for which both find the same best."""
+        """Return the weighted share of cells with the same best label in both; the weights sum to 1."""
         return float(weights @ (self.shares.argmax(axis=1) == self.classified.argmax(axis=1)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotator:
-    """Turns evidence on the type of cells into calibrated probabilities.
+    """Turns evidence on cell types into calibrated probabilities.
 
     Attributes
     ----------
     of_shares, of_classified
-        The scale of either.
+        The calibration of each method.
     """
 
     of_shares: LabelScale
@@ -72,14 +73,14 @@ class Annotator:
 
     @classmethod
     def fit(cls, told: Told, codes: IntArray, weights: DoubleArray) -> Annotator:
-        """Learn both scales from held-out cells; ``codes`` and ``weights`` as of `LabelScale.fit`."""
+        """Fit both calibrations to held-out cells; ``codes`` and ``weights`` as in `LabelScale.fit`."""
         return cls(
             of_shares=LabelScale.fit(told.shares, codes, weights),
             of_classified=LabelScale.fit(told.classified, codes, weights),
         )
 
     def probabilities(self, told: Told) -> DoubleArray:
-        """Return probabilities of the labels, (n_cells, n_labels)."""
+        """Return the probability of each label, (n_cells, n_labels)."""
         return joined(
             self.of_shares.probabilities(told.shares), self.of_classified.probabilities(told.classified)
         )
@@ -87,18 +88,18 @@ class Annotator:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelLearner:
-    """Tells labels of cells by what a fitted method makes of their panel.
+    """Predicts labels of cells from their panel, with a fitted method.
 
     Attributes
     ----------
     fitted, pair, labels
-        Whose weights and embedding, the data, and the labels of its reference.
+        The fitted method, the data, and the labels of the reference.
     cells, folds
-        (n_cells,) positions of the reference's cells that are held out, and the part of each.
+        (n_cells,) positions of the held-out reference cells, and the fold of each.
     classifiers
-        One for each part of these cells, which learned from others.
+        One per fold, trained without the cells of the fold.
     at_once
-        Labels that are carried together.
+        Number of labels to carry together.
     """
 
     fitted: FittedMethod
@@ -111,7 +112,7 @@ class LabelLearner:
 
     @classmethod
     def of(cls, fitted: FittedMethod, pair: Pair, labels: ReferenceLabels, *, at_once: int) -> LabelLearner:
-        """Choose the cells that are held out, and learn the classifiers without them."""
+        """Choose held-out cells, and train the classifiers without them."""
         cells = draw_cells(labels.codes, np.flatnonzero(labels.codes >= 0), seed=fitted.seed)
         stream = numpy_stream(fitted.seed, "label folds")
         folds = stream.permutation(np.arange(len(cells)) % _FOLDS)
@@ -131,7 +132,7 @@ class LabelLearner:
         return self.pair.st.dense(rows, self.pair.st_shared)
 
     def of_tissue(self, progress: Progress) -> Told:
-        """Return the evidence on the type of the spatial cells."""
+        """Return the evidence on the types of the spatial cells."""
         n_cells = self.pair.st.n_cells
         every = self.labels.values(np.ones(self.pair.sc.n_cells, dtype=np.bool_))
         shares = self._shares(every, self.read, n_cells, progress=progress)
@@ -140,7 +141,7 @@ class LabelLearner:
         return Told(shares=shares, classified=np.concatenate(classified))
 
     def of_held_out(self, measured: FloatArray) -> Told:
-        """Return the evidence on held-out cells, (n_cells, n_panel), each without its own part."""
+        """Return the evidence on held-out cells, (n_cells, n_panel), each without the cells of its fold."""
         shape = len(self.cells), self.labels.names.shape[1]
         shares, classified = np.empty(shape), np.empty(shape)
         for fold in range(_FOLDS):
@@ -152,19 +153,20 @@ class LabelLearner:
         return Told(shares=shares, classified=classified)
 
     def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
-        """Return held-out cells that are as hard to tell as the tissue's, and the evidence on them.
+        """Return held-out cells that are as hard to label as the tissue's cells, and the evidence on them.
 
         Parameters
         ----------
         tissue
-            What is told of the spatial cells.
+            Evidence on the spatial cells.
         progress
-            Called as depths are tried.
+            Called after each depth.
 
         Notes
         -----
-        Shares and classifier agree less often where less can be told of cells. The depth is sought at which
-        they agree on held-out cells as often as on the tissue's, by halving on a logarithmic scale.
+        The less informative the cells, the less often shares and classifier agree. The chosen depth is the
+        one at which they agree on held-out cells as often as on tissue cells; it is found by bisection on a
+        logarithmic scale.
         """
         n_cells, codes = len(tissue.shares), self.labels.codes[self.cells]
         target = tissue.agreement(np.full(n_cells, 1 / n_cells))
@@ -189,7 +191,7 @@ class LabelLearner:
     def _shares(
         self, values: CellValues, read: ReadPanel, n_cells: int, progress: Progress = no_progress
     ) -> DoubleArray:
-        """Return the share that each label has in the weights that cells give to labelled cells."""
+        """Return the share of each label in the weights of labelled reference cells."""
         mass = carried_to(
             self.fitted,
             read,
@@ -202,7 +204,7 @@ class LabelLearner:
         return row_shares(mass, np.full(mass.shape[1], 1 / mass.shape[1]))
 
     def _classified(self, measured: FloatArray, classifiers: Sequence[LogisticRegression]) -> DoubleArray:
-        """Return the mean probabilities of some classifiers."""
+        """Return the mean of the classifiers' probabilities."""
         embedded = self.fitted.embed(measured, of="spatial")
         classified = np.zeros((len(measured), self.labels.names.shape[1]))
         for classifier in classifiers:
@@ -213,11 +215,11 @@ class LabelLearner:
 def _classifier(
     fitted: FittedMethod, pair: Pair, labels: ReferenceLabels, left_out: IntArray
 ) -> LogisticRegression:
-    """Return logistic regression in the shared embedding, from cells of the reference but those left out."""
+    """Return logistic regression in the shared embedding, without the reference cells left out."""
     usable = np.setdiff1d(np.flatnonzero(labels.codes >= 0), left_out)
     rest = sample_rows(usable, _MOST_CLASSIFIED, numpy_stream(fitted.seed, "label classifier"))
     if len(np.unique(labels.codes[rest])) < 2:
-        rest = np.flatnonzero(labels.codes >= 0)  # a few cells: nothing can be left out
+        rest = np.flatnonzero(labels.codes >= 0)  # too few cells to leave any out
     embedded = np.concatenate(
         [
             fitted.embed(pair.sc.dense(rest[rows], pair.sc_shared), of="reference")
@@ -226,15 +228,15 @@ def _classifier(
     )
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MOST_STEPS, tol=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no label
-        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few cells of each
+        warnings.simplefilter("ignore", ConvergenceWarning)  # more steps would change no label
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # with few cells each
         return model.fit(embedded, labels.codes[rest])
 
 
 def annotate_cells(
     fitted: FittedMethod, pair: Pair, labels: Labels | Sequence[str], *, memory: str | int, progress: Progress
 ) -> pd.DataFrame:
-    """Return labels of the spatial cells; parameters and result as of `cellweft.Imputer.annotate`."""
+    """Return labels of the spatial cells; parameters and result as in `cellweft.Imputer.annotate`."""
     reference_labels = read_labels(pair, labels)
     at_once = columns_at_once(pair, reference_labels.names.shape[1], settings=fitted.settings, memory=memory)
     learner = LabelLearner.of(fitted, pair, reference_labels, at_once=at_once)
