@@ -1,7 +1,7 @@
 """cellweft: weave single cells into tissue.
 
-The names that you use most are here; the others are in namespaces, as in scanpy. Everything is loaded when it
-is first used, so that ``import cellweft`` is quick::
+The most used names are here; the others are in namespaces, as in scanpy. Everything is loaded on first use,
+so that ``import cellweft`` is fast::
 
     pair, Pair                               two inputs, checked and matched
     Imputer                                  the genes that the panel missed

@@ -112,7 +112,7 @@ def _quiet_downloads(*, no_progress: bool) -> None:
 
 @contextmanager
 def _told_interrupt(folder: Path) -> Iterator[None]:
-    """Print what an interrupted run has kept."""
+    """Print what an interrupted run has saved."""
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -68,7 +68,7 @@ class HeldOutOptions:
     no_clusters: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """Return those of `cellweft.evaluate_imputation`."""
+        """Return the arguments of `cellweft.evaluate_imputation`."""
         values = {name: value for name, value in vars(self).items() if name != "no_clusters"}
         return values | {"cluster": not self.no_clusters}
 
@@ -108,12 +108,12 @@ class PlaceOptions:
     spacing: Annotated[float | None, _place()] = None
 
     def arguments(self) -> dict[str, Any]:
-        """Return those of `cellweft.evaluate_placement`; raise `SettingError` where hits are not numbers."""
+        """Return the arguments of `cellweft.evaluate_placement`; hits must be numbers."""
         truths = {name: getattr(self, name) for name in ("truth", "truth_composition", "caught")}
         return truths | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
 
     def spots(self, sc: Path, st: Path, data: options.PairOptions) -> PseudoSpots | None:
-        """Return the pseudo-spots that are requested, summed from the cells of SC."""
+        """Return the requested pseudo-spots, summed from the cells of SC."""
         from cellweft.data.synthetic.pseudospots import pseudo_spots
 
         for name in ("grid", "spacing") if self.pseudo_spots is None else ("truth", "truth_composition"):
@@ -317,7 +317,7 @@ def _plan(
 
 
 def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[ScoreTable, dict[str, Any]]:
-    """Return the table for the screen, and what JSON says of it."""
+    """Return the table for the screen, and its content for JSON."""
     if by == "place":
         title = "Cells of known position. Lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)

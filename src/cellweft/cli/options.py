@@ -70,7 +70,7 @@ class PairOptions:
         Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size
         (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts, with _raw of raw counts.
     size_factor
-        Column of obs with each cell's total count, if the file holds only some genes.
+        Column of obs with each cell's total count, if the file contains only some genes.
     reference_batch
         Column of obs with the donor, technology or atlas of each cell, if the reference combines several
         that differ in how well they detect genes. Their levels are equalised gene by gene.
@@ -246,7 +246,7 @@ def _described(parameter: inspect.Parameter, kind: Any, said: str | None) -> ins
         info = copy.copy(infos[0]) if infos else typer.Option()
         info.help = info.help or said
         if parameter.default is False and info.default is ...:
-            info.default = f"--{parameter.name.replace('_', '-')}"  # where typer keeps the first spelling
+            info.default = f"--{parameter.name.replace('_', '-')}"  # typer stores the first spelling here
         kind = Annotated[plain, info]
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)
 
@@ -261,7 +261,7 @@ def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
         if not hasattr(parameter.annotation, "__metadata__"):
             continue  # typer's context
         info = parameter.annotation.__metadata__[0]
-        spellings = (info.default, *(info.param_decls or ()))  # typer puts the first into the default
+        spellings = (info.default, *(info.param_decls or ()))  # typer stores the first one as the default
         long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
         names[parameter.name] = long[0] if long else f"--{parameter.name.replace('_', '-')}"
         if isinstance(info, ArgumentInfo):

@@ -111,7 +111,7 @@ def _beside(output: Path) -> Path:
 
 
 def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Raise unless the outputs can be put where they shall lie, and take no input's place."""
+    """Raise unless the outputs can be written, without replacing an input."""
     from cellweft.data.io.atomic_output import check_apart, check_outputs
     from cellweft.genes.proteins.table import FASTA_SUFFIXES, TABLE_SUFFIXES
 
