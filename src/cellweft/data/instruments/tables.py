@@ -134,7 +134,7 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     Raises
     ------
     FormatError
-        The file is not what its name says, or it contains something that is not a number.
+        The contents of the file do not match its name, or are not all numbers.
     """
     names, table, matrix = _read_sparse(path, where, keys=keys, separator=",")
     obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
@@ -160,7 +160,7 @@ def read_counts_by_gene(path: Path, where: str, *, separator: str) -> Input:
     Raises
     ------
     FormatError
-        The file is not what its name says, or it contains something that is not a number.
+        The contents of the file do not match its name, or are not all numbers.
     """
     key = read_header(path, where, separator=separator)[:1]
     names, table, matrix = _read_sparse(path, where, keys=key, separator=separator)
