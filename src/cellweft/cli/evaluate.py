@@ -91,8 +91,8 @@ class PlaceOptions:
         box of .55 of the grid spacing around a spot.
     pseudo_spots
         First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
-        paper, or discs. Name the same file as ST; --coordinates and --labels name the positions and types of
-        its cells. Use it instead of --truth.
+        paper, or discs. Pass the same file as ST; --coordinates and --labels select the positions and types
+        of its cells. Use it instead of --truth.
     grid
         Number of pseudo-spots along the two axes, from edge to edge: 30,40 as in the paper.
     spacing
@@ -186,7 +186,7 @@ def evaluate(
         the same name.
     by
         What to hide: folds of genes; folds of cells, scored on the genes that --keep leaves out; a fraction
-        of the genes; or the positions of the cells of SC (place), which --truth names.
+        of the genes; or the positions of the cells of SC (place), given by --truth.
     methods
         Methods, separated by commas: auto, stimpute, mean, knn, attention; with --by
         place auto, stem, cosine, knn-regression, random, centre, nnls. Add settings as in

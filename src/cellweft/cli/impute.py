@@ -40,7 +40,7 @@ class WritingOptions:
     sparse
         Omit values below this, for example 0.05, and write a sparse matrix. Intervals stay dense.
     resume
-        Resume a run that was killed or failed, and keep what is written if this one fails. OUT must be a
+        Resume a run that was killed or failed, and keep the written part if this one fails. OUT must be a
         .zarr store.
     dask
         Use the workers of a Dask cluster, tcp://HOST:PORT, or processes on this machine, local or local:4.

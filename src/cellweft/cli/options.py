@@ -68,7 +68,7 @@ class PairOptions:
         10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.
     sc_scale, st_scale
         Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size
-        (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts, with _raw of raw counts.
+        (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts or, with _raw, of raw counts.
     size_factor
         Column of obs with each cell's total count, if the file contains only some genes.
     reference_batch
@@ -77,7 +77,7 @@ class PairOptions:
     sc_gene_column, st_gene_column
         Column of var with the gene names. Default: the names of var.
     coordinates
-        Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none to do without. Default:
+        Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none for no coordinates. Default:
         obsm["spatial"], or columns with common names.
     slices
         Column of obs with the tissue slice of each cell; none for a single slice. Default: a column with a
@@ -137,7 +137,7 @@ class NetworkOptions:
         as in graph=embedding:2+expression.
     gene_sets
         GMT file of gene sets, such as those of GO or Reactome (may be .gz). Genes in the same sets inform
-        each other, and small sets count most. May be repeated.
+        each other, and small sets have the largest weights. May be repeated.
     edges
         Text file of pairs of genes that inform each other (may be .gz): two gene names and optionally a
         weight, separated by tabs, commas or spaces. Convert STRING's protein IDs to gene names first. May be
