@@ -199,7 +199,7 @@ class Imputer(NotebookText, FolderModel):
             compare the values, the data are read once more.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
-            (stage, done, total) as training goes on.
+            (stage, done, total) during training.
 
         Raises
         ------

@@ -160,8 +160,8 @@ class CoarseMapping:
     -----
     DEVIATION: STEM computes every weight. Here, queries with their largest weights in the same groups are
     processed together, always 256 at once. Groups with at least ``least_share`` of the weight of any of these
-    queries are computed key by key. All other groups have their estimated weight, and the mean of their keys
-    stands for each key.
+    queries are computed key by key. For all other groups, the weight is estimated, and the mean key replaces
+    each key.
     """
 
     queries: torch.Tensor

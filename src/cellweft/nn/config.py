@@ -434,7 +434,7 @@ class AttentionSettings(_Settings):
     level_steps, level_lr, level_hidden
         Steps, learning rate and width of the networks that predict the level of a gene.
     level_pattern
-        Weight of 1 - Pearson beside the squared error in their loss.
+        Weight of 1 - Pearson relative to the squared error in their loss.
     level_pull
         Strength of the penalty that keeps them near the gene's level in the reference.
     level_cell_genes

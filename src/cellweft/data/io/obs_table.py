@@ -172,7 +172,7 @@ def read_table_of(group: Any, where: str) -> pd.DataFrame:
     group
         Group of an HDF5 file or zarr store.
     where
-        What errors call the table.
+        Name of the table in errors.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     column
         Column of a table; it is not changed.
     where
-        What errors call it.
+        Name of the column in errors.
 
     Raises
     ------

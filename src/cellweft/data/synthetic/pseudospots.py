@@ -118,7 +118,7 @@ def pseudo_spots(
     min_cells
         Spots with fewer captured cells are left out.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
         R, the variance of the noise relative to the variance of each gene over the cells. The paper uses 0.2,
         0.4, 0.6 and 0.8. With 0, no noise is added.
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------
