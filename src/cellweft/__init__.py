@@ -1,11 +1,11 @@
 """cellweft: weave single cells into tissue.
 
-The names that you use most are here; the others are in namespaces, as in scanpy. Everything is loaded when it
-is first used, so that ``import cellweft`` is quick::
+The most used names are here; the others are in namespaces, as in scanpy. Everything is loaded on first use,
+so that ``import cellweft`` is fast::
 
     pair, Pair                               two inputs, checked and matched
     Imputer                                  the genes that the panel missed
-    Placer, Placement                        where in the tissue every cell came from
+    Placer, Placement                        where in the tissue each cell came from
     load                                     a saved model of either kind
     evaluate_imputation, evaluate_placement  how good predictions are, on held-out truth
     report, view                             a page to share; tissue in the browser

@@ -1,4 +1,4 @@
-"""Where and how the numbers are made: device, random streams, memory budget; and how far the work is."""
+"""Device, random streams, memory budget, block sizes, and progress."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _REPORTING = threading.Lock()  # set by the outermost call that reports progress
 _REDRAWN = 0.25  # seconds between updates of the bar in a notebook
 PROCESS_BYTES = 450e6
-"""What Python takes at least with torch, anndata and scipy loaded, before any data."""
-_WORK_BYTES = 130e6  # memory of the libraries in use: threads, code that is loaded at first use
+"""Minimum memory of Python with torch, anndata and scipy loaded, without data."""
+_WORK_BYTES = 130e6  # memory of the libraries at work: threads, and code loaded on first use
 _least_resident = float("inf")
 SPARSE_BYTES = 8.0
-"""A value of a sparse matrix and its column."""
+"""Bytes of a value of a sparse matrix, with its column."""
 TABLE_ROWS = 100_000
-"""Rows of a table, or places of cells, that are looked at together."""
+"""Rows of a table, or positions of cells, per block."""
 READ_ROWS = 4096
-"""Cells or spots that are read together."""
+"""Cells or spots per read."""
 BLOCK_GENES = 512
-"""Genes that are worked on together."""
+"""Genes per block."""
 CHUNK_BYTES = 2**22
-"""What is compressed together: few enough files for millions of cells, one gene is still read quickly."""
+"""Size of a chunk: few enough files for millions of cells, and one gene can still be read quickly."""
 READ_BYTES = 32 * 2**20
-"""Size of a block of rows of a matrix as it is read; the work on it takes a few times as much."""
+"""Size of a block of rows that is read from a matrix; processing needs a few times as much."""
 BLOCK_BYTES = 64e6
-"""Memory for the arrays of a block of work, about."""
+"""Approximate memory for the arrays of a block."""
 BLOCK_VALUES = 2**21
-"""Values of a block in float64: 16 MB; the work on it takes a few times as much."""
+"""Values of a block in float64: 16 MB; processing needs a few times as much."""
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"`` into a torch device that is there.
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"`` into an available torch device.
 
     Raises
     ------
     SettingError
-        The device is unknown or not there.
+        The device is unknown or not available.
     """
     import torch
 
@@ -75,19 +75,19 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_devices(device: str) -> tuple[torch.device, ...]:
-    """Turn what a user says of devices into those that trainings take, one each; the first does all else.
+    """Return the devices of an option, one per parallel training; the first one is used for all other work.
 
     Parameters
     ----------
     device
-        One, as in `resolve_device`; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
-        which one may occur twice; or ``"all"`` for every GPU of this machine, and the best device where there
-        is none.
+        One device, as in `resolve_device`; several of one kind separated by commas, such as
+        ``"cuda:0,cuda:1"``, possibly repeated; or ``"all"`` for all GPUs of this machine, or the best device
+        if there are none.
 
     Raises
     ------
     SettingError
-        A device is unknown or not there, or they are of several kinds.
+        A device is unknown or not available, or they are of several kinds.
 
     Examples
     --------
@@ -111,22 +111,22 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
 
 
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
-    """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
+    """Return the random stream of a stage, which depends only on the seed and the name of the stage."""
     check_seed(seed)
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
 
 
 def sample_rows(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
-    """Return rows as they are, or where there are more than ``most``, a draw of so many of them, sorted.
+    """Return rows unchanged or, if there are more than ``most``, a sorted random sample of this size.
 
     Parameters
     ----------
     rows
         (n_rows,) positions.
     most
-        How many may be returned.
+        Largest number of rows.
     stream
-        What is drawn from; it is left alone where all rows are returned.
+        Random stream; not used if all rows are returned.
 
     Examples
     --------
@@ -137,23 +137,23 @@ def sample_rows(rows: IntArray, most: int, stream: np.random.Generator) -> IntAr
 
 
 def stratified_rows(rows: IntArray, strata: IntArray, *, most: int, stream: np.random.Generator) -> IntArray:
-    """Return rows as they are, or of more than ``most`` a draw of so many, alike from all strata.
+    """Return rows unchanged or, if there are more than ``most``, a stratified sample of this size.
 
     Parameters
     ----------
     rows
         (n_rows,) positions, sorted.
     strata
-        (n_rows,) number of the stratum of each, from 0.
+        (n_rows,) index of the stratum of each, from 0.
     most
-        How many may be returned.
+        Largest number of rows.
     stream
-        What is drawn from; it is left alone where all rows are returned.
+        Random stream; not used if all rows are returned.
 
     Notes
     -----
-    Systematic sampling of the rows in order of their strata, and in random order within one: a stratum gets
-    its share to within one row.
+    Systematic sampling of the rows, ordered by stratum and randomly within a stratum. The share of each
+    stratum is correct to within one row.
 
     Examples
     --------
@@ -171,14 +171,14 @@ def stratified_rows(rows: IntArray, strata: IntArray, *, most: int, stream: np.r
 
 
 def torch_stream(seed: int, stage: str) -> torch.Generator:
-    """Return the stage's stream as a torch generator on the CPU (moved draws keep devices alike)."""
+    """Return the stage's stream as a torch generator on the CPU, so that all devices get the same draws."""
     import torch
 
     return torch.Generator().manual_seed(int(numpy_stream(seed, stage).integers(2**62)))
 
 
 def numpy_of(values: torch.Tensor) -> DoubleArray:
-    """Return a tensor's values in float64, from any device: not every device has float64 itself."""
+    """Return a tensor's values in float64, from any device, including those without float64."""
     return np.asarray(values.cpu().numpy(), dtype=np.float64)
 
 
@@ -196,8 +196,8 @@ def parse_memory(memory: str | int) -> int:
     Raises
     ------
     SettingError
-        The text is not a size, or a number without a unit is less than a megabyte: such a number is one of
-        bytes, and whoever writes 4 means 4 GB.
+        The text is not a size, or a number without a unit is less than a megabyte. Such numbers are bytes,
+        but 4 usually means 4 GB.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
     unit = match.group(2) if match else ""
@@ -216,13 +216,13 @@ def parse_memory(memory: str | int) -> int:
 
 
 def process_bytes() -> float:
-    """Return the memory of this process without the work that is planned, in bytes.
+    """Return the memory of this process in bytes, without the planned work.
 
     Notes
     -----
-    What the process holds when it is first asked, with all that its user has loaded, or less where that was
-    freed since; and what the libraries take besides once they work. Where the system does not say what a
-    process holds, `PROCESS_BYTES` stands for it.
+    It is the memory at the first call, including all that the user has loaded, or less if memory was freed
+    since, plus the memory of the libraries at work. If the system does not report the memory of a process,
+    `PROCESS_BYTES` is used.
     """
     global _least_resident
     _least_resident = min(_least_resident, _resident_bytes())
@@ -230,7 +230,7 @@ def process_bytes() -> float:
 
 
 def _resident_bytes() -> float:
-    """Return the memory that this process holds now; 0 if the system does not say."""
+    """Return the current memory of this process; 0 if the system does not report it."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123 (no file of a user's)
             return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -239,14 +239,14 @@ def _resident_bytes() -> float:
 
 
 def rows_within(budget: float, per_row: float, *, least: int = 1, most: int | None = None) -> int:
-    """Return how many rows (or genes) fit into a budget.
+    """Return the number of rows (or genes) that fit into a budget.
 
     Parameters
     ----------
     budget, per_row
-        What all of them may take, and what one takes: both in bytes, or both in values.
+        Size of all rows, and of one row: both in bytes, or both in values.
     least, most
-        Bounds of the answer. ``least`` is given even where it does not fit.
+        Bounds of the result. ``least`` is returned even if it does not fit.
 
     Examples
     --------
@@ -271,10 +271,10 @@ def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
 
 
 def return_memory() -> None:
-    """Return memory that is free to the system, between stages of the work.
+    """Return free memory to the system, between stages of the work.
 
-    The C library (glibc) keeps what is freed in gaps between what is in use, where larger arrays do not fit:
-    after reading and after training that is a tenth of a gigabyte each. Elsewhere this does nothing.
+    The C library (glibc) keeps freed memory in gaps in which larger arrays do not fit: about 0.1 GB after
+    reading, and again after training. On other systems, this function does nothing.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -282,14 +282,14 @@ def return_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that the system, or a GPU, had no memory left.
+    """Return whether an error means that the system, or a GPU, ran out of memory.
 
     Examples
     --------
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("a bug"))
     (True, False)
     """
-    torch = sys.modules.get("torch")  # if nobody has imported torch, it cannot have raised this error
+    torch = sys.modules.get("torch")  # if torch is not imported, it did not raise this error
     of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
     # On the CPU, torch raises a plain RuntimeError, which only its text identifies.
     of_cpu = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
@@ -298,13 +298,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
-    """Lend the function that code inside calls to say how far it is, for what a user passed as ``progress``.
+    """Provide the callback with which code reports progress, for the ``progress`` option of the user.
 
     Parameters
     ----------
     progress
-        See `cellweft._typing.ProgressOption`. A public function that is called within another one draws
-        no bar of its own.
+        See `cellweft._typing.ProgressOption`. A public function called within another one draws no bar.
 
     Raises
     ------
@@ -334,7 +333,7 @@ def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """Draw one bar, for the stage that was reported last, and remove it at the end."""
+    """Draw one bar, for the last reported stage, and remove it at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars

@@ -1,7 +1,7 @@
-"""Every error that cellweft raises on purpose; `cellweft.errors` hands them on, and draws their tree.
+"""All errors that cellweft raises on purpose; `cellweft.errors` re-exports them and shows their tree.
 
-Each message says what was expected, what came, where, and the next step. It names the arguments of Python;
-where it was put together with `arg`, another face, such as the command line, can show them its own way.
+Each message states what was expected, what was found, where, and the next step. It names Python arguments; if
+it was composed with `arg`, other interfaces, such as the command line, can show them in their own form.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that a message names: with the value to give it, with the key in it that is meant, or bare.
+    """An argument in a message: with a value, with a key, or only its name.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Argument:
 
 
 class Message(str):
-    """Text in which Python's arguments can be told from the words around them; `+` keeps that.
+    """Text that keeps Python arguments separate from the words around them, also after `+`.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ class Message(str):
         return Message(*_parts(other), *self.parts)
 
     def render(self, style: Callable[[Argument], str]) -> str:
-        """Return the text with every argument as ``style`` shows it."""
+        """Return the text with each argument formatted by ``style``."""
         return "".join(style(part) if isinstance(part, Argument) else part for part in self.parts)
 
 
 class Placeholder(str):
-    """A word in a value's place, shown without quotes: ``sc_layer=NAME``."""
+    """A placeholder for a value, shown without quotes: ``sc_layer=NAME``."""
 
     __repr__ = str.__str__
 
@@ -96,16 +96,16 @@ def _parts(text: str) -> tuple[str | Argument, ...]:
 
 
 def arg(name: str, value: object = ..., *, key: str | None = None) -> Message:
-    """Return an argument for a message, ``name=value`` in Python; `+` puts words around it.
+    """Return an argument for a message, ``name=value`` in Python; `+` joins it with words.
 
     Parameters
     ----------
     name
-        As Python calls it.
+        Name of the Python argument.
     value
-        What to give it; left out where the name says enough.
+        Value to suggest; omitted if the name is enough.
     key
-        The entry that is meant, of an argument that is a dictionary.
+        Key of the entry, if the argument is a dictionary.
     """
     return Message(Argument(name, value, key))
 
@@ -116,7 +116,7 @@ def sentence(text: str, *arguments: Message) -> Message:
     Parameters
     ----------
     text
-        Words, with ``{}`` where an argument stands.
+        Text with ``{}`` for each argument.
     arguments
         Results of `arg`, one for each place.
 
@@ -251,7 +251,7 @@ class MissingExtraError(CellweftError, ImportError):
 
 
 LARGEST_SEED = 2**63 - 1
-"""Files hold a seed as a whole number of 64 bits with a sign."""
+"""Files store seeds as signed 64-bit integers."""
 
 
 def check_seed(seed: object) -> None:
@@ -270,15 +270,15 @@ def check_device_name(device: object) -> None:
 
 
 def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a public function refuse arguments of a wrong kind, by its annotations, before it does anything.
+    """Make a public function check the kinds of its arguments by their annotations, before any work.
 
-    Only what annotations say plainly is checked: text, paths, True or False, mappings, what can be iterated
-    over, and classes of cellweft and pandas. Numbers and options are checked where their range is known.
+    Only simple annotations are checked: text, paths, booleans, mappings, iterables, and classes of cellweft
+    and pandas. Numbers and options are checked where their range is known.
 
     Parameters
     ----------
     function
-        With annotations as text (``from __future__ import annotations``).
+        A function with annotations as text (``from __future__ import annotations``).
 
     Examples
     --------
@@ -299,7 +299,7 @@ def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             arguments = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # Python itself says it best
+        except TypeError:  # Python's own error is best
             arguments = {}
         for name, value in arguments.items():
             _check_kinds(name, value, kinds[name])
@@ -314,14 +314,14 @@ def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_path(where: str, path: str | os.PathLike[str]) -> None:
-    """Raise `SettingError` where the system cannot look at a path at all, whatever lies there.
+    """Raise `SettingError` if the system cannot process a path, whether or not it exists.
 
     Parameters
     ----------
     where
-        What errors call it.
+        Name of the argument in errors.
     path
-        To a file or folder that may be there or not.
+        Path of a file or folder, which may exist or not.
     """
     text, got = os.fspath(path), ""
     try:
@@ -344,16 +344,16 @@ def check_path(where: str, path: str | os.PathLike[str]) -> None:
 
 
 def path_of(where: str, source: object, *, expected: str) -> str:
-    """Return a path as text, or raise `InputError` where it is none.
+    """Return a path as text, or raise `InputError` if it is not a path.
 
     Parameters
     ----------
     where
-        What errors call it.
+        Name of the argument in errors.
     source
-        Whatever a user passed that may be a path.
+        A value from the user that may be a path.
     expected
-        What may be passed, as a phrase.
+        What is accepted, as a phrase.
     """
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
         fix = "Pass a path, or the object that you would read from it."
@@ -378,7 +378,7 @@ _CLASSES |= {"pd.DataFrame", "pd.Series"}
 
 
 def _kinds_in(annotation: str) -> tuple[str, ...]:
-    """Return the kinds that an annotation allows, none where it is not one that can be checked plainly."""
+    """Return the kinds that an annotation allows; none if it cannot be checked simply."""
     parts = re.sub(r"\[[^][]*(\[[^][]*\][^][]*)*\]", "", annotation).split(" | ")
     has_own_check = {*parts} <= {"int", "float", "None"} or {"AnnData", "PathLike"} <= {*parts}
     is_plain = all(part in _PLAIN_KINDS or part in _CLASSES for part in parts)
@@ -389,11 +389,11 @@ _MADE_BY = {
     "Pair": "Create one with cellweft.pair(sc, st).",
     "Placement": "Place the cells first, with cellweft.Placer().fit(pair).place().",
 }
-"""How one comes by an object of a class, where a command or call makes it."""
+"""How to create an object of a class, if a command or call does so."""
 
 
 def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
-    """Raise unless a value is of one of the kinds that `_kinds_in` returns; none allow anything."""
+    """Raise unless a value is of one of the kinds from `_kinds_in`; anything is allowed if there are none."""
     bases = {kind.__name__ for kind in type(value).__mro__}
     if not kinds or any(
         kind.rpartition(".")[2] in bases if kind in _CLASSES else isinstance(value, _PLAIN_KINDS[kind][0])
@@ -458,7 +458,7 @@ def check_all_known(
 def check_range(
     where: str, value: float, *, low: float, high: float = float("inf"), integer: bool = False
 ) -> None:
-    """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
+    """Raise `SettingError` unless ``low <= value <= high``, finite (and whole if ``integer``)."""
     kind = "a whole number" if integer else "a number"
     bound = f">= {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
     is_number = isinstance(value, numbers.Integral if integer else numbers.Real)
@@ -474,7 +474,7 @@ def check_flag(where: str, value: object) -> None:
 
 
 def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDArray[Any]:
-    """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
+    """Return values as an array, of float64 numbers unless ``numbers`` is false, or raise `InputError`."""
     import numpy as np
 
     if hasattr(values, "obs_names"):  # NumPy would iterate over an AnnData cell by cell
@@ -493,7 +493,7 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
 
 
 def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool = True) -> None:
-    """Raise `InputError` unless an array (or sparse matrix) ``fits`` and holds finite numbers."""
+    """Raise `InputError` unless an array (or sparse matrix) ``fits`` and contains finite numbers."""
     import numpy as np
 
     stored = values.data if hasattr(values, "tocsr") else values
@@ -510,13 +510,13 @@ def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[An
     Parameters
     ----------
     where
-        What errors call them.
+        Name of the argument in errors.
     rows
         Positions, negative ones counted from the end; a slice; or one boolean per row.
     n_rows
-        How many rows there are.
+        Number of rows.
     what
-        What the rows are, as "cell".
+        What a row is, for example "cell".
     """
     import numpy as np
 
@@ -540,11 +540,11 @@ def require(module: str, extra: str, *, otherwise: str = "") -> ModuleType:
     Parameters
     ----------
     module
-        Its name as imported.
+        Name of the module to import.
     extra
         The extra of cellweft that installs it.
     otherwise
-        How to do without it, as a sentence, for the end of the message.
+        How to work without it, as a sentence, for the end of the message.
     """
     try:
         return importlib.import_module(module)

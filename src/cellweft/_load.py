@@ -1,4 +1,4 @@
-"""From a model folder to an estimator."""
+"""Loads an estimator from a model folder."""
 
 from __future__ import annotations
 

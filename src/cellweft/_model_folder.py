@@ -27,16 +27,16 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelFolder:
-    """What a folder contains, whatever the model.
+    """Contents of a model folder.
 
     Attributes
     ----------
     config
-        Plain values, ``kind`` among them: "imputer" or "placer".
+        Plain values, including ``kind``: "imputer" or "placer".
     tensors
-        What was learned, by name.
+        Learned tensors by name.
     genes
-        A row per gene of the model, its name in the column ``gene``.
+        One row per gene of the model, with its name in the column ``gene``.
     """
 
     config: dict[str, Any]
@@ -45,10 +45,10 @@ class ModelFolder:
 
 
 class FolderModel:
-    """An estimator that a model folder contains."""
+    """An estimator that can be saved in a model folder."""
 
     def _folder(self) -> ModelFolder:
-        """Return what is written of it."""
+        """Return the contents of its folder."""
         raise NotImplementedError
 
     @checks_kinds
@@ -58,11 +58,11 @@ class FolderModel:
         Parameters
         ----------
         path
-            The folder, made again: ``config.json`` (preset, settings, seed, versions, schema),
-            ``weights.safetensors`` (what was learned; of stImpute also the embeddings, gene sets and edges of
-            the reference's genes), ``genes.parquet`` (the genes that it learned from).
+            The folder, which is written from scratch: ``config.json`` (preset, settings, seed, versions,
+            schema), ``weights.safetensors`` (learned tensors; for stImpute also embeddings, gene sets and
+            edges of the reference's genes), ``genes.parquet`` (the genes of the fit).
         overwrite
-            Whether a model that is there may be replaced.
+            Whether an existing model may be replaced.
 
         Returns
         -------
@@ -72,7 +72,7 @@ class FolderModel:
         Raises
         ------
         NotFittedError
-            There is nothing to write yet.
+            The estimator is not fitted.
         OutputExistsError, OutputError
             The folder exists, or could not be written.
         """
@@ -80,7 +80,7 @@ class FolderModel:
 
 
 def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a model folder and return where it lies; parameters and errors as of `FolderModel.save`."""
+    """Write a model folder and return its path; parameters and errors as in `FolderModel.save`."""
     target = check_output(path, overwrite=overwrite, kind="model")
     config = {"schema": SCHEMA, **folder.config, "versions": versions()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in folder.tensors.items()}
@@ -103,14 +103,14 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
     path
         The folder.
     parse
-        From what the folder holds to what was saved.
+        Returns the saved object for the contents of the folder.
 
     Raises
     ------
     MissingFileError
         There is no model at the path.
     FormatError
-        Its files are damaged, or of another schema.
+        Its files are damaged, or have another schema.
     """
     folder = Path(path)
     for name in (_CONFIG, _WEIGHTS, _GENES):
@@ -147,24 +147,24 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
 
 
 def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
-    """Return the tensors or arrays of one network with its name before theirs, as in `part_of`."""
+    """Return the tensors or arrays of one network with its name as a prefix; the inverse of `part_of`."""
     return {f"{name}.{key}": part for key, part in parts.items()}
 
 
 def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what: str) -> None:
-    """Raise `InputError` where saved weights have another width than the network they are for.
+    """Raise `InputError` if saved weights have another width than their network.
 
-    `read_folder` makes a `FormatError` of it, which names the folder. It is checked before the network is
-    made: of a damaged width that would take all memory, or hours.
+    `read_folder` turns it into a `FormatError` with the folder. It is checked before the network is created,
+    because a damaged width could need all memory, or hours.
 
     Parameters
     ----------
     tensors, name
         All that was saved, and the name of the weights, (width, n_in).
     width
-        What the settings or the genes say.
+        The width according to the settings or the genes.
     what
-        Which of them says it, for the error.
+        Source of the width, for the error.
     """
     n_rows = len(tensors[name])
     if n_rows != width:
@@ -177,7 +177,7 @@ def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what
 
 
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of one network, whose names start with its own."""
+    """Return the tensors of one network, with its name as their prefix."""
     return {
         key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 2
-"""Version of the record, of what stands in it under which name."""
+"""Version of the record's names and contents."""
 
 _FORMER = "weft"  # former name of cellweft, before its first release
 
@@ -27,16 +27,16 @@ _command: list[str] = []  # command line of this process, if it is cellweft's
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that the numbers depend on."""
+    """Return the versions of Python and of installed packages that affect the numbers."""
     packages = {}
     for name in _PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):  # one of them belongs to an extra
+        with suppress(importlib.metadata.PackageNotFoundError):  # one of them is from an extra
             packages[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), **packages}
 
 
 def refuse_former_name(names: Iterable[str], where: str) -> None:
-    """Raise `FormatError` where one of the names in a file shows that it was made under the former name."""
+    """Raise `FormatError` if a name in a file shows that it was made under cellweft's former name."""
     if any(name == _FORMER or name.startswith(f"{_FORMER}_") for name in names):
         got = f"a file that was written under the package's former name, {_FORMER}"
         raise FormatError(
@@ -45,12 +45,12 @@ def refuse_former_name(names: Iterable[str], where: str) -> None:
 
 
 def note_command(words: Sequence[str]) -> None:
-    """Note the words of the command that this process carries out, for the records of its results."""
+    """Store the command line of this process, for the records of its results."""
     _command[:] = words
 
 
 def stamp(kind: str) -> dict[str, Any]:
-    """Return what stands in the record of every result: schema, kind, date, command line, versions."""
+    """Return the common part of all records: schema, kind, date, command line, versions."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
@@ -70,18 +70,18 @@ def provenance(
     inputs: Mapping[str, Mapping[str, Any]],
     fit_seconds: float,
 ) -> dict[str, Any]:
-    """Return the record of a result as plain values that every format stores.
+    """Return the record of a result as plain values that any format can store.
 
     Parameters
     ----------
     kind
-        What the result is: "imputed", "labels" or "placed".
+        Kind of result: "imputed", "labels" or "placed".
     preset, settings, seed, device
-        How it was made; settings are those of any dataclass.
+        How it was made; settings may be any dataclass.
     inputs
         The inputs, from `cellweft.data._pair.inputs_of`.
     fit_seconds
-        How long learning took; 0 if that is not known.
+        Duration of the fit; 0 if unknown.
 
     Returns
     -------
@@ -102,6 +102,6 @@ def provenance(
 
 
 def timed(record: Mapping[str, Any], start: float) -> dict[str, Any]:
-    """Return a record with the seconds of its run, which began at ``start`` of `time.monotonic`."""
+    """Return a record with the seconds of its run, which started at ``start`` (`time.monotonic`)."""
     seconds = round(time.monotonic() - start, 3)
     return {**record, "duration": {**record["duration"], "run": seconds}}

@@ -1,7 +1,7 @@
-"""Unit length, cosine, Pearson correlation and shares of columns or rows, for constant and zero ones too.
+"""Unit length, cosine, Pearson correlation and shares of columns or rows, including constants and zeros.
 
-A vector of zeros has no direction and a constant no variation: at unit length, and centred, they are exact
-zeros. Their cosine or correlation with anything is 0, never NaN.
+A vector of zeros has no direction, and a constant has no variation: scaled to unit length, or centred, they
+are exactly zero. Their cosine or correlation with any vector is 0, never NaN.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cellweft._typing import DoubleArray
 
 
 def centred(values: NDArray[Any], *, axis: int = 0) -> DoubleArray:
-    """Take the mean from each vector, in float64.
+    """Subtract the mean of each vector, in float64.
 
     Parameters
     ----------
     values
         A matrix.
     axis
-        Along which a vector lies: 0 for columns, 1 for rows.
+        Axis of the vectors: 0 for columns, 1 for rows.
 
     Examples
     --------
@@ -31,22 +31,22 @@ def centred(values: NDArray[Any], *, axis: int = 0) -> DoubleArray:
            [ 1.,  0.]])
     """
     values = np.asarray(values, dtype=np.float64)
-    # make constants exactly zero, which rounding would prevent
+    # make constants exactly zero despite rounding
     constant = values.max(axis=axis, keepdims=True) == values.min(axis=axis, keepdims=True)
     return np.where(constant, 0.0, values - values.mean(axis=axis, keepdims=True))
 
 
 def unit_length(values: NDArray[Any], *, axis: int = 0, dtype: DTypeLike = np.float64) -> NDArray[Any]:
-    """Scale vectors to length 1; a vector of zeros stays one.
+    """Scale vectors to length 1; vectors of zeros are unchanged.
 
     Parameters
     ----------
     values
         A matrix.
     axis
-        Along which a vector lies: 0 for columns, 1 for rows.
+        Axis of the vectors: 0 for columns, 1 for rows.
     dtype
-        Of the work and the result.
+        Data type of the computation and the result.
 
     Examples
     --------
@@ -64,14 +64,14 @@ def unit_length(values: NDArray[Any], *, axis: int = 0, dtype: DTypeLike = np.fl
 
 
 def cosine(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> DoubleArray:
-    """Return the cosine similarity of each vector of one matrix with its partner in the other, -1 to 1.
+    """Return the cosine similarity of corresponding vectors of two matrices, -1 to 1.
 
     Parameters
     ----------
     left, right
-        Matrices of one shape.
+        Matrices with the same shape.
     axis
-        Along which a vector lies: 0 for columns, 1 for rows.
+        Axis of the vectors: 0 for columns, 1 for rows.
 
     Examples
     --------
@@ -83,14 +83,14 @@ def cosine(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> DoubleA
 
 
 def pearson(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> DoubleArray:
-    """Return the Pearson correlation of each vector of one matrix with its partner in the other, -1 to 1.
+    """Return the Pearson correlation of corresponding vectors of two matrices, -1 to 1.
 
     Parameters
     ----------
     left, right
-        Matrices of one shape.
+        Matrices with the same shape.
     axis
-        Along which a vector lies: 0 for columns, 1 for rows.
+        Axis of the vectors: 0 for columns, 1 for rows.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def row_shares(mass: DoubleArray, otherwise: DoubleArray) -> DoubleArray:
     mass
         (n_rows, n_columns), at least 0.
     otherwise
-        (n_columns,) what a row of nothing becomes.
+        (n_columns,) result for empty rows.
 
     Examples
     --------

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Sequence
 
 
 class NotebookText:
-    """What a notebook shows of an object: its ``repr``, and `_details` to unfold below it."""
+    """The display of an object in a notebook: its ``repr``, and `_details` to unfold below it."""
 
     def _repr_html_(self) -> str:
         title, details = html.escape(repr(self)), html.escape(self._details())
         return f"<details><summary>{title}</summary><pre>{details}</pre></details>" if details else title
 
     def _details(self) -> str:
-        """Return what is shown on demand, as lines of text."""
+        """Return the details to show on demand, as lines of text."""
         return ""
 
 
 def many(number: int, what: str) -> str:
-    """Return a number with its noun, which gets an s where there is not one.
+    """Return a number with its noun, which gets an s unless the number is 1.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def many(number: int, what: str) -> str:
 
 
 def human_bytes(size: float) -> str:
-    """Return a size as people write it.
+    """Return a size as readable text.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def human_bytes(size: float) -> str:
 
 
 def enough_bytes(size: float) -> str:
-    """Return a size as people write it, rounded up: whoever grants as much grants enough.
+    """Return a size as readable text, rounded up, so that it is enough as a budget.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def enough_bytes(size: float) -> str:
 
 
 def shown_unit(unit: str) -> str:
-    """Return a unit as people write it.
+    """Return a unit for display.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def shown_unit(unit: str) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the known names nearest to ``name``, or if there is none, the first few.
+    """Return a hint with the known names most similar to ``name``, or the first few if none is similar.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, quoted, and how many more there are.
+    """Return the first names, quoted, and the number of other names.
 
     Examples
     --------

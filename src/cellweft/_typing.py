@@ -2,7 +2,7 @@
 
 The fixed letters for the length of an axis, in docstrings and comments:
 
-- ``n_cells``: cells of a block, or of the side that the text speaks of; ``n_sc`` and ``n_st`` for both
+- ``n_cells``: cells of a block, or of one side; ``n_sc`` and ``n_st`` for both sides
 - ``n_spots``: spots (or cells) of the spatial side, when cells are placed on them
 - ``n_genes``: genes of a matrix; ``n_shared``: genes that both sides measured
 - ``k``: neighbours per cell
@@ -31,8 +31,8 @@ Matrix: TypeAlias = "NDArray[Any] | sp.csr_matrix"
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 Scale: TypeAlias = Literal["raw", "normalised", "log"]
-"""What values are as cellweft works with them: counts, counts divided by a size, or the natural logarithm of
-these (plus 1)."""
+"""Scale of values within cellweft: counts, counts divided by a size, or the natural logarithm of these (plus
+1)."""
 
 StoredScale: TypeAlias = Literal[
     "raw",
@@ -48,56 +48,56 @@ StoredScale: TypeAlias = Literal[
     "sqrt_raw",
     "arcsinh_raw",
 ]
-"""What the values of a file are: counts, counts divided by a size, the natural, binary or decimal logarithm
-of these plus 1, their square root, or arcsinh; with ``_raw`` the same of counts that were not divided."""
+"""Scale of the values in a file: counts, counts divided by a size, the natural, binary or decimal logarithm
+of these plus 1, their square root, or arcsinh; with ``_raw``, the same for counts that were not divided."""
 
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that occurs twice on one side: refuse, or keep the first column."""
 
 MissingChunks: TypeAlias = Literal["error", "zeros"]
-"""Chunks that a zarr store lacks where zeros are doubtful: refuse them, or accept that they are zeros."""
+"""Missing chunks of a zarr store that may not be zeros: raise an error, or read them as zeros."""
 
 OutputType: TypeAlias = Literal["float32", "float16"]
-"""Type of the numbers of a written result."""
+"""Data type of a written result."""
 
 ResultScale: TypeAlias = Literal["log", "counts"]
-"""What imputed values are: log-normalised expression, or counts as the panel would have shown them."""
+"""Scale of imputed values: log-normalised expression, or counts that the panel would have measured."""
 
 PanelValues: TypeAlias = Literal["predict", "blend"]
-"""What a result holds of genes of the panel: predictions, or measurement and prediction blended."""
+"""Values of panel genes in a result: predictions, or a blend of measurement and prediction."""
 
 Preset: TypeAlias = Literal["auto", "stimpute"]
-"""A method with its settings; ``auto`` is what cellweft's own measurements say is best."""
+"""A method with its settings; ``auto`` is the best one in cellweft's own benchmarks."""
 
 PlacerPreset: TypeAlias = Literal["auto", "stem"]
-"""The same for placing."""
+"""The same for placement."""
 
 Kernel: TypeAlias = Literal["gaussian", "exponential", "knn"]
 """Form of the spots' spatial adjacency."""
 
 SpotShape: TypeAlias = Literal["discs", "boxes"]
-"""What a pseudo-spot is: a disc around a crossing point of a grid, or the STEM paper's box."""
+"""Shape of a pseudo-spot: a disc around a grid point, or the box of the STEM paper."""
 
 RelationKind: TypeAlias = Literal["embedding", "expression", "gene_sets", "edges"]
-"""How genes belong together: protein embeddings, expression, gene sets (pathways), or a list of edges."""
+"""Relation between genes: protein embeddings, expression, gene sets (pathways), or a list of edges."""
 
 GraphKind: TypeAlias = str
-"""Where the gene-gene weights come from: relations joined by ``+``, each with a share behind a colon or
-without, as ``embedding:2+expression``; ``auto`` takes all that were given; ``none`` is no graph."""
+"""Sources of the gene-gene weights: relations joined by ``+``, each with an optional share after a colon,
+such as ``embedding:2+expression``; ``auto`` uses all that are given; ``none`` is no graph."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (stage, done, total) as work goes on."""
+"""Called with (stage, done, total) during the work."""
 
 ProgressOption: TypeAlias = bool | Progress
-"""How a public function shows its progress: ``True`` draws a bar on standard error, with the stage, the share
-that is done and the time left, where that is a terminal or a notebook, and draws nothing elsewhere. ``False``
-shows nothing. A function is called with (stage, done, total) as work goes on; an error that it raises stops
-the work. `cellweft._compute.progress_callback` turns it into what the code inside calls."""
+"""How a public function shows its progress: ``True`` draws a bar with the stage, the finished share and the
+remaining time in a terminal (on standard error) or a notebook, and nothing elsewhere. ``False`` shows
+nothing. A function is called with (stage, done, total) during the work; an error that it raises stops the
+work. `cellweft._compute.progress_callback` turns it into a callback."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing: the progress callback where nobody asked for another."""
+    """Show nothing: the default progress callback."""
 
 
 Pooling: TypeAlias = Literal["mean", "cls", "max"]
-"""How one vector is made of a protein's residues; ``cls`` takes the token that precedes them."""
+"""How the residues of a protein are combined into one vector; ``cls`` uses the token before them."""

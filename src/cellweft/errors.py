@@ -1,24 +1,24 @@
-"""Every error that cellweft raises on purpose, and the one to catch for all of them.
+"""All errors that cellweft raises on purpose, and their base class.
 
 ::
 
     CellweftError
-    ├── InputError          (ValueError)          data that cannot be used as they are
-    │   ├── FormatError                           a file that is not what its name says
+    ├── InputError          (ValueError)          data that cannot be used
+    │   ├── FormatError                           a file that does not match its name
     │   ├── ScaleError                            values that are not counts or their logarithm
     │   └── GeneError       (KeyError)            genes that are unknown, unmatched or ambiguous
     ├── KeyMissingError     (KeyError)            no such layer, column or slot
     ├── SettingError        (ValueError)          a hyper-parameter or option out of range
-    ├── MissingFileError    (FileNotFoundError)   a path with nothing behind it
-    ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
-    ├── OutputError         (OSError)             the output could not be written (a full disk, say)
-    ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
+    ├── MissingFileError    (FileNotFoundError)   a path that does not exist
+    ├── OutputExistsError   (FileExistsError)     the output exists and may not be replaced
+    ├── OutputError         (OSError)             the output could not be written
+    ├── MemoryBudgetError   (MemoryError)         the work does not fit in the memory budget
     ├── NotFittedError      (RuntimeError)        a result was requested before ``fit``
-    ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
+    ├── ServiceError        (ConnectionError)     a network service did not respond, or refused
     └── MissingExtraError   (ImportError)         an optional dependency is not installed
 
-Each is also the builtin kind in brackets. Its ``argument`` is the name of the argument that it is about, if
-it is about one; ``where``, ``expected``, ``got`` and ``fix`` are the parts of its message.
+Each error is also of the builtin class in brackets. ``argument`` is the name of the argument that it is
+about, if any; ``where``, ``expected``, ``got`` and ``fix`` are the parts of its message.
 
 Examples
 --------

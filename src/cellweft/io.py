@@ -1,6 +1,6 @@
 """Read from and write for other programs: SpatialData, instruments, cellxgene, Vitessce, Xenium Explorer.
 
-Reading of plain files (.h5ad, .zarr, 10x, tables) needs nothing from here: `cellweft.pair` takes their paths.
+To read files (.h5ad, .zarr, 10x, tables), you do not need these functions: pass paths to `cellweft.pair`.
 """
 
 from cellweft.data.export.cellxgene import check_cellxgene, write_cellxgene

@@ -1,7 +1,7 @@
-"""Scores of arrays: predicted expression, groups of cells, and places, each against a known truth.
+"""Metrics of arrays: predicted expression, groups of cells, and positions, each against a known truth.
 
-Every function takes the truth first and says its shape, range and source. `cellweft.evaluate_imputation` and
-`cellweft.evaluate_placement` apply them to data that were held out.
+Each function takes the truth first, and documents shape, range and source. `cellweft.evaluate_imputation` and
+`cellweft.evaluate_placement` apply them to held-out data.
 """
 
 from cellweft.evaluate.metrics import cosine, js, mse, pearson, rmse_z, spearman, ssim

@@ -1,4 +1,4 @@
-"""The command line: cellweft's public functions as commands, without any logic of its own."""
+"""The command line: cellweft's public functions as commands, without further logic."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def check(
 
 
 def _compared(screen: Screen, paths: list[Path | None]) -> dict[str, int]:
-    """Compare the checksums of stores, and return for each that has such how many chunks there are."""
+    """Compare the checksums of stores, and return the number of chunks of each store that has checksums."""
     from cellweft.data.io.zarr_store import check_manifest, is_store
 
     compared = {}

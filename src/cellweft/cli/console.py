@@ -43,7 +43,7 @@ class Screen:
         self._start = time.monotonic()
 
     def hold(self, *outputs: PathLike) -> None:
-        """Let no other run make these outputs until the command ends."""
+        """Lock these outputs against other runs until the command ends."""
         from cellweft.data.io.atomic_output import output_errors
         from cellweft.data.io.output_lock import exclusive
 
@@ -85,9 +85,9 @@ class Screen:
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
-        """Lend a function that draws a bar in a terminal, or prints a line now and then elsewhere.
+        """Provide a function that draws a bar in a terminal, or otherwise prints a line now and then.
 
-        Asked for JSON or quiet, it does neither.
+        With JSON or quiet, it does neither.
         """
         if not self._talks or Console(stderr=True).is_terminal:
             return progress_callback(self._talks)
@@ -124,7 +124,7 @@ def cautions_of(pair: Pair) -> list[str]:
 
 @contextlib.contextmanager
 def running(options: ShownOptions) -> Iterator[Screen]:
-    """Give a command its screen, print cellweft's own errors, and exit with 2 (interrupts: 130)."""
+    """Create the screen of a command, print cellweft's own errors, and exit with 2 (interrupts: 130)."""
     try:
         with contextlib.ExitStack() as stack:
             yield Screen(options, stack)

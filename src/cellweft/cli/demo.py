@@ -142,7 +142,7 @@ def demo(
 
 
 def _by_preset(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return scores with the settings left out of the methods' names, which are too long for a screen."""
+    """Return scores without settings in the names of methods, which would be too long for a screen."""
     return scores.assign(method=scores["method"].str.partition(":")[0])
 
 
@@ -261,7 +261,7 @@ def run_demo(
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
     """Create the folder, and refuse to replace files that cellweft demo did not write."""
-    check_output(folder.with_name(folder.name + ".partial"))  # whether the parent folder can be used
+    check_output(folder.with_name(folder.name + ".partial"))  # whether the parent folder is writable
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
         mark = folder / _MARK
@@ -428,14 +428,14 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
 
 
 def _gene_to_show(var: pd.DataFrame) -> str:
-    """Return the most reliable gene off the panel that is not specific to one cell type."""
+    """Return the most reliable gene that is not on the panel and not specific to one cell type."""
     reliabilities = var[~var[keys.MEASURED]][keys.RELIABILITY].fillna(-1.0)
     in_space = reliabilities[var["pattern"] != "specific"]
     return str((reliabilities if in_space.empty else in_space).idxmax())
 
 
 def _report(data: Pair, path: dict[str, Path]) -> Path:
-    """Write the report on all that was made."""
+    """Write the report on all results."""
     from cellweft.data._pair import pair
     from cellweft.reports import report
 

@@ -41,7 +41,7 @@ class ModelOptions:
     overlap
         Minimum overlap of neighbouring windows, in residues.
     tokens_per_batch
-        Maximum number of tokens in one batch. Fewer take less memory. Default: depends on the device.
+        Maximum number of tokens in one batch. Fewer need less memory. Default: depends on the device.
     offline
         Use a model that is already on this machine, and do not contact the Hub.
     """
@@ -66,7 +66,7 @@ def embed(
     model: ModelOptions,
     run: RunOptions,
 ) -> None:
-    """Embed proteins with ESM-2, one vector per gene. To resume after an interrupt, run it again.
+    """Embed proteins with ESM-2, one vector per gene. To resume an interrupted run, repeat it.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _quiet_downloads(*, no_progress: bool) -> None:
 
 @contextmanager
 def _told_interrupt(folder: Path) -> Iterator[None]:
-    """Print what an interrupted run has kept."""
+    """Print what an interrupted run has saved."""
     try:
         yield
     except KeyboardInterrupt as interrupt:

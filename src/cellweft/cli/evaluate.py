@@ -68,7 +68,7 @@ class HeldOutOptions:
     no_clusters: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """Return those of `cellweft.evaluate_imputation`."""
+        """Return the arguments of `cellweft.evaluate_imputation`."""
         values = {name: value for name, value in vars(self).items() if name != "no_clusters"}
         return values | {"cluster": not self.no_clusters}
 
@@ -91,8 +91,8 @@ class PlaceOptions:
         box of .55 of the grid spacing around a spot.
     pseudo_spots
         First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
-        paper, or discs. Name the same file as ST; --coordinates and --labels name the positions and types of
-        its cells. Use it instead of --truth.
+        paper, or discs. Pass the same file as ST; --coordinates and --labels select the positions and types
+        of its cells. Use it instead of --truth.
     grid
         Number of pseudo-spots along the two axes, from edge to edge: 30,40 as in the paper.
     spacing
@@ -108,12 +108,12 @@ class PlaceOptions:
     spacing: Annotated[float | None, _place()] = None
 
     def arguments(self) -> dict[str, Any]:
-        """Return those of `cellweft.evaluate_placement`; raise `SettingError` where hits are not numbers."""
+        """Return the arguments of `cellweft.evaluate_placement`; hits must be numbers."""
         truths = {name: getattr(self, name) for name in ("truth", "truth_composition", "caught")}
         return truths | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
 
     def spots(self, sc: Path, st: Path, data: options.PairOptions) -> PseudoSpots | None:
-        """Return the pseudo-spots that are requested, summed from the cells of SC."""
+        """Return the requested pseudo-spots, summed from the cells of SC."""
         from cellweft.data.synthetic.pseudospots import pseudo_spots
 
         for name in ("grid", "spacing") if self.pseudo_spots is None else ("truth", "truth_composition"):
@@ -186,7 +186,7 @@ def evaluate(
         the same name.
     by
         What to hide: folds of genes; folds of cells, scored on the genes that --keep leaves out; a fraction
-        of the genes; or the positions of the cells of SC (place), which --truth names.
+        of the genes; or the positions of the cells of SC (place), given by --truth.
     methods
         Methods, separated by commas: auto, stimpute, mean, knn, attention; with --by
         place auto, stem, cosine, knn-regression, random, centre, nnls. Add settings as in
@@ -324,7 +324,7 @@ def _plan(
 
 
 def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[ScoreTable, dict[str, Any]]:
-    """Return the table for the screen, and what JSON says of it."""
+    """Return the table for the screen, and its content for JSON."""
     if by == "place":
         title = "Cells of known position. Lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)

@@ -40,7 +40,7 @@ class WritingOptions:
     sparse
         Omit values below this, for example 0.05, and write a sparse matrix. Intervals stay dense.
     resume
-        Resume a run that was killed or failed, and keep what is written if this one fails. OUT must be a
+        Resume a run that was killed or failed, and keep the written part if this one fails. OUT must be a
         .zarr store.
     dask
         Use the workers of a Dask cluster, tcp://HOST:PORT, or processes on this machine, local or local:4.
@@ -143,7 +143,7 @@ def impute(
 def _request(
     output: Path, save_model: Path | None, *, interval: float | None, memory: str, writing: WritingOptions
 ) -> OutputRequest:
-    """Return how the result is written, after a look at where all outputs go, before any input is read."""
+    """Return the output request, after checking all output paths, before any input is read."""
     from cellweft.data.io.atomic_output import RESULT_SUFFIXES, Asked, check_outputs
     from cellweft.data.io.output_request import OutputRequest
 
@@ -169,7 +169,7 @@ def _check_interval(interval: float | None, preset: Preset, *, no_reliability: b
 
 
 def _check_measured(measured: PanelValues, preset: Preset) -> None:
-    """Raise if genes of the panel cannot come as requested, before any work."""
+    """Raise if the requested values of panel genes are not available, before any work."""
     if measured == "blend" and preset != "auto":
         raise SettingError(
             "measured",
@@ -180,7 +180,7 @@ def _check_measured(measured: PanelValues, preset: Preset) -> None:
 
 
 def _check_counts(pair: Pair, writing: WritingOptions, *, spillover: bool) -> None:
-    """Raise if the spatial data do not allow what is requested, before any training."""
+    """Raise if the spatial data do not support the requested options, before any training."""
     from cellweft.impute.panel_blend import check_blend
     from cellweft.impute.uncertainty.count_model import check_counts
     from cellweft.tl._spillover import check_spillover
@@ -206,7 +206,7 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
 
 
 def _tell_spillover(screen: Screen, shares: pd.Series[float] | None) -> dict[str, Any]:
-    """Print the mean share that spilled over, and return what the record says of it; nothing of none."""
+    """Print the mean spill-over, and return its entries for the record; empty if there is none."""
     if shares is None:
         return {}
     record = shares.attrs[RECORD]

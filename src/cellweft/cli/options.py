@@ -68,16 +68,16 @@ class PairOptions:
         10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.
     sc_scale, st_scale
         Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size
-        (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts, with _raw of raw counts.
+        (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts or, with _raw, of raw counts.
     size_factor
-        Column of obs with each cell's total count, if the file holds only some genes.
+        Column of obs with each cell's total count, if the file contains only some genes.
     reference_batch
         Column of obs with the donor, technology or atlas of each cell, if the reference combines several
         that differ in how well they detect genes. Their levels are equalised gene by gene.
     sc_gene_column, st_gene_column
         Column of var with the gene names. Default: the names of var.
     coordinates
-        Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none to do without. Default:
+        Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none for no coordinates. Default:
         obsm["spatial"], or columns with common names.
     slices
         Column of obs with the tissue slice of each cell; none for a single slice. Default: a column with a
@@ -137,7 +137,7 @@ class NetworkOptions:
         as in graph=embedding:2+expression.
     gene_sets
         GMT file of gene sets, such as those of GO or Reactome (may be .gz). Genes in the same sets inform
-        each other, and small sets count most. May be repeated.
+        each other, and small sets have the largest weights. May be repeated.
     edges
         Text file of pairs of genes that inform each other (may be .gz): two gene names and optionally a
         weight, separated by tabs, commas or spaces. Convert STRING's protein IDs to gene names first. May be
@@ -246,7 +246,7 @@ def _described(parameter: inspect.Parameter, kind: Any, said: str | None) -> ins
         info = copy.copy(infos[0]) if infos else typer.Option()
         info.help = info.help or said
         if parameter.default is False and info.default is ...:
-            info.default = f"--{parameter.name.replace('_', '-')}"  # where typer keeps the first spelling
+            info.default = f"--{parameter.name.replace('_', '-')}"  # typer stores the first spelling here
         kind = Annotated[plain, info]
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)
 
@@ -261,7 +261,7 @@ def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
         if not hasattr(parameter.annotation, "__metadata__"):
             continue  # typer's context
         info = parameter.annotation.__metadata__[0]
-        spellings = (info.default, *(info.param_decls or ()))  # typer puts the first into the default
+        spellings = (info.default, *(info.param_decls or ()))  # typer stores the first one as the default
         long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
         names[parameter.name] = long[0] if long else f"--{parameter.name.replace('_', '-')}"
         if isinstance(info, ArgumentInfo):

@@ -40,7 +40,7 @@ def proteins(
         Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name per line, or names
         separated by commas. Symbols and Ensembl IDs are recognised.
     organism
-        For example mouse or human, or the number of any taxon.
+        Organism, such as mouse or human, or any taxon number.
     output
         Output for the proteins, each named by its gene: .fa or .fasta, with .gz to compress.
     proteome
@@ -55,7 +55,7 @@ def proteins(
         Folder for UniProt's answers, so that nothing is requested twice. Default: cellweft's folder in your
         cache directory.
     offline
-        Do not use the network. Take UniProt's answers from the cache only.
+        Do not use the network. Use only cached answers of UniProt.
     url
         URL of a copy of the UniProt service.
     overwrite, run
@@ -111,7 +111,7 @@ def _beside(output: Path) -> Path:
 
 
 def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: bool) -> None:
-    """Raise unless the outputs can be put where they shall lie, and take no input's place."""
+    """Raise unless the outputs can be written, without replacing an input."""
     from cellweft.data.io.atomic_output import check_apart, check_outputs
     from cellweft.genes.proteins.table import FASTA_SUFFIXES, TABLE_SUFFIXES
 

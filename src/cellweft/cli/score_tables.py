@@ -31,7 +31,7 @@ _PLACEMENT_HEADS = ("cells", "types")
 def shown_scores(scores: pd.DataFrame) -> Shown:
     """Return the scores to show, by method, heading and metric: means over the seeds.
 
-    Below a method stand its scores without each batch of the reference, where these were left out.
+    Scores of a method without each batch of the reference are listed below it, if batches were left out.
     """
     rows: Shown = {}
     batches = _summary(scores, level="batch")
@@ -51,7 +51,7 @@ def _of_groups(items: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
 
 
 def score_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
-    """Return the scores that are shown as a table with a row for each method.
+    """Return the scores to show as a table with one row per method.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def shown_placement(scores: pd.DataFrame) -> Shown:
 
 
 def placement_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
-    """Return the scores of all cells and all types as a table with a row for each method.
+    """Return the scores of all cells and all types as a table with one row per method.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
 
 
 def _summary(scores: pd.DataFrame, *, level: str = "summary") -> Shown:
-    """Return the rows of a level by method, item and metric, in their order: means over the seeds."""
+    """Return the rows of a level by method, item and metric, in order, averaged over seeds."""
     rows = scores[scores["level"] == level]
     means: Shown = {}
     for key, value in rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().items():
@@ -125,14 +125,14 @@ def _summary(scores: pd.DataFrame, *, level: str = "summary") -> Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """A table of scores that fits where it is shown: of too many columns, the rest stands below.
+    """A table of scores that fits the available width; columns that do not fit are shown below.
 
     Attributes
     ----------
     rows
         The scores.
     columns
-        Of each what is scored, the metric, and the header.
+        Group, metric and header of each column.
     title
         Title of the table.
     """
@@ -142,7 +142,7 @@ class ScoreTable:
     title: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """Yield as many tables as the width asks for, each with the names of the methods."""
+        """Yield as many tables as the width requires, each with the names of the methods."""
         names = max((len(one) for one in self.rows), default=0)
         room = options.max_width - min(max(names, len("method")), _WIDEST_NAME) - _GAP
         parts: list[list[tuple[str, str, str]]] = [[]]

@@ -1,7 +1,7 @@
 """The input contract: two checked sides, matched as a `Pair`.
 
-What is recognised, refused and said of an input lies here; files are in ``io``, other programs in ``export``,
-simulated data in ``synthetic``. Nothing here imports networks.
+This package defines what is recognised, refused and reported about an input. Files are in ``io``, formats of
+other programs in ``export``, simulated data in ``synthetic``. It imports no networks.
 """
 
 import lazy_loader

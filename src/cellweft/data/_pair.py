@@ -1,4 +1,4 @@
-"""The door of cellweft: two inputs in, one checked `Pair` out."""
+"""The entry point of cellweft: turns two inputs into one checked `Pair`."""
 
 from __future__ import annotations
 
@@ -532,7 +532,7 @@ def pair(
 
 
 def _places(data: Input, setting: str | None, **more: Any) -> tuple[DoubleArray | None, str]:
-    """Return the coordinates of the spatial cells, and where they are."""
+    """Return the coordinates of the spatial cells, and their location in the input."""
     return find_coordinates(data.obs, data.obsm, setting, where=data.where, **more)
 
 
@@ -540,7 +540,7 @@ _A = TypeVar("_A", bound=np.generic)
 
 
 def _of(cells: IntArray, with_source: tuple[NDArray[_A] | None, str]) -> tuple[NDArray[_A] | None, str]:
-    """Return what was found of some cells alone, and where."""
+    """Return the coordinates of some cells only, and their location in the input."""
     values, source = with_source
     return None if values is None else values[cells], source
 
@@ -553,7 +553,7 @@ def _opened(
     sample: str | None,
     columns: Iterable[str | None] = (),
 ) -> tuple[Input, ReadOptions]:
-    """Return an input whose counts were found and whose cells were checked, and what is wished of it."""
+    """Return an input with its counts located and its cells checked, and the requested options."""
     columns = _given(*LABEL_KEYS, *columns, wish.labels, wish.size_factor, wish.batch)
     data, wish = counts_in(open_input(source, argument=argument, obs_columns=columns, sample=sample), wish)
     return check_cells(data, is_reference=wish.name == "reference"), wish
@@ -572,9 +572,9 @@ def _panel_names(pair: Pair) -> GeneNames:
 
 
 def _slices(data: Input, setting: str | None, places: DoubleArray | None) -> tuple[Input, _Types, str]:
-    """Return the slices and their column, and the column that was guessed to tell them, if any.
+    """Return the slices and their column, and the column that was guessed, if any.
 
-    Where no column does but names of cells may, a note of the input says so.
+    If no column, but names of cells may contain the slices, a note is added to the input.
     """
     slices_and_column = find_slices(data.obs, setting, where=data.where)
     if setting is not None or slices_and_column[0] is not None or places is None:
@@ -612,7 +612,7 @@ def _paired(
     slices_guess: str,
     cells: IntArray | None,
 ) -> Pair:
-    """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
+    """Return the pair of two sides, given their genes, coordinates, slices and labels."""
     named = _named_batches(*sc[:2])
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
     joined = joined_names(names[0], names[1], match)
@@ -656,7 +656,7 @@ def _paired(
 def _measured_everywhere(
     match: GeneMatch, st: _Read, unmeasured: BoolArray, slices: NDArray[np.str_] | None
 ) -> tuple[dict[str, list[str]], GeneMatch]:
-    """Return the genes that some slices did not measure, with these, and the match of the others."""
+    """Return the genes that some slices did not measure, with these slices, and the match of the others."""
     data, _, genes, _ = st
     partly = _unmeasured_in(unmeasured, genes, slices)
     if not partly:
@@ -675,7 +675,7 @@ def _measured_everywhere(
 def _unmeasured_in(
     unmeasured: BoolArray, genes: Genes, slices: NDArray[np.str_] | None
 ) -> dict[str, list[str]]:
-    """Return the genes that some slices, or batches, did not measure, with these."""
+    """Return the genes that some slices or batches did not measure, with these slices or batches."""
     names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
     unmeasured = unmeasured[:, genes.places]
     return {
@@ -694,20 +694,20 @@ def _checked_side(
 
 
 def check_not_input(path: PathLike, pair: Pair) -> None:
-    """Raise `OutputExistsError` where an output would replace one of the inputs, or lie inside it.
+    """Raise `OutputExistsError` if an output would replace one of the inputs, or be inside it.
 
     Parameters
     ----------
     path
-        Where the output shall lie.
+        Path of the output.
     pair
-        Made from the inputs.
+        The pair of the inputs.
     """
     check_apart([path], [side.source.removeprefix("AnnData backed by ") for side in (pair.sc, pair.st)])
 
 
 def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatch:
-    """Match the genes of both sides, or raise `GeneError` unless there are two."""
+    """Match the genes of both sides; raise `GeneError` if fewer than two match."""
     match = match_sides(
         sc_genes.names,
         st_genes.names,
@@ -747,7 +747,7 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
 
 
 def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
-    """Guess why no genes match."""
+    """Return a likely reason why no genes match."""
     ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
     if ensembl[0] != ensembl[1]:
         side = "sc" if ensembl[0] else "st"
@@ -776,27 +776,27 @@ def _exchange_hint(sc: Input) -> str:
 
 
 Labels: TypeAlias = str | NDArray[Any] | None
-"""Type of every reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
+"""Type of each reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
 
 
 def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") -> NDArray[np.str_]:
-    """Return the type of every reference cell, (n_cells,), "unknown" where it is missing.
+    """Return the type of each reference cell, (n_cells,), "unknown" if it is missing.
 
     Parameters
     ----------
     pair
-        The cells.
+        The pair with the cells.
     labels
         A column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
     argument
-        What errors call a column.
+        Name of the argument in errors.
 
     Raises
     ------
     KeyMissingError
         The pair has no labels, or no such column.
     InputError
-        Not one value for each cell, or another one for nearly every cell.
+        Not one value per cell, or different values for nearly all cells.
     """
     if labels is None:
         if pair.labels is None:
@@ -825,7 +825,7 @@ def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") ->
 
 
 def coordinates_of(pair: Pair, *, expected: str = "spots with coordinates, to place cells on") -> DoubleArray:
-    """Return where spots or cells are, (n_st, 2 or 3), or raise `KeyMissingError` where no place is known."""
+    """Return the coordinates of spots or cells, (n_st, 2 or 3), or raise `KeyMissingError`."""
     if pair.coordinates is None:
         forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
         raise KeyMissingError(
@@ -838,13 +838,13 @@ def coordinates_of(pair: Pair, *, expected: str = "spots with coordinates, to pl
 
 
 def pictures_of(pair: Pair) -> dict[str, Any]:
-    """Return ``uns["spatial"]`` of the tissue, Visium's images and their scales, as a result carries it."""
+    """Return ``uns["spatial"]`` of the tissue, Visium's images and their scales, for a result."""
     pictures = pair.st.uns.get("spatial")
     return {"spatial": storable_mapping(pictures, "uns['spatial']")} if isinstance(pictures, Mapping) else {}
 
 
 def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of the two inputs, as plain values that every format stores.
+    """Return the record of the two inputs, as plain values that any format can store.
 
     Parameters
     ----------
@@ -854,13 +854,13 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        For "reference" and "spatial": ``path`` ("memory" if there is none), ``bytes`` of the file or
-        folder (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`: of the
-        values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
-        was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty if there are
-        none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
-        the coordinates (empty if it is not known); of the reference ``orthologs``, the table that was
-        used, and ``batch``, the column of its batches, where one was named.
+        For "reference" and "spatial": ``path`` ("memory" if there is none), ``bytes`` of the file or folder
+        (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`, of the values
+        as read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` (detected or given),
+        ``labels`` and ``size_factor`` (columns of ``obs``, empty if there are none). For the spatial side
+        also the source of ``coordinates`` and ``slices``, and the ``unit`` of the coordinates (empty if
+        unknown); for the reference also ``orthologs``, the table used, and ``batch``, the column of its
+        batches, if one was given.
     """
     records: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):
@@ -886,7 +886,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder; 0 if there is none."""
+    """Return the size of a file, or of all files in a folder, in bytes; 0 if it does not exist."""
     if not path.is_dir():
         return path.stat().st_size if path.is_file() else 0
     return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(path) for name in names)

@@ -1,8 +1,8 @@
-"""Several donors, technologies or atlases in one reference, brought to one level gene by gene.
+"""Several donors, technologies or atlases in one reference: equalises their levels gene by gene.
 
-Batches detect genes unequally. How much better one batch detects a gene than another is told by cells of the
-two that are alike: each among the nearest of the other. Types that only one batch has find no such partner
-and count nothing, so that batches of other cells are not taken for batches of another sensitivity.
+Batches differ in how well they detect a gene. The ratio between two batches is estimated from pairs of
+similar cells, each among the nearest cells of the other. Cell types that only one batch contains form no such
+pairs and have no effect, so that different composition is not mistaken for different sensitivity.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cellweft.data.side import CellBatches, ReferenceBatches, Side, is_divided
 from cellweft.data.spatial import batch_columns
 
 FEWEST_BATCH_CELLS = 20
-"""A batch with fewer cells that have counts is left at its own levels."""
+"""A batch with fewer cells with counts keeps its own levels."""
 _ARGUMENT = "reference_batch"
 _NEAREST = 20  # nearest cells of the other batch that count as partners
 _MOST_CELLS = 2000  # maximum number of cells of a batch that are used
@@ -39,29 +39,29 @@ _FEWEST_GENES = 2
 
 
 def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellBatches:
-    """Return the batch of every reference cell, the names of the batches sorted.
+    """Return the batch of each reference cell; names of the batches are sorted.
 
     Parameters
     ----------
     obs
-        The reference's.
+        The ``obs`` of the reference.
     column
-        The column that the caller named.
+        The column with the batches.
     where
-        What errors call the reference.
+        Name of the reference in errors.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        Cells without a batch; one batch alone; nearly as many as cells; fewer than two with
-        `FEWEST_BATCH_CELLS`.
+        There are cells without a batch, only one batch, nearly as many batches as cells, or fewer than two
+        batches with `FEWEST_BATCH_CELLS`.
     """
     values = column_of(obs, column, where=where, argument=_ARGUMENT)
     place = f"{where}.obs[{column!r}]"
     without = arg(_ARGUMENT)
-    kind_numbers, kinds = pd.factorize(values)  # missing values have the number -1
+    kind_numbers, kinds = pd.factorize(values)  # missing values have the code -1
     texts = [str(kind).strip() for kind in kinds]
     texts = ["" if text.lower() in NO_VALUE else text for text in texts]
     names, numbers = np.unique([*texts, ""], return_inverse=True)
@@ -96,34 +96,34 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
 
 
 def with_batches(side: Side, batches: CellBatches) -> Side:
-    """Return a reference whose batches are brought to one level.
+    """Return a reference with the levels of its batches equalised.
 
     Parameters
     ----------
     side
         The reference.
     batches
-        Of its cells; there may be some without cells.
+        Batches of its cells; some may have no cells.
 
     Returns
     -------
-    The side with `ReferenceBatches`; where fewer than two batches have cells, without any, and normalised to
-    the median total of the cells that there are.
+    The side with `ReferenceBatches`. If fewer than two batches have cells, it has none, and is normalised to
+    the median total of its cells.
 
     Notes
     -----
-    The genes of the batch with most cells keep their levels. Every other batch is compared with it by pairs
-    of cells that are mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores
-    within each batch, of the most variable genes that both detect. Over these pairs, the factor of a gene is
-    the ratio of the means of normalised counts. Its logarithm is multiplied by n / (n + 5), n being the cells
-    with the gene of the batch that has fewer: what few cells tell hardly counts.
+    The batch with the most cells keeps its levels. Each other batch is compared with it by pairs of cells
+    that are mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores within each
+    batch, over the most variable genes that both detect. The factor of a gene is the ratio of the means of
+    normalised counts over these pairs. Its logarithm is multiplied by n / (n + 5), where n is the number of
+    cells with the gene in the batch with fewer of them, so that few cells have little effect.
 
-    Each batch is then normalised to the median total of its own cells, where totals are known: at the median
-    of all, the few counts of a thin batch would be blown up, and their noise with them.
+    Each batch is then normalised to the median total of its own cells, if totals are known. Normalising to
+    the median of all cells would amplify the few counts, and the noise, of a shallow batch.
     """
     side, codes, n_batches = dataclasses.replace(side, batches=None), batches.codes, len(batches.names)
     usable = np.bincount(codes[~side.empty_cells], minlength=n_batches)
-    if (usable > 0).sum() < 2:  # it keeps its own depth all the same
+    if (usable > 0).sum() < 2:  # it keeps its own depth
         own = float(np.median(side.totals[~side.empty_cells])) if is_divided(side) else side.target
         return dataclasses.replace(side, target=own)
     stream = numpy_stream(0, "reference batches")
@@ -142,7 +142,7 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
 
 
 def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
-    """Say whether a column may tell batches of unequal depth, or which batches could not be compared.
+    """Return cautions: a column may contain batches of unequal depth, or batches could not be compared.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
 
 
 def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
-    """Return a reference as if one of its batches had never been there, by the name of that batch.
+    """Return the reference without each of its batches, by the name of the batch.
 
     Parameters
     ----------
@@ -192,8 +192,8 @@ def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
 
     Returns
     -------
-    For each batch that has cells, the side without it, whose other batches are compared again, and
-    (n_kept,) positions of its cells in the whole.
+    For each batch with cells, the side without it, with the other batches compared again, and (n_kept,)
+    positions of the remaining cells.
     """
     batches = side.batches
     if batches is None:
@@ -207,7 +207,7 @@ def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
 
 
 def _read(side: Side, cells: BoolArray, stream: np.random.Generator) -> sp.csr_matrix:
-    """Return logarithms of some cells that have counts, or of a draw of these, (n_cells, n_genes)."""
+    """Return logarithms of some cells with counts, or of a random sample of them, (n_cells, n_genes)."""
     drawn = sample_rows(np.flatnonzero(cells & ~side.empty_cells), _MOST_CELLS, stream)
     return sp.csr_matrix(sp.vstack([sp.csr_matrix(side.block(drawn[rows])) for rows in _blocks(drawn)]))
 
@@ -217,7 +217,7 @@ def _blocks(cells: IntArray) -> Iterator[slice]:
 
 
 def _levels(logs: sp.csr_matrix, largest: sp.csr_matrix) -> DoubleArray:
-    """Return what brings the genes of a batch, given by its logarithms, to the levels of the largest one."""
+    """Return the factors that bring the genes of a batch to the levels of the largest batch."""
     sides = logs, largest
     genes = _compared_genes(sides)
     if len(genes) < _FEWEST_GENES:
@@ -238,7 +238,7 @@ def _levels(logs: sp.csr_matrix, largest: sp.csr_matrix) -> DoubleArray:
 
 
 def _compared_genes(sides: tuple[sp.csr_matrix, sp.csr_matrix]) -> IntArray:
-    """Return the genes with most of both batches' variance, of those that vary in both."""
+    """Return the most variable genes of both batches, among those that vary in both."""
     shares = []
     for side in sides:
         squares = np.asarray(side.power(2).mean(axis=0)).ravel() - np.asarray(side.mean(axis=0)).ravel() ** 2
@@ -249,9 +249,9 @@ def _compared_genes(sides: tuple[sp.csr_matrix, sp.csr_matrix]) -> IntArray:
 
 
 def _units(values: NDArray[Any]) -> DoubleArray:
-    """Return what cells are compared by, (n_cells, n_genes): logarithms and z-scores alike, rows of length 1.
+    """Return the features for comparing cells: logarithms and z-scores, with rows of length 1.
 
-    Logarithms alone would see the batches' own levels, z-scores alone that they hold other types.
+    Logarithms alone would depend on the levels of the batches, z-scores alone on their composition.
     """
     scores = centred(values)
     scores /= np.maximum(scores.std(axis=0), 1e-12)
@@ -259,7 +259,7 @@ def _units(values: NDArray[Any]) -> DoubleArray:
 
 
 def _among_nearest(similarity: DoubleArray) -> BoolArray:
-    """Mark in each row the largest values, `_NEAREST` of them."""
+    """Mark the `_NEAREST` largest values of each row."""
     n_near = min(_NEAREST, similarity.shape[1])
     marks = np.zeros(similarity.shape, dtype=np.bool_)
     np.put_along_axis(marks, np.argpartition(-similarity, n_near - 1, axis=1)[:, :n_near], True, axis=1)

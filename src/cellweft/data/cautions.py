@@ -1,4 +1,4 @@
-"""What is no error in two inputs but should be known: guesses, losses, and what looks odd."""
+"""Cautions about two inputs: guesses, losses and unusual contents that are not errors."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from cellweft.data.validation import CheckedSide
 from cellweft.data.value_cautions import FEWEST_CELLS, FEWEST_GENES, title_of, value_cautions
 
 FEW_SHARED = 20
-"""Below this many shared genes a caution is given."""
+"""With fewer shared genes, there is a caution."""
 _MONTH = "(Mar|Mrz|Sep|Sept|Dec|Dez|Oct|Okt|Apr|Nov)"
 _DATE = re.compile(
     rf"\d{{1,2}}[-. ]+{_MONTH}|{_MONTH}[-. ]+\d{{1,2}}|\d{{4}}-\d\d-\d\d( 00:00:00)?"
     r"|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d(\.\d+)?E[+]?\d+",
     re.IGNORECASE,
 )
-"""What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
+"""How spreadsheets convert names such as Marchf1 and 2310009E13Rik."""
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
 _MOST_OF_ONE = 0.5  # fraction of all values in a single gene
 _MOST_UNSHARED = 0.5  # fraction of a cell's values; cell measurements among the genes have far more
 
 
 def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
-    """Return what is no error but should be known, the most important first."""
+    """Return the cautions, the most important first."""
     sc, st = evidence.sides
     return (
         *_gene_cautions(evidence),
@@ -105,7 +105,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _heavy_cautions(checked: CheckedSide) -> Iterator[str]:
-    """Say whether a single gene outweighs all others, as a measurement of another kind among them does."""
+    """Yield a caution if one gene outweighs all others, as a measurement of another kind would."""
     # each cell has a random weight, which hardly changes the fractions of genes
     projections = checked.scan.projections
     total = projections.sum()
@@ -119,7 +119,7 @@ def _heavy_cautions(checked: CheckedSide) -> Iterator[str]:
 
 
 def _match_cautions(evidence: CheckResults) -> Iterator[str]:
-    """Say which genes matched otherwise than by their very name, and which could not be told apart."""
+    """Yield cautions about genes that did not match by exact name, and about ambiguous genes."""
     match = evidence.match
     if match.by_case:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
@@ -152,7 +152,7 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _notes(evidence: CheckResults) -> Iterator[str]:
-    """Say what was guessed or left out as the inputs were read."""
+    """Yield what was guessed or left out when the inputs were read."""
     for side in evidence.sides:
         notes = [*side.data.notes, *filter(None, [side.genes.note])]
         yield from (f"{title_of(side.side)}: {note}" for note in notes)
@@ -164,7 +164,7 @@ def _notes(evidence: CheckResults) -> Iterator[str]:
 
 
 def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
-    """Say which columns of ``obs`` and features that were left out are named like genes of the other side."""
+    """Yield columns of ``obs``, and features left out, with names of genes of the other side."""
     for checked, other in (evidence.sides, evidence.sides[::-1]):
         others = [
             *checked.data.obs.columns,
@@ -185,7 +185,7 @@ def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _about_species(evidence: CheckResults) -> Message:
-    """Say what to do about genes that match only when case is ignored."""
+    """Return advice on genes that only match if case is ignored."""
     if evidence.sides[0].genes.orthologs:
         return "both inputs seem to be from the same species. If they are, omit " + arg("orthologs")
     same = "check that both inputs are from the same species, or specify orthologs: "
@@ -193,7 +193,7 @@ def _about_species(evidence: CheckResults) -> Message:
 
 
 def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
-    """Say which genes of the panel may be another one's copy: by their values on both sides, or by name."""
+    """Yield panel genes that may be copies of others, by their values on both sides, or by name."""
     match = evidence.match
     names = evidence.sides[0].genes.names[match.first]
     same = [shorten([str(names[place]) for place in group], most=3) for group in _same_values(evidence)]
@@ -228,7 +228,7 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
-    """Yield positions among the shared genes of those that have the same values on both sides."""
+    """Yield positions of shared genes that have the same values on both sides."""
     match, (sc, st) = evidence.match, evidence.sides
     order = np.arange(len(match.first))
     groups = np.zeros(len(order), dtype=np.int64)
@@ -274,7 +274,7 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _tissue_cautions(st: Side) -> Iterator[str]:
-    """Say which spots were left out as background, and which a column does not tell on or off tissue."""
+    """Yield cautions about spots left out as background, and about spots without a value for this."""
     column = tissue_column(st.table)
     n_spots = len(st.table)
     n_outside = n_spots - st.n_cells
@@ -293,7 +293,7 @@ def _tissue_cautions(st: Side) -> Iterator[str]:
 
 
 def _some_genes(partly: dict[str, list[str]]) -> str:
-    """Return the first genes that some slices or batches did not measure, with these, as text."""
+    """Return the first genes that some slices or batches did not measure, with their slices, as text."""
     some = [
         f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
         for gene, slices in list(partly.items())[:5]
@@ -325,7 +325,7 @@ def _annotation_cautions(checked: CheckedSide) -> Iterator[str]:
 
 
 def _label_cautions(side: CheckedSide) -> Iterator[str]:
-    """Say which cell types differ in case and blanks alone."""
+    """Yield cell types that differ only in case and blanks."""
     kinds = pd.Series(sorted(counted(side.labels)), dtype=object)
     plain = kinds.map(lambda name: " ".join(name.lower().split()))
     twins = ["/".join(map(repr, group)) for _, group in kinds.groupby(plain) if len(group) > 1]
@@ -401,12 +401,12 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _is_staggered(places: DoubleArray) -> bool:
-    """Say whether numbers of columns are even where those of rows are, and odd where these are."""
+    """Return whether column numbers are even in even rows, and odd in odd rows."""
     return len(places) >= FEWEST_CELLS and len(np.unique(places[:, :2].sum(axis=1) % 2)) == 1
 
 
 def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
-    """Say whether a third coordinate may be a number of sections, or any one a number of cells."""
+    """Yield cautions if a third coordinate may be a section number, or any coordinate a cell number."""
     n_cells, n_axes = places.shape
     if n_cells < FEWEST_CELLS:
         return
@@ -427,7 +427,7 @@ def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Ite
 
 
 def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
-    """Say whether slices differ far more than sections do, in where their cells lie or what they hold."""
+    """Yield cautions if slices differ far more than sections do, in coordinates or expression."""
     if evidence.slices is None or evidence.coordinates is None:
         return
     totals = evidence.sides[1].scan.totals
@@ -454,7 +454,7 @@ def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
 def _at_one_place(
     coordinates: DoubleArray, slices: NDArray[np.str_] | None
 ) -> tuple[int, tuple[float, ...], int]:
-    """Return how many cells lie where an earlier one of the same slice does, where most do, and how many."""
+    """Return how many cells share the position of another, and the most common position with its count."""
     codes = None if slices is None else pd.factorize(slices)[0]
 
     def hashes() -> Iterator[NDArray[np.uint64]]:

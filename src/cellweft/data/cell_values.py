@@ -1,7 +1,7 @@
-"""What is known of cells besides their counts, as columns of numbers that can be averaged.
+"""Further values of cells, in addition to counts, as columns of numbers that can be averaged.
 
-A column of ``obs``, an array or table of ``obsm``, a layer, or what a caller passes: all are carried from one
-side to the other in one way.
+A column of ``obs``, an array or table of ``obsm``, a layer, or an argument of the caller: all are transferred
+between the sides in the same way.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellValues:
-    """Columns of numbers, a row for each cell of a side, made or read as they are requested.
+    """Columns of numbers with one row per cell of a side, computed or read on request.
 
     Attributes
     ----------
     n_columns
-        How many.
+        Number of columns.
     read
-        From a slice of the columns to (n_cells, n_asked) finite numbers.
+        Returns (n_cells, n_asked) finite numbers for a slice of the columns.
     names
-        (n_columns,) what the columns are called, or None if they have no names.
+        (n_columns,) names of the columns, or None.
     is_vector
-        Whether it is one column that was given without a second axis.
+        Whether it is a single column without a second axis.
     """
 
     n_columns: int
@@ -52,12 +52,12 @@ class CellValues:
     is_vector: bool = False
 
     def table(self, carried: DoubleArray, index: pd.Index[Any]) -> Any:
-        """Return what the columns became in other cells, in the form in which they were given.
+        """Return the columns transferred to other cells, in the form in which they were given.
 
         Parameters
         ----------
         carried
-            (n_others, n_columns)
+            (n_others, n_columns) transferred values.
         index
             (n_others,) names of the other cells.
         """
@@ -67,56 +67,56 @@ class CellValues:
 
 
 def mean_of(numbers: DoubleArray, carry: Callable[[DoubleArray], DoubleArray]) -> DoubleArray:
-    """Return weighted means of columns of numbers, free of the rounding of float32.
+    """Return weighted means of columns of numbers, with reduced rounding errors of float32.
 
     Parameters
     ----------
     numbers
         (n_cells, n_columns) finite.
     carry
-        From such an array to weighted means of its rows, with weights that sum to 1, in float32.
+        Returns weighted means of the rows of such an array, with weights that sum to 1, in float32.
 
     Notes
     -----
-    Columns are carried from their least value on, as float32 keeps more digits so; a mean lies within the
-    range of its column.
+    The minimum of a column is subtracted first, so that float32 keeps more digits. Means are within the range
+    of their column.
     """
     low, high = numbers.min(axis=0), numbers.max(axis=0)
     return np.asarray(np.clip(carry(numbers - low) + low, low, high))
 
 
 def column_values(side: Side, name: str, *, argument: str) -> CellValues:
-    """Return a column of ``obs``: numbers, or of text a column of 0 and 1 for each label.
+    """Return a column of ``obs``: numbers, or, for text, a column of 0 and 1 for each label.
 
     Parameters
     ----------
     side
-        Whose cells.
+        The side of the cells.
     name
-        Of the column.
+        Name of the column.
     argument
-        What errors call it.
+        Name of the argument in errors.
 
     Raises
     ------
     KeyMissingError, InputError
-        No such column; NaN among its numbers.
+        No such column, or its numbers contain NaN.
     """
     column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
     return array_values(column, n_rows=side.n_cells, argument=argument)
 
 
 def given_values(side: Side, values: Any) -> CellValues:
-    """Return what a caller passes for the cells of a side; parameters and errors as of `array_values`.
+    """Return values that a caller passes for the cells of a side; parameters and errors as in `array_values`.
 
-    The index of a table or column of pandas names the cells, unless it only counts the rows.
+    The index of a pandas table or column contains the names of the cells, unless it only counts the rows.
     """
     ordered = in_order_of(values, side.obs_names, argument="values")
     return array_values(ordered, n_rows=side.n_cells)
 
 
 def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellValues:
-    """Return an array or table with a row for each cell; one column of text becomes one per label.
+    """Return an array or table with one row per cell; a column of text becomes one column per label.
 
     Parameters
     ----------
@@ -124,9 +124,9 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
         (n_rows,) numbers or text, (n_rows, n_columns) numbers, dense or sparse, or a DataFrame of numbers or
         of one column of text. Categories are text.
     n_rows
-        Cells.
+        Number of cells.
     argument
-        What errors call it.
+        Name of the argument in errors.
 
     Raises
     ------
@@ -188,14 +188,14 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
 
 
 def _holds_numbers(column: pd.Series[Any]) -> bool:
-    """Say whether a column is of numbers, or of Python's numbers and missing values."""
+    """Return whether a column contains numbers, or Python's numbers and missing values."""
     if column.dtype != object:
         return pd.api.types.is_numeric_dtype(column)
     return pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
 
 
 def label_values(labels: pd.Series[Any]) -> CellValues:
-    """Return a column for each label, sorted, with 1 in the cells that have it and 0 in the others."""
+    """Return one column per label, sorted, with 1 for cells with this label and 0 for the others."""
     names, codes = np.unique(text_labels(labels).astype(str), return_inverse=True)
     every = np.arange(len(names))
     return CellValues(
@@ -206,7 +206,7 @@ def label_values(labels: pd.Series[Any]) -> CellValues:
 
 
 def table_values(side: Side, names: Iterable[str], *, argument: str) -> CellValues:
-    """Return several columns of ``obs``, all of numbers, or one; parameters and errors as `column_values`."""
+    """Return one or several numeric columns of ``obs``; parameters and errors as in `column_values`."""
     columns, names = {}, list(names)
     if not names:
         fix = sentence("Specify one: {}.", arg(argument, Placeholder("COLUMN")))
@@ -222,14 +222,14 @@ def obsm_values(side: Side, key: str) -> CellValues:
     Parameters
     ----------
     side
-        Whose cells.
+        The side of the cells.
     key
-        Of ``obsm``.
+        A key of ``obsm``.
 
     Raises
     ------
     KeyMissingError, InputError
-        No such key; values that are not finite numbers; proteins below zero.
+        No such key, values that are not finite numbers, or negative protein values.
     """
     where = arg("obsm", key)
     check_known(key, side.obsm, where, expected=f"a key of obsm of the {side.name} side", got="no such key")
@@ -255,12 +255,12 @@ def obsm_values(side: Side, key: str) -> CellValues:
 
 
 def layer_values(pair: Pair, layer: str, genes: IntArray) -> CellValues:
-    """Return genes in a layer of the reference, as its values stand there.
+    """Return genes in a layer of the reference, with unchanged values.
 
     Parameters
     ----------
     pair
-        Whose reference.
+        The pair with the reference.
     layer
         Name of the layer.
     genes
@@ -269,7 +269,7 @@ def layer_values(pair: Pair, layer: str, genes: IntArray) -> CellValues:
     Raises
     ------
     KeyMissingError, FormatError, InputError
-        No such layer; one of another shape; NaN or infinite values, once they are read.
+        No such layer, a layer of another shape, or NaN or infinite values when they are read.
     """
     where, side = arg("layer", layer), pair.sc
     check_known(layer, side.layers, where, expected="a layer of the reference", got="no such layer")

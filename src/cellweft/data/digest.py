@@ -1,4 +1,4 @@
-"""Digests: short texts that tell one input, or one table of genes, from another by its values."""
+"""Digests: short texts that identify an input, or a table of genes, by its values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _digests: weakref.WeakKeyDictionary[Side, str] = weakref.WeakKeyDictionary()
 
 
 def digest_of(*parts: NDArray[Any] | str | float | None) -> str:
-    """Return a text that tells some arrays, texts and numbers from others, in their order.
+    """Return a text that identifies arrays, texts and numbers, in their order.
 
     Parameters
     ----------
     parts
-        Numbers, texts, None, and arrays: of numbers, whose types and shapes count too, or of texts.
+        Numbers, texts, None, and arrays of numbers (including their type and shape) or of texts.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def digest_of(*parts: NDArray[Any] | str | float | None) -> str:
 
 
 class MatrixDigest:
-    """Digests of a matrix that is seen block by block: the same, dense or sparse, and whatever the blocks.
+    """Digests of a matrix that is read by blocks. They do not depend on the blocks, or on sparsity.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class MatrixDigest:
         self._states = [hashlib.blake2b(digest_size=_BYTES) for _ in range(3)]
 
     def add(self, block: Matrix) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         if isinstance(block, np.ndarray):
             is_filled = block != 0
             columns = np.broadcast_to(np.arange(block.shape[1], dtype="<i4"), block.shape)
@@ -84,27 +84,26 @@ class MatrixDigest:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Of how many values of each row are not zero, where they are, and what they are."""
+        """Digests of the number of nonzero values per row, of their positions, and of the values."""
         return tuple(state.hexdigest() for state in self._states)
 
 
 def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
-    """Return a text that tells one side from another by all that predictions depend on.
+    """Return a text that identifies a side by all that predictions depend on.
 
     Parameters
     ----------
     side
         The reference or the spatial data. The text is kept, so that a second call costs nothing.
     seen
-        What has seen all values of the side, in its order of cells and genes; `cellweft.pair` gives it, which
-        reads them anyway. By default the values are read once, a block of rows at a time.
+        Digests of all values of the side, in its order of cells and genes; `cellweft.pair` passes them, as it
+        reads all values anyway. By default, the values are read once, a block of rows at a time.
 
     Returns
     -------
-    32 hexadecimal digits: of the input's names of the genes in their order, the values as stored in the
-    input, as float32, their scale, the cells' sizes, what these are scaled to, and batches that were named.
-    It is the same wherever
-    the matrix lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
+    32 hexadecimal digits, computed from the input's gene names in order, the values as stored (as float32),
+    their scale, the sizes of cells, the total to which they are scaled, and batches. It does not depend on
+    the storage (memory, HDF5 or zarr; dense or sparse) or on the blocks.
 
     Examples
     --------

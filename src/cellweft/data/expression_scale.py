@@ -1,8 +1,8 @@
-"""What the values of a matrix are, and the way back from logarithms and roots.
+"""The scale of a matrix: detection of counts, normalised values, logarithms and roots, and their inversion.
 
-Raw counts are whole numbers. Counts divided by a size leave a trace: within a cell they are whole multiples
-of the smallest one, or all cells have the same sum. A logarithm or a root is known by the way back from it
-that leads to one of these.
+Raw counts are whole numbers. Counts divided by a size can be recognised: within a cell, they are whole
+multiples of the smallest one, or all cells have the same sum. A logarithm or root is recognised if its
+inverse gives one of these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, Scale, St
 from cellweft.data.io.backed_matrix import Rows, RowSource, WrappedRows
 
 MOSTLY_WHOLE = 0.01
-"""Counts may hold this fraction of values that are not whole: cells whose integers were not recovered."""
+"""Largest fraction of non-integers in counts, from cells with integers that were not recovered."""
 
 SCALES: Mapping[StoredScale, Scale] = {
     "raw": "raw",
@@ -37,7 +37,7 @@ SCALES: Mapping[StoredScale, Scale] = {
     "sqrt_raw": "raw",
     "arcsinh_raw": "raw",
 }
-"""What the values of each scale are once `open_undone` has undone it."""
+"""The scale of the values after `open_undone`, for each stored scale."""
 
 _LOG_BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}  # natural logarithms of the bases
 _LARGEST = {
@@ -46,7 +46,7 @@ _LARGEST = {
     "log10": 8.0,
     "arcsinh": 19.0,
 }  # logarithm of 6e7 counts, more than any cell has
-_LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
+_LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell: natural logarithms up to 14
 _SKEWED = 1.75  # more than for logarithms, because a few counts are far larger than most
 _SAME_SUM = 0.01  # relative deviation of cell sums that are considered equal
 _FEWEST_MIXED = 0.05  # fraction of cells from which a second scale is reported
@@ -63,35 +63,35 @@ _SAMPLE_ROWS, _SAMPLE_PARTS = (
     1000,
     4,
 )  # number of sampled cells, and of places in the matrix where they are sampled
-_LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
+_LEAST_EXPECTED = 5  # expected cells with counts; without any, p is below 1 in 150
 _TOO_LARGE = 1e30
-_CHUNK = 2**20  # values that are worked on in float64 at once
+_CHUNK = 2**20  # values processed in float64 at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
-    """What one pass over a matrix found.
+    """Results of one pass over a matrix.
 
     Attributes
     ----------
     totals, panel_totals
-        (n_cells,) sum of each row, over all columns and over the panel's.
+        (n_cells,) sum of each row, over all columns and over the panel.
     gene_cells
-        (n_genes,) cells in which each gene is above zero (or below it).
+        (n_genes,) number of cells in which each gene is not zero.
     projections
-        (n_genes,) sum of each gene's values over the cells, each cell times a number drawn for it: the same,
-        but for rounding, for genes with the same values in all cells.
+        (n_genes,) sum of each gene's values, with a random weight per cell: equal, except for rounding, for
+        genes with the same values in all cells.
     n_values
-        Entries that are not zero.
+        Number of nonzero entries.
     n_fractional, n_negative, n_missing
-        Entries that are not whole (see `are_fractional`), below zero, and NaN or infinite.
+        Numbers of entries that are fractional (see `are_fractional`), negative, and NaN or infinite.
     missing_at
         Row and column of the first NaN or infinite entry.
     smallest, largest
         Range of the finite values.
     unmeasured
-        (n_slices, n_genes) whether a gene was not measured in a slice, by what `SliceGenes` found; no slices
-        where nobody asked.
+        (n_slices, n_genes) whether a gene was not measured in a slice, from `SliceGenes`; without rows if no
+        slices were given.
     """
 
     totals: DoubleArray
@@ -122,7 +122,7 @@ def scan_values(
     left_out: BoolArray | None = None,
     look: Callable[[Matrix], None] = lambda _: None,
 ) -> Scan:
-    """Read a matrix once, block by block, and collect what the checks and the summary need.
+    """Read a matrix once, block by block, and collect all that the checks and the summary need.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ def scan_values(
     columns
         The columns that are genes; all by default.
     panel
-        Positions among these genes whose sum per cell is wanted too; all by default.
+        Positions of genes with a separate sum per cell; all by default.
     slices
-        Told of each block, and NaN of the kind that it takes for genes that were not measured is no missing
-        value; None if no slices are known.
+        Receives each block. NaN in genes that it regards as not measured are not counted as missing; None
+        without slices.
     left_out
-        (n_genes,) genes that do not count in the totals; none by default.
+        (n_genes,) genes excluded from the totals; none by default.
     look
-        Called with each block, so that what else all values are wanted for need not read them again.
+        Called with each block, for other computations that need all values.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def scan_values(
     totals, panel_totals = np.zeros(n_cells), np.zeros(n_cells)
     gene_cells, projections = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes)
     draw = numpy_stream(0, "projections")
-    counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
+    counts = np.zeros(4, dtype=np.int64)  # nonzero, fractional, negative, missing
     smallest, largest, missing_at = np.inf, -np.inf, None
     for rows in row_blocks(n_cells, rows_within(READ_BYTES, source.row_bytes)):
         block = source.read(rows, columns)
@@ -197,23 +197,23 @@ def scan_values(
 
 
 class SliceGenes:
-    """Which genes have counts in which slices (or batches), from all of the cells, block by block.
+    """Detects which genes have counts in which slices (or batches), from all cells, block by block.
 
     Parameters
     ----------
     codes
-        (n_cells,) number of each cell's slice, from 0; cells come in this order.
+        (n_cells,) index of each cell's slice, from 0; blocks must be in this order.
     n_genes
-        How many there are.
+        Number of genes.
     least_expected
-        Cells with counts of a gene that the other slices let expect, from which on none tells that the gene
-        was not measured.
+        A gene without counts in a slice counts as not measured if at least this number of cells with counts
+        is expected from the other slices.
 
     Notes
     -----
-    Two panels that were joined leave zeros, or NaN, for what one of them did not measure. A gene counts as
-    not measured in a slice where all its values are NaN, or all are zero though some cells with counts were
-    to be expected.
+    If two panels were concatenated, genes that one of them did not measure are zero or NaN. A gene counts as
+    not measured in a slice if all its values are NaN, or all are zero although some cells with counts are
+    expected.
 
     Examples
     --------
@@ -230,7 +230,7 @@ class SliceGenes:
         self._filled, self._missing = np.zeros(shape, dtype=np.int32), np.zeros((0, 0), dtype=np.int32)
 
     def add(self, block: Matrix) -> None:
-        """Take the next rows; the block is not changed."""
+        """Add the next rows; the block is not changed."""
         n_rows = block.shape[0]
         codes = self._codes[self._start : self._start + n_rows]
         self._start += n_rows
@@ -254,7 +254,7 @@ class SliceGenes:
         return is_unmeasured | (self._missing == self._cells) if self._missing.size else is_unmeasured
 
     def n_missing_at(self, unmeasured: BoolArray) -> int:
-        """Return how many values are missing in these genes of these slices."""
+        """Return the number of missing values in these genes of these slices."""
         return int(self._missing[unmeasured].sum()) if self._missing.size else 0
 
 
@@ -268,24 +268,24 @@ def _summed(by_slice: sp.csr_matrix, block: Matrix, marks: BoolArray) -> IntArra
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the values of a matrix seem to be.
+    """The detected scale of a matrix.
 
     Attributes
     ----------
     scale
         The scale.
     is_sure
-        False where nothing but the size of the values, or a part of them, speaks for it.
+        False if the only evidence is the size of the values, or comes from a part of them.
     are_multiples
-        False where all cells have the same sum, but values of a cell are no multiples of its smallest, as
-        those of counts divided by its size are.
+        False if all cells have the same sum, but the values of a cell are not multiples of its smallest
+        value, as counts divided by a size would be.
     has_ones
-        False where many values are zero, and none is 1, as among whole counts.
+        False if many values are zero but none is 1, which is not expected of counts.
     others, beside
-        What the values of some cells seem to be, and those of the others, "raw" or "normalised", where two
-        scales were mixed; ``others`` is None elsewhere.
+        If two scales are mixed, the scale of some cells, and that of the other cells ("raw" or "normalised");
+        otherwise ``others`` is None.
     sums
-        The sums of the cells where these are a few different ones; else empty.
+        The sums of the cells if there are only a few different ones; otherwise empty.
     """
 
     scale: StoredScale
@@ -298,23 +298,23 @@ class Judgement:
 
 
 def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
-    """Say what the values are, from some cells of all parts of a matrix.
+    """Detect the scale of a matrix, from a sample of cells of all parts.
 
     Parameters
     ----------
     source
-        (n_cells, n_columns), at or above zero; NaN counts as zero.
+        (n_cells, n_columns), at least zero; NaN counts as zero.
     columns
         The columns that are genes; all by default.
 
     Notes
     -----
-    In this order: counts are whole but for 1 % of them. What becomes whole when a logarithm (plus 1) or a
-    root is undone is one of counts. Counts divided by a size, and logarithms of them, show in whole multiples
-    of a cell's smallest value, or in cells that all have the same sum. Values that lie near whole numbers
-    more often than by chance are counts of which a part was taken off or shared out (SoupX, RSEM, proseg).
-    What is left is a guess: up to 25 a logarithm, unless a few values are far larger than most; else counts
-    that are not whole.
+    The rules, in order: values are counts if at least 99 % are whole. If inverting a logarithm (plus 1) or
+    root gives whole numbers, it is that of counts. Counts divided by a size, and their logarithms, are whole
+    multiples of a cell's smallest value, or all cells have the same sum. Values near whole numbers more often
+    than by chance are counts from which a part was removed or distributed (SoupX, RSEM, proseg). Otherwise,
+    it is a guess: logarithms if values are at most 25, unless a few values are far larger than most; if not,
+    fractional counts.
 
     Examples
     --------
@@ -334,7 +334,7 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
 
 
 def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
-    """Return what cells with fractions hold where many cells hold counts alone, and these do not."""
+    """Return the scale of cells with fractions if many other cells contain only counts."""
     if not rows.nnz:
         return None
     is_fractional = np.add.reduceat(are_fractional(rows.data), rows.indptr[:-1], dtype=np.int64)
@@ -348,7 +348,7 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
 
 
 def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
-    """Return what cells of small values hold where these are logarithms, and large ones of others are not."""
+    """Return the scale of cells with small values if these are logarithms, and other cells are not."""
     is_small = np.maximum.reduceat(rows.data, rows.indptr[:-1]) <= _LARGEST_LOG
     least = max(_FEWEST_MIXED * rows.shape[0], 5)
     if is_small.sum() < least or (~is_small).sum() < least:
@@ -359,7 +359,7 @@ def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
 
 
 def _few_sums(rows: sp.csr_matrix, scale: StoredScale) -> tuple[float, ...]:
-    """Return the sums to which cells were brought where these are a few different ones; else nothing."""
+    """Return the sums to which cells were normalised if there are only a few; otherwise nothing."""
     if scale != "normalised" and scale not in _LOG_BASES:
         return ()
     values = rows.data if scale == "normalised" else _undone(rows.data, scale)
@@ -373,7 +373,7 @@ def _few_sums(rows: sp.csr_matrix, scale: StoredScale) -> tuple[float, ...]:
 
 
 def _judged(rows: sp.csr_matrix) -> Judgement:
-    """Say what the values of cells are, as `judge_scale` does; each has some above zero."""
+    """Return the scale of cells, as in `judge_scale`; each cell has values above zero."""
     values = rows.data
     if _are_counts(values):
         return Judgement(scale="raw", has_ones=_has_ones(rows))
@@ -389,11 +389,11 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     multiples = {form: _share_of_multiples(rows, undone) for form, undone in back.items()}
     spread = {form: _spread_of_sums(rows, undone) for form, undone in back.items()}
     if multiples.get("log2", 0) > 0.5:
-        multiples["log10"] = 0.0  # which turns two times as much, 1 more in log2, into ten times as much
-    if "log" in forms:  # which arcsinh is like where values are large; small ones it leaves as they are
+        multiples["log10"] = 0.0  # it turns a factor of two (1 in log2) into a factor of ten
+    if "log" in forms:  # arcsinh is like log for large values, and linear for small ones
         like = ("log", "normalised")
         least = max(multiples[form] for form in like)
-        least = max(0.05 + least, min(0.8, 1.5 * least))  # rounded values favour either one slightly
+        least = max(0.05 + least, min(0.8, 1.5 * least))  # rounding favours either one slightly
         is_better = multiples["arcsinh"] > least
         multiples |= dict.fromkeys(like if is_better else ("arcsinh",), 0.0)
         if spread["log"] < 10 * spread["arcsinh"]:
@@ -402,7 +402,7 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     if clear in forms:
         return Judgement(scale=clear)
     if multiples["normalised"] >= max([0.8, *(multiples[form] - 0.02 for form in forms)]):
-        clear = "normalised"  # values so small that a logarithm leaves them nearly as they are
+        clear = "normalised"  # a logarithm hardly changes values this small
     same = min(spread, key=spread.__getitem__)
     if spread[same] < _SAME_SUM:
         are_multiples = multiples[same] >= _FEW_MULTIPLES or len(_ratios(rows, back[same])) < _LEAST_RATIOS
@@ -427,7 +427,7 @@ def open_undone(source: RowSource, scale: StoredScale) -> RowSource:
     source
         (n_cells, n_columns)
     scale
-        What its values are.
+        Scale of its values.
 
     Examples
     --------
@@ -440,32 +440,32 @@ def open_undone(source: RowSource, scale: StoredScale) -> RowSource:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UndoneRows(WrappedRows):
-    """Rows of a matrix whose logarithm or root is undone as they are read.
+    """Rows of a matrix; a logarithm or root is inverted when they are read.
 
     Attributes
     ----------
     source
         The matrix.
     scale
-        What its values are.
+        Scale of its values.
     """
 
     scale: StoredScale
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        """Return some rows as `cellweft.data.io.backed_matrix.RowSource.read` does."""
+        """Return some rows; see `cellweft.data.io.backed_matrix.RowSource.read`."""
         block = self.source.read(rows, columns)
         undo(block.data if sp.issparse(block) else block, self.scale)
         return block
 
 
 def undo(values: NDArray[Any], scale: StoredScale) -> None:
-    """Turn stored values, float32 and of any shape, into those of `SCALES`, in place.
+    """Convert stored values, float32 of any shape, to those of `SCALES`, in place.
 
     Notes
     -----
-    Logarithms of normalised counts become natural ones; all else is carried back to counts, which are rounded
-    where rounding errors alone can have made them less than whole.
+    Logarithms of normalised counts become natural logarithms. All other values are converted to counts, which
+    are rounded if the deviation from whole numbers can be a rounding error.
     """
     form, _, kind = scale.partition("_")
     if kind != "raw" and form in _LOG_BASES:
@@ -476,7 +476,7 @@ def undo(values: NDArray[Any], scale: StoredScale) -> None:
         if kind == "raw":
             whole = np.rint(back)
             back = np.where(np.abs(back - whole) <= np.maximum(0.02, 1e-5 * whole), whole, back)
-        values[part] = np.minimum(back, _TOO_LARGE)  # which is not a count, and still fits float32
+        values[part] = np.minimum(back, _TOO_LARGE)  # not a count, but fits in float32
 
 
 def _undone(values: DoubleArray, form: str) -> DoubleArray:
@@ -511,7 +511,7 @@ def are_fractional(values: NDArray[Any]) -> BoolArray:
 
 
 def filled_rows(block: Matrix) -> IntArray:
-    """Return in how many rows each column is not zero."""
+    """Return the number of rows in which each column is not zero."""
     if sp.issparse(block):
         filled = block.data != 0
         places = block.indices if filled.all() else block.indices[filled]
@@ -528,7 +528,7 @@ def _first_missing(block: Matrix, start: int) -> tuple[int, int]:
 
 
 def _sample(source: RowSource, columns: IntArray | None) -> sp.csr_matrix:
-    """Return some cells that have values, from all parts of the matrix, in float64 and without zeros."""
+    """Return a sample of nonempty cells from all parts of the matrix, in float64 and without zeros."""
     n_cells = source.shape[0]
     n_rows = min(n_cells, rows_within(READ_BYTES, source.row_bytes, most=_SAMPLE_ROWS))
     length = math.ceil(n_rows / _SAMPLE_PARTS)
@@ -542,19 +542,19 @@ def _sample(source: RowSource, columns: IntArray | None) -> sp.csr_matrix:
 
 
 def _share_whole(values: DoubleArray) -> float:
-    """Return the share of whole numbers, three decimals allowed; of small ones where it is larger."""
+    """Return the share of whole numbers (to three decimals), or that among small values if it is larger."""
     is_whole = (np.abs(values - np.rint(values)) <= 0.02) & (values >= 0.5)
     shares = [0.0]
     for most in (5, 20, 1e4):
         small = values <= most
-        # counts hold ones; that a single other number comes out whole is chance
+        # counts contain ones; a single other whole number may occur by chance
         if small.sum() >= _LEAST_VALUES and (is_whole & (values < 1.5)).any():
             shares.append(float(is_whole[small].mean()))
     return max(shares)
 
 
 def _are_counts(values: DoubleArray) -> bool:
-    """Say whether values are whole, but for a few, or for errors that are larger than those of rounding."""
+    """Return whether values are whole, except a few, or except errors larger than rounding."""
     if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
         return True
     larger = values[values > 1.2]  # ones are whole in roots and logarithms to base 2, too
@@ -563,13 +563,13 @@ def _are_counts(values: DoubleArray) -> bool:
 
 
 def _has_ones(rows: sp.csr_matrix) -> bool:
-    """Say whether some of the values are 1; so too where few are zero, or few are there."""
+    """Return whether some values are 1; also True if few are zero, or there are few values."""
     is_full = rows.nnz >= (1 - _FEWEST_ZEROS) * np.prod(rows.shape)
     return rows.nnz < _LEAST_COUNTS or bool(is_full) or bool((rows.data < 1.5).any())
 
 
 def _share_whole_of_others(values: DoubleArray, back: DoubleArray) -> float:
-    """Return the share of whole numbers among those of ``back`` whose ``values`` are not whole."""
+    """Return the share of whole numbers in ``back`` where ``values`` are not whole."""
     others = back[are_fractional(values)]
     small = others[others <= 20]
     others = small if len(small) >= _LEAST_VALUES else others
@@ -582,20 +582,20 @@ def _share_near_whole(values: DoubleArray) -> float:
 
 
 def _share_of_multiples(rows: sp.csr_matrix, values: DoubleArray) -> float:
-    """Return the share of values, in the order of ``rows``, that are multiples of their cell's smallest."""
+    """Return the share of values that are multiples of their cell's smallest; order as in ``rows``."""
     ratios = _ratios(rows, values)
     return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
 
 
 def _ratios(rows: sp.csr_matrix, values: DoubleArray) -> DoubleArray:
-    """Return how many times their cell's smallest value others are, as far as that tells something."""
+    """Return the ratios of values to their cell's smallest value, if they are informative."""
     ratios = values / np.repeat(np.minimum.reduceat(values, rows.indptr[:-1]), np.diff(rows.indptr))
-    # 1 is the smallest itself; above 20 rounding hides the trace
+    # 1 is the smallest value itself; above 20, rounding errors are too large
     return np.asarray(ratios[(ratios > 1.2) & (ratios < 20)])
 
 
 def _are_scaled_by_gene(rows: sp.csr_matrix) -> bool:
-    """Say whether most genes have the same largest value, as where each was divided by its own."""
+    """Return whether most genes have the same largest value, as after dividing each by its maximum."""
     columns = sp.csc_matrix(rows)
     is_filled = np.diff(columns.indptr) >= _LEAST_OF_GENE
     largest = columns.max(axis=0).toarray().ravel()[is_filled]
@@ -604,7 +604,7 @@ def _are_scaled_by_gene(rows: sp.csr_matrix) -> bool:
 
 
 def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:
-    """Return by how much of their mean the sums of cells differ."""
+    """Return the spread of the cells' sums, relative to their mean."""
     if rows.shape[0] < 5:
         return math.inf
     sums = np.add.reduceat(values, rows.indptr[:-1])
@@ -612,6 +612,6 @@ def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:
 
 
 def _clearest(shares: Mapping[str, float]) -> Any:
-    """Return what leaves by far the clearest trace, or None: 0.02 of ratios are whole by chance."""
+    """Return the form with by far the largest share, or None: 0.02 of ratios are whole by chance."""
     first, second = sorted([*shares.items(), ("", 0.0)], key=lambda item: -item[1])[:2]
     return first[0] if first[1] >= 0.15 and first[1] > 3 * second[1] else None

@@ -1,4 +1,4 @@
-"""The reference by gene: all usable cells of some genes at once, as the gene networks read it."""
+"""The reference, stored by gene: all usable cells of some genes at once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _BLOCK_ROWS = 1024
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneColumns:
-    """Log-normalised expression of the reference's usable cells, held by gene.
+    """Log-normalised expression of the reference's usable cells, stored by gene.
 
     Attributes
     ----------
     matrix
-        (n_usable, n_genes) CSC where the input is sparse, else dense; float32.
+        (n_usable, n_genes) CSC if the input is sparse, otherwise dense; float32.
     usable
-        (n_cells,) which cells of the reference are in it: those with any count.
+        (n_cells,) which reference cells it contains: those with counts.
     """
 
     matrix: Matrix | sp.csc_matrix
@@ -33,7 +33,7 @@ class GeneColumns:
 
     @classmethod
     def load(cls, side: Side) -> GeneColumns:
-        """Read a side by blocks of rows, holding the result and one block."""
+        """Read a side by blocks of rows, with the result and one block in memory."""
         usable = ~side.empty_cells
         cells = np.flatnonzero(usable)
         if sp.issparse(side.block(cells[:0])):
@@ -45,12 +45,12 @@ class GeneColumns:
 
     @property
     def n_cells(self) -> int:
-        """Usable cells."""
+        """Number of usable cells."""
         return int(self.matrix.shape[0])
 
     @property
     def nbytes(self) -> int:
-        """Memory that the matrix takes."""
+        """Memory of the matrix, in bytes."""
         if isinstance(self.matrix, np.ndarray):
             return self.matrix.nbytes
         return int(self.matrix.data.nbytes + self.matrix.indices.nbytes + self.matrix.indptr.nbytes)
@@ -72,7 +72,7 @@ class GeneColumns:
 
 
 def _filled(side: Side, cells: IntArray) -> IntArray:
-    """Return in how many of the cells each gene is not zero: known of a whole input, else counted."""
+    """Return the number of cells in which each gene is not zero, counted unless already known."""
     if side.rows is None:
         return side.gene_cells
     counts = np.zeros(side.n_genes, dtype=np.int64)
@@ -82,13 +82,13 @@ def _filled(side: Side, cells: IntArray) -> IntArray:
 
 
 def _by_gene(side: Side, cells: IntArray) -> sp.csc_matrix:
-    """Put blocks of rows into their place by gene: (n_cells, n_genes)."""
+    """Return blocks of rows stored by gene: (n_cells, n_genes)."""
     starts = np.concatenate([[0], np.cumsum(_filled(side, cells))])
     # All positions have the same type, because scipy would otherwise copy them.
     kind: Any = np.int32 if max(starts[-1], len(cells)) < np.iinfo(np.int32).max else np.int64
     data: Any = np.empty(starts[-1], dtype=np.float32)
     indices: Any = np.empty(starts[-1], dtype=kind)
-    free = starts[:-1].copy()  # where each gene continues
+    free = starts[:-1].copy()  # next position of each gene
     for rows in row_blocks(len(cells), _BLOCK_ROWS):
         by_row = sp.csr_matrix(side.block(cells[rows]))
         by_row.eliminate_zeros()

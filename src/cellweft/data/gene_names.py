@@ -1,8 +1,8 @@
 """Matching the gene names of two sides.
 
-Names are compared exactly first, then without case (mouse `Gad1`, human `GAD1`), then in the spellings that
-tools make of one name (`HLA-A`, R's `HLA.A`, `GRCh38_HLA-A`). Where few match so, columns of `var` with
-other names of the genes are the bridge.
+Names are compared exactly, then ignoring case (mouse `Gad1`, human `GAD1`), then by the spellings that tools
+use for one name (`HLA-A`, R's `HLA.A`, `GRCh38_HLA-A`). If few match, they are matched through columns of
+`var` with other gene names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ID_BESIDE = re.compile(
     r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?[-_|:; ]+(?!PAR_)(?=[A-Za-z])"
     r"|(?<=.)[-_.|:; ]+\(?ENS[A-Z]{0,5}G\d{6,}.*$"
 )
-"""An Ensembl ID before or behind a symbol in one name."""
+"""An Ensembl ID before or after a symbol in one name."""
 _NUMBERED = re.compile(r"^(?:V|X|Unnamed: |col(?:umn)?[-_. ]?|var[-_. ]?)?(\d+)(?:\.0)?$")
 _NUMBERED_GENE = re.compile(r"^(?:gene|feature|target|transcript|g)s?[-_. ]?(\d+)$", re.IGNORECASE)
 _CELL_NAME = re.compile(
@@ -61,11 +61,11 @@ _CELL_NAME = re.compile(
 )
 
 _FEW = 0.5
-"""Where less than this share of the smaller side matches by name, other names of the genes are looked for."""
+"""If a smaller share of the smaller side matches by name, other gene names are searched."""
 
 
 ORTHOLOG_OF = "ortholog_of"
-"""Column of ``var`` with the names in the input, of genes that go by their orthologs."""
+"""Column of ``var`` with the original names of genes that were renamed to their orthologs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,14 +79,12 @@ class GeneMatch:
     by_case
         Pairs of names that differ only in case.
     by_spelling
-        Pairs of names that are spellings of one: signs between words, the genome's name in front, an ID's
-        version.
+        Pairs of names that are spellings of one name: separators, a genome prefix, the version of an ID.
     ambiguous
-        Names of the first side left out because several names of a side differ from them in case or spelling
-        alone.
+        Names of the first side left out because several names of a side differ from them only in case or
+        spelling.
     bridge
-        Which columns of ``var`` the genes were matched through, in words; empty if the names themselves
-        matched.
+        The columns of ``var`` used for matching, as text; empty if the names themselves matched.
     """
 
     first: IntArray
@@ -100,7 +98,7 @@ class GeneMatch:
 def match_genes(
     first: Sequence[str] | NDArray[np.str_], second: Sequence[str] | NDArray[np.str_]
 ) -> GeneMatch:
-    """Match names exactly, those that are left without case, and then those that are spellings of one name.
+    """Match names exactly, then the others ignoring case, and then by spelling.
 
     Parameters
     ----------
@@ -140,12 +138,12 @@ def match_genes(
 
 
 def spelling_free(name: str) -> str:
-    """Return a name without what tools add to it or change in it.
+    """Return a name without the changes that tools make.
 
-    Blanks and quotes at its ends, the b of bytes that were written as text, the genome (or ``gene-``,
-    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID, the ``.0`` of a number
-    and the X that R puts before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one
-    sign.
+    Removed are blanks and quotes at its ends, the b of bytes written as text, a genome prefix (or ``gene-``,
+    ``rna_``), an Ensembl ID next to a symbol, the version of an Ensembl ID, the ``.0`` of a number, and the X
+    that R adds before a digit; ``-``, ``_``, ``.``, other hyphens and blanks are treated as the same
+    character.
 
     Examples
     --------
@@ -162,11 +160,11 @@ def spelling_free(name: str) -> str:
 
 
 _KEYS: tuple[Callable[[str], str], ...] = (str, str.lower, spelling_free)
-"""How names are compared, from the strictest way to the loosest."""
+"""Functions for comparing names, from strict to loose."""
 
 
 def genomes_of(names: Iterable[str]) -> list[str]:
-    """Return the genomes that stand in front of names of genes, each of one name in a hundred or more.
+    """Return the genomes that occur as a prefix of at least one gene name in a hundred.
 
     Examples
     --------
@@ -183,7 +181,7 @@ def genomes_of(names: Iterable[str]) -> list[str]:
 def match_sides(
     first: NDArray[np.str_], second: NDArray[np.str_], *, first_var: pd.DataFrame, second_var: pd.DataFrame
 ) -> GeneMatch:
-    """Match two sides by name, or where few names match, through columns of `var` with other names.
+    """Match two sides by name, or, if few names match, through columns of `var` with other names.
 
     Parameters
     ----------
@@ -210,7 +208,7 @@ def match_sides(
 
 
 def _without_common_parts(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_]) -> GeneMatch:
-    """Match names without what all of a side begin or end with, and keep that match where it shares more."""
+    """Match names without their common prefix or suffix, and use this match if it shares more genes."""
     bare = _without_common_part(first), _without_common_part(second)
     for first_names, second_names in ((bare[0], second), (first, bare[1]), bare):
         match = match_genes(first_names, second_names)
@@ -221,9 +219,9 @@ def _without_common_parts(best: GeneMatch, first: NDArray[np.str_], second: NDAr
 
 
 def _without_common_part(names: NDArray[np.str_]) -> NDArray[np.str_]:
-    """Return names without what all of them begin or end with, up to a sign: ``mouse_`` or ``-1``."""
+    """Return names without their common prefix and suffix, up to a separator: ``mouse_`` or ``-1``."""
     texts = [str(name) for name in names]
-    for _ in range(2 if len(texts) > 1 else 0):  # from either end
+    for _ in range(2 if len(texts) > 1 else 0):  # at both ends
         least, most = min(texts), max(texts)
         pairs = zip(least, most, strict=False)  # all others are between them
         common = "".join(character for character, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -236,7 +234,7 @@ _Named = tuple[NDArray[np.str_], str, str]  # names, their column of var, and th
 
 
 def _bridge(first: _Named, second: _Named) -> str:
-    """Say through which columns of `var` genes were matched."""
+    """Return a text with the columns of `var` used for matching."""
     if first[1] and second[1]:
         return f"var[{first[1]!r}] of the {first[2]} and var[{second[1]!r}] of the {second[2]}"
     (names, _, side), (_, column, other) = (first, second) if second[1] else (second, first)
@@ -245,7 +243,7 @@ def _bridge(first: _Named, second: _Named) -> str:
 
 
 def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.str_]]]:
-    """Yield the names of the genes, and those of each column of `var` that may hold them, with its name."""
+    """Yield the gene names, and those in each column of `var` that may contain names, with the column."""
     yield "", names
     usual = [*_SYMBOL_COLUMNS, *_ID_COLUMNS]
     columns = sorted(name_columns(var), key=lambda name: _rank(plain_name(name), usual))
@@ -255,7 +253,7 @@ def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[s
 
 
 def name_columns(var: pd.DataFrame) -> list[str]:
-    """Return the columns of ``var`` that may hold names of genes: text, few of them twice, or Entrez IDs."""
+    """Return the columns of ``var`` that may contain gene names: text with few duplicates, or Entrez IDs."""
     columns = []
     for name in var.columns[~var.columns.duplicated()]:
         column = var[name]
@@ -275,15 +273,15 @@ def _rank(name: str, usual: Sequence[str]) -> int:
 
 
 def are_numbers(names: Iterable[str]) -> bool:
-    """Say whether all names are whole numbers, as Entrez gene IDs are."""
+    """Return whether all names are whole numbers, as Entrez gene IDs are."""
     texts = [str(name) for name in names]
     return bool(texts) and all(re.fullmatch(r"\d+(?:\.0)?", text) for text in texts)
 
 
 def only_count(names: Iterable[str]) -> bool:
-    """Say whether names only count the columns, from 0 or from 1: 0, 1, 2 ... or R's V1, V2 ...
+    """Return whether names only count the columns, from 0 or from 1: 0, 1, 2 ... or R's V1, V2 ...
 
-    Numbers that leave some out count columns too, where 0 is among them: no gene has that ID.
+    Numbers with gaps also count columns if they include 0, because no gene has this ID.
 
     Examples
     --------
@@ -299,7 +297,7 @@ def only_count(names: Iterable[str]) -> bool:
 
 
 def only_number(names: Iterable[str]) -> bool:
-    """Say whether names are a word for genes with all numbers from 0 or 1 behind it: gene_0, gene_1 ...
+    """Return whether names are a word followed by all numbers from 0 or 1: gene_0, gene_1 ...
 
     Examples
     --------
@@ -316,7 +314,7 @@ def only_number(names: Iterable[str]) -> bool:
 
 
 def are_one_series(names: Iterable[str]) -> bool:
-    """Say whether names are one word with numbers behind it: S1, S2, S3.
+    """Return whether names are one word followed by numbers: S1, S2, S3.
 
     Examples
     --------
@@ -328,12 +326,12 @@ def are_one_series(names: Iterable[str]) -> bool:
 
 
 def holds_gene_names(column: str) -> bool:
-    """Say whether a column by its name holds symbols or IDs of genes."""
+    """Return whether a column has a name that suggests gene symbols or IDs."""
     return plain_name(column) in (*_SYMBOL_COLUMNS, *_ID_COLUMNS)
 
 
 def look_like_cells(names: Iterable[str]) -> bool:
-    """Say whether most of the names are such as cells have: barcodes, cell_12, numbers.
+    """Return whether most names look like those of cells: barcodes, cell_12, numbers.
 
     Examples
     --------
@@ -346,16 +344,16 @@ def look_like_cells(names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneNames:
-    """The names that the genes of a side go by.
+    """The names of the genes of a side.
 
     Attributes
     ----------
     names
-        (n_genes,) what a pair calls them.
+        (n_genes,) names in the pair.
     input_names
-        (n_genes,) what the input calls them.
+        (n_genes,) names in the input.
     symbols, gene_ids
-        (n_genes,) their symbols and IDs, empty if no side tells them.
+        (n_genes,) symbols and IDs, empty if neither side contains them.
     """
 
     names: NDArray[np.str_]
@@ -365,19 +363,19 @@ class GeneNames:
 
 
 def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
-    """Return the names of the genes of one side as it spells them; ``var`` is their annotation."""
+    """Return the names of the genes of one side, with its own spelling; ``var`` is their annotation."""
     symbols, gene_ids = symbols_and_ids(names, var)
     input_names = _text(var[ORTHOLOG_OF]) if ORTHOLOG_OF in var else names
     return GeneNames(names=names, input_names=input_names, symbols=symbols, gene_ids=gene_ids)
 
 
 def other_names(var: pd.DataFrame) -> list[NDArray[np.str_]]:
-    """Return the further names of genes that a result's table has, each (n_genes,)."""
+    """Return the other gene names in the table of a result, each (n_genes,)."""
     return [_column_text(var[name]) for name in GENE_NAMES if name in var]
 
 
 def shown_names(var: pd.DataFrame) -> list[str]:
-    """Return what people read as the names of a result's genes: the symbol where the name is an ID.
+    """Return names of a result's genes for display: the symbol if the name is an ID.
 
     Examples
     --------
@@ -393,21 +391,21 @@ def shown_names(var: pd.DataFrame) -> list[str]:
 
 
 def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneNames:
-    """Return the names of the first side's genes as the second spells them, so that results join it.
+    """Return the names of the first side's genes in the spelling of the second, so that results match it.
 
     Parameters
     ----------
     first, second
-        Names of both sides, as they spell them.
+        Names of both sides, with their own spelling.
     match
-        Of the two.
+        Match of the two sides.
 
     Returns
     -------
     GeneNames
-        Of the first side: a shared gene has the name of the second side, and, where a column of ``var`` was
-        the bridge, other genes have a name of that kind, their symbol or ID. Symbols and IDs that the first
-        side lacks come from the second.
+        Names of the first side. A shared gene has the name of the second side. If the sides were matched
+        through a column of ``var``, other genes have a name of the same kind, symbol or ID. Symbols and IDs
+        that the first side lacks are from the second.
     """
     symbols, gene_ids = first.symbols.astype(object), first.gene_ids.astype(object)
     for mine, theirs in ((symbols, second.symbols), (gene_ids, second.gene_ids)):
@@ -437,24 +435,24 @@ def find_names(
     where: str,
     others: Sequence[NDArray[np.str_]] = (),
 ) -> IntArray:
-    """Return the positions of names among the known ones: exact first, then without case, then by spelling.
+    """Return the positions of names among known names: exact, then ignoring case, then by spelling.
 
     Parameters
     ----------
     names
-        Those to find; text is one name.
+        Names to find; a text is one name.
     known
-        Those to find them among.
+        Names to search.
     where
-        What errors call the names.
+        Name of the argument in errors.
     others
-        Further names of the same things, each as long as ``known``, which come after it; empty ones do not
-        count.
+        Other names of the same genes, each as long as ``known``, which are searched afterwards; empty names
+        are ignored.
 
     Raises
     ------
     GeneError
-        A name is unknown, or stands for several known names.
+        A name is unknown or ambiguous.
 
     Examples
     --------
@@ -497,7 +495,7 @@ def duplicates_of(names: Iterable[str]) -> list[str]:
 
 
 def looks_like_ensembl(names: Iterable[str]) -> bool:
-    """Say whether most of the names are Ensembl gene IDs.
+    """Return whether most of the names are Ensembl gene IDs.
 
     Examples
     --------
@@ -509,14 +507,14 @@ def looks_like_ensembl(names: Iterable[str]) -> bool:
 
 
 def without_version(names: Iterable[str]) -> NDArray[np.str_]:
-    """Return Ensembl IDs without the version behind the dot; other names as they are."""
+    """Return Ensembl IDs without the version after the dot; other names are unchanged."""
     text = pd.Series(list(names), dtype=object).astype(str)
     is_id = text.str.match(_ENSEMBL)
     return _text(text.where(~is_id, text.str.partition(".")[0]))
 
 
 def without_genome(names: Iterable[str]) -> NDArray[np.str_]:
-    """Return names without a genome in front (``GRCh38_``, ``mm10___``).
+    """Return names without a genome prefix (``GRCh38_``, ``mm10___``).
 
     Examples
     --------
@@ -533,14 +531,14 @@ def id_column(var: pd.DataFrame) -> str | None:
 
 
 def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """Return symbols and IDs of genes, as far as their names and annotation tell them; empty elsewhere.
+    """Return symbols and IDs of genes, from their names and annotation; empty if unknown.
 
     Parameters
     ----------
     names
-        (n_genes,) names, which are the IDs where they are of Ensembl, else the symbols.
+        (n_genes,) names, which are the IDs if they are Ensembl IDs, otherwise the symbols.
     var
-        The annotation of these genes, row by row: IDs stand in a column of a usual name, or in one that
+        The annotation of these genes, row by row. IDs are in a column with a common name, or in one that
         contains Ensembl IDs.
 
     Examples
@@ -557,7 +555,7 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
 
 
 def symbol_column(var: pd.DataFrame) -> str | None:
-    """Return the column of ``var`` that by its name holds gene symbols, or None."""
+    """Return the column of ``var`` with a name that suggests gene symbols, or None."""
     columns = {plain_name(name): name for name in var.columns}
     return next((columns[name] for name in _SYMBOL_COLUMNS if name in columns), None)
 
@@ -570,11 +568,11 @@ def _better(
     *,
     most: int | None = None,
 ) -> GeneMatch:
-    """Match other names of the same genes, and keep that match where it shares more than ``most``.
+    """Match other names of the same genes, and use this match if it shares more than ``most`` genes.
 
-    By default that is what the best match so far shares.
+    By default, ``most`` is the number of genes in the best match so far.
 
-    Names that occur twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
+    Names that occur twice on a side are ambiguous and ignored, as are empty names.
     """
     sides = (first, second)
     twice = [pd.Index(names).duplicated(keep=False) for names in sides]
@@ -607,7 +605,7 @@ def _by_key(
 
 
 def _column_text(column: pd.Series[Any]) -> NDArray[np.str_]:
-    """Return a column of names as text, empty if one is missing; whole numbers without ``.0``."""
+    """Return a column of names as text, empty for missing names; whole numbers without ``.0``."""
     values = column.astype("Int64") if pd.api.types.is_float_dtype(column) else column
     missing = values.isna() | values.astype(str).str.strip().isin(("nan", "NaN", "NA", "<NA>", "None"))
     return _text(["" if gone else value for value, gone in zip(values, missing, strict=True)])

@@ -1,7 +1,7 @@
 """The two sides of a pair as if some genes had never been measured in the tissue.
 
-What is held out is cut before anything sees it: scale, totals, the size that cells are brought to, and which
-cells and genes are empty are found again from the genes that are left.
+Held-out genes are removed first: scale, totals, the total to which cells are normalised, and empty cells and
+genes are determined again from the remaining genes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
     side
         The spatial data.
     genes
-        (n_kept,) positions of the genes that are left.
+        (n_kept,) positions of the remaining genes.
     detect_scale
-        Whether the scale is judged again from these genes; else it stays, as the user said it.
+        Whether to detect the scale again from these genes; otherwise it stays as given by the user.
 
     Returns
     -------
-    The side with these genes alone. Its cells are normalised by the sum of these genes, whatever the scale of
-    the values: of values that were normalised before, the totals of all genes are divided out again. Size
-    factors are not used, as they may be made of all genes. Of ``obs`` only the names of the cells are left,
-    and of ``obsm`` and ``uns`` nothing: embeddings, totals and clusters may be made of all genes too.
+    The side with only these genes. Its cells are normalised by the sum of these genes, for any scale of the
+    values; an earlier normalisation by the totals of all genes is removed. Size factors are not used, because
+    they may depend on all genes. Only the names of the cells remain of ``obs``, and nothing of ``obsm`` and
+    ``uns``, because embeddings, totals and clusters may depend on all genes.
 
     Raises
     ------
@@ -80,20 +80,21 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
 
 
 def panel_reference(side: Side, panel: IntArray) -> Side:
-    """Return a reference with the genes of the panel alone, which a tissue may or may not have measured.
+    """Return a reference with only the genes of the panel, held out or not.
 
     Parameters
     ----------
     side
         The reference.
     panel
-        (n_panel,) positions of the panel's genes, held out or not: a reference knows them all.
+        (n_panel,) positions of the panel genes, held out or not; the reference contains all of them.
 
     Returns
     -------
-    The side with these genes. Counts of a part of the transcriptome without size factors are normalised by
-    the panel's sum, and its batches are compared again by these genes; a whole transcriptome keeps its
-    totals, by which cells are normalised when genes are imputed, and its batches' levels.
+    The side with these genes. If the reference is a part of the transcriptome, without size factors, its
+    counts are normalised by the sum of the panel, and its batches are compared again with these genes. A
+    whole transcriptome keeps its totals, which are also used to normalise cells in imputation, and the levels
+    of its batches.
     """
     if not _is_part(side) or side.scale != "raw" or side.has_sizes:
         return _of_genes(side, panel)
@@ -111,12 +112,12 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
 
 
 def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
-    """Return names of the genes that a reference is measured by: the panel's, or a whole transcriptome's."""
+    """Return the genes that determine the sizes of reference cells: the panel, or the whole transcriptome."""
     return side.genes[panel] if _is_part(side) else side.genes
 
 
 def _of_genes(side: Side, genes: IntArray) -> Side:
-    """Return a side with some of its genes, given by position; the normalisation stays."""
+    """Return a side with some of its genes, given by position, and the same normalisation."""
     by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
     parts: dict[str, Any] = {name: getattr(side, name)[genes] for name in by_gene}
     if side.batches is not None:
@@ -125,12 +126,12 @@ def _of_genes(side: Side, genes: IntArray) -> Side:
 
 
 def _is_part(side: Side) -> bool:
-    """Say whether a reference is but a part of the transcriptome."""
+    """Return whether a reference is only a part of the transcriptome."""
     return side.n_genes < FEW_GENES
 
 
 def side_counts(side: Side) -> dict[str, Any]:
-    """Return what the findings of a pair say of a side that was cut: plain values that JSON takes."""
+    """Return the findings of a pair for a side with genes removed, as plain values that JSON can store."""
     return {
         "genes": side.n_genes,
         "scale": side.scale,
@@ -146,7 +147,7 @@ def side_counts(side: Side) -> dict[str, Any]:
 
 
 def _sums_of_logarithms(side: Side, genes: IntArray) -> DoubleArray:
-    """Return each cell's sum over genes of what the logarithms, log1p, were taken of."""
+    """Return each cell's sum of expm1 over genes, which inverts the logarithms."""
     sums = np.zeros(side.n_cells)
     for rows in row_blocks(side.n_cells, READ_ROWS):
         block = side.stored(rows, genes)

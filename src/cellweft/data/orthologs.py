@@ -1,4 +1,4 @@
-"""Genes of one species called by their one-to-one orthologs in another."""
+"""Renames genes of one species to their one-to-one orthologs in another."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Orthologs:
     Attributes
     ----------
     name
-        What the table is called: "human:mouse", or the path of a file.
+        Name of the table: "human:mouse", or the path of a file.
     kinds
-        Tables of the same pairs, of symbols or of IDs; columns: the species of the reference, that of the
-        tissue. A table of one's own may have more columns, among them these two.
+        Tables of the same pairs, as symbols or as IDs, with a column for the species of the reference and one
+        for that of the tissue. A user's table may have more columns.
     is_shipped
-        Whether the pairs come with cellweft, and are one-to-one.
+        Whether the table is part of cellweft, and one-to-one.
     """
 
     name: str
@@ -55,9 +55,9 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     Raises
     ------
     SettingError
-        No table of these species comes with cellweft.
+        cellweft contains no table for these species.
     MissingFileError, FormatError
-        Nothing lies at the path, or no table of two columns.
+        There is nothing at the path, or no table with two columns.
     """
     check_path("orthologs", orthologs)
     text = str(orthologs)
@@ -120,24 +120,25 @@ def _shipped(species: list[str]) -> Orthologs:
 def by_orthologs(
     data: Input, genes: Genes, orthologs: Orthologs, *, tissue: Sequence[Iterable[str]]
 ) -> tuple[Input, Genes]:
-    """Return a reference whose genes go by their orthologs in the species of the tissue.
+    """Return a reference with genes renamed to their orthologs in the species of the tissue.
 
     Parameters
     ----------
     data, genes
-        The opened reference, and its genes by their names.
+        The opened reference, and its genes.
     orthologs
-        The pairs. The columns with most genes of the reference and of the tissue are taken; genes that stand
-        in several pairs are left out.
+        The pairs. The columns with the most genes of the reference and of the tissue are used; genes in
+        several pairs are left out.
     tissue
-        Names of the tissue's genes, of one kind or of several.
+        Names of the tissue's genes, of one or several kinds.
 
     Returns
     -------
     data : Input
-        Its ``var`` has names of the tissue's species, where there is an ortholog, and ``ortholog_of``.
+        Its ``var`` has names of the tissue's species for genes with an ortholog, and a column
+        ``ortholog_of``.
     genes : Genes
-        Those that have an ortholog. The others still count in the totals of the cells.
+        Genes with an ortholog. The others still contribute to the totals of the cells.
 
     Raises
     ------
@@ -188,16 +189,16 @@ def by_orthologs(
 
 
 def _one_to_one(pairs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the pairs whose genes stand in no other, and how many genes of the first column do."""
+    """Return the pairs of genes that occur in no other pair, and how many genes of the first column do."""
     pairs = pairs[(pairs != "").all(axis=1)].drop_duplicates()
     is_single = ~pairs.apply(lambda column: column.duplicated(keep=False)).any(axis=1)
     return pairs[is_single], pairs[~is_single].iloc[:, 0].nunique()
 
 
 def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index[str], str]:
-    """Return the names of the reference's genes of which most stand in the table, and their column of var.
+    """Return the names of the reference's genes with the most matches in the table, and their column of var.
 
-    That column is empty if the names are the genes' own, with or without the genome in front.
+    The column is empty if these are the genes' own names, with or without a genome prefix.
     """
     var = data.var.iloc[genes.places]
     ways: list[tuple[Iterable[str], str]] = [(genes.names, ""), (without_genome(genes.names), "")]
@@ -213,7 +214,7 @@ def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index
 
 
 def _other_side(orthologs: Orthologs, side: int, tissue: Sequence[Iterable[str]]) -> int:
-    """Return the column of a table with most genes of the tissue, other than that of the reference."""
+    """Return the column of a table with the most genes of the tissue, other than that of the reference."""
     table = orthologs.kinds[0]
     names = [{name.lower() for name in without_version(map(str, kind))} for kind in tissue]
     hits = [max(table[column].str.lower().isin(genes).sum() for genes in names) for column in table]

@@ -1,4 +1,4 @@
-"""Public datasets of single cells and of tissues: where they are, and how they get here."""
+"""Public datasets of single cells and of tissues: their addresses, and download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MIRROR = "https://scverse-exampledata.s3.amazonaws.com/squidpy/figshare/"
 
 @dataclass(frozen=True, kw_only=True)
 class PublicDataset:
-    """A dataset that anyone can have.
+    """A public dataset.
 
     Attributes
     ----------
@@ -34,12 +34,12 @@ class PublicDataset:
     what
         Technology, tissue, publication.
     shape
-        Cells or spots, and genes.
+        Number of cells or spots, and of genes.
     page
-        Where people find it.
+        Web page of the dataset.
     url, sha256
-        Where the file is, and its checksum, both as a public source states them; empty if none states
-        both, and the file has to be fetched by hand.
+        Address and checksum of the file, from a public source; empty if no source provides both, so that the
+        file must be downloaded manually.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class PublicDataset:
 
 
 def _squidpy(file: str, sha256: str, *, kind: str, what: str, shape: tuple[int, int]) -> PublicDataset:
-    """Return one of those that squidpy lists, with address and checksum (squidpy/datasets/datasets.yaml)."""
+    """Return a dataset of squidpy, with its address and checksum (squidpy/datasets/datasets.yaml)."""
     page = "https://squidpy.readthedocs.io/en/stable/api.html#module-squidpy.datasets"
     return PublicDataset(kind=kind, what=what, shape=shape, page=page, url=f"{_MIRROR}{file}", sha256=sha256)
 
@@ -105,7 +105,7 @@ DATASETS = {
         page="https://www.starmapresources.com/data",
     ),
 }
-"""What `load_public` knows, by name."""
+"""Datasets of `load_public`, by name."""
 
 
 def list_public() -> pd.DataFrame:
@@ -204,7 +204,7 @@ def _downloaded(name: str, dataset: PublicDataset, cache: str | Path | None) -> 
             path=folder,
             downloader=pooch.HTTPDownloader(timeout=60),
         )
-    except (OSError, ValueError) as error:  # those of requests are OSErrors; another checksum is a ValueError
+    except (OSError, ValueError) as error:  # requests raises OSError; a wrong checksum is a ValueError
         raise ServiceError(
             f"{name} ({dataset.url})",
             expected="the file with the published checksum",

@@ -24,16 +24,16 @@ SideName = Literal["reference", "spatial"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellBatches:
-    """Which cells of a reference are of which donor, technology or atlas.
+    """The donor, technology or atlas of each reference cell.
 
     Attributes
     ----------
     column
-        Of ``obs``, that tells them.
+        Column of ``obs`` with the batches.
     names
-        (n_batches,) of the batches.
+        (n_batches,) names of the batches.
     codes
-        (n_cells,) number of each cell's batch, from 0.
+        (n_cells,) index of each cell's batch, from 0.
     """
 
     column: str
@@ -41,26 +41,26 @@ class CellBatches:
     codes: IntArray
 
     def of_each_cell(self) -> NDArray[np.str_]:
-        """Return the name of every cell's batch, (n_cells,), each text held once."""
+        """Return the name of each cell's batch, (n_cells,); each text is stored once."""
         each: NDArray[Any] = self.names.astype(object)[self.codes]
         return each
 
     def of_cells(self, cells: IntArray) -> Self:
-        """Return them of some cells alone; the names of all batches stay."""
+        """Return the batches of some cells; the names of all batches stay."""
         return dataclasses.replace(self, codes=self.codes[cells])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReferenceBatches(CellBatches):
-    """Batches of a reference, and what brings their genes to one level.
+    """Batches of a reference, and the factors that equalise the levels of their genes.
 
     Attributes
     ----------
     levels
-        (n_batches, n_genes) that normalised counts are multiplied by, above 0: 1 for the batch that the
-        others are brought to, and for those that have too few cells to be compared.
+        (n_batches, n_genes) factors on normalised counts, above 0: 1 for the batch to which the others are
+        adjusted, and for batches with too few cells to be compared.
     depths
-        (n_batches,) that they are multiplied by in addition, above 0: each batch keeps its own depth.
+        (n_batches,) additional factors, above 0, with which each batch keeps its own depth.
     compared
         (n_batches,) whether a batch had enough cells.
     """
@@ -70,7 +70,7 @@ class ReferenceBatches(CellBatches):
     compared: BoolArray
 
     def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:
-        """Scale normalised counts of some cells and genes to levels and depths in place, as `Side.block`."""
+        """Multiply normalised counts of some cells and genes by levels and depths, in place."""
         levels = self.levels if genes is None else self.levels[:, genes]
         codes = self.codes[rows]
         if sp.issparse(values):
@@ -80,71 +80,70 @@ class ReferenceBatches(CellBatches):
         return per_row(values, self.depths[codes])
 
     def of_genes(self, genes: IntArray) -> Self:
-        """Return them of some genes alone."""
+        """Return the batches with only some genes."""
         return dataclasses.replace(self, levels=self.levels[:, genes])
 
     def at_one_depth(self) -> Self:
-        """Return them with all batches at the depth that the side's cells are brought to."""
+        """Return the batches with the same depth for all, that of the side."""
         return dataclasses.replace(self, depths=np.ones_like(self.depths))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
-    """One of the two inputs: a matrix that is read by blocks, and what is known of its cells and genes.
+    """One of the two inputs: a matrix that is read by blocks, with properties of its cells and genes.
 
     Attributes
     ----------
     name, source
-        Which side it is, and the path it came from, or "AnnData in memory".
+        Name of the side, and path of the input, or "AnnData in memory".
     matrix
-        The values, read by rows: as stored in the input, but for logarithms and roots, which are undone
-        as `cellweft.data.expression_scale.SCALES` says.
+        The values, read by rows, as stored in the input, except that some logarithms and roots are inverted;
+        see `cellweft.data.expression_scale.SCALES`.
     table
-        Annotation of the cells of ``matrix``, in a file where the input is one.
+        Annotation of the cells of ``matrix``; it stays in the file if the input is a file.
     genes
-        (n_genes,) names. Genes of a reference that the tissue has are spelled as the tissue spells them.
+        (n_genes,) names. Reference genes that the tissue also has are spelled as in the tissue.
     input_names
-        (n_genes,) names as the input spells them.
+        (n_genes,) names in the input.
     columns, rows
-        Position in ``matrix`` of every gene, and of every cell; None if the cells are all of its rows.
+        Position, in ``matrix``, of each gene and of each cell; None if the cells are all rows.
     scale
-        What the values of ``matrix`` are: "raw" counts, "normalised" counts, or their natural "log".
+        Scale of ``matrix``: "raw" counts, "normalised" counts, or their natural "log".
     judgement
-        What the values of the input are, and whether that is sure; named ones are.
+        Detected scale of the input, and whether it is certain; a scale given by the user is.
     totals
-        (n_cells,) size of each cell: its sum over all genes of the input, or the size factor that was named.
+        (n_cells,) size of each cell: its sum over all genes of the input, or the given size factor.
     target
-        Median total of the cells that have counts, which raw counts are brought to. A subset keeps it.
+        Median total of the cells with counts, to which raw counts are normalised. A subset keeps it.
     depth
-        How many times as deep the cells are as ``target``: 1, but for a tissue that is brought to the target
-        of another.
+        Depth of the cells relative to ``target``: 1, except for a tissue normalised to the target of another.
     has_sizes
-        Whether the totals are size factors that were named.
+        Whether the totals are size factors given by the user.
     sparsity
         Share of zeros in the input, 0 to 1.
     empty_cells
-        (n_cells,) those without any count.
+        (n_cells,) which cells have no counts.
     gene_cells
-        (n_genes,) how many cells of ``matrix`` have counts of each gene.
+        (n_genes,) number of cells of ``matrix`` with counts of each gene.
     symbols, gene_ids
-        (n_genes,) other names of the genes, empty if the input does not tell them.
+        (n_genes,) other names of the genes, empty if the input does not contain them.
     arrays, uns
-        What the input contains in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
+        Contents of ``obsm``, with a row for each cell of the input, and of ``uns``; not checked.
     layers
-        Further matrices of the input by name, with the rows and columns of ``matrix``; not checked.
+        Other matrices of the input by name, with the rows and columns of ``matrix``; not checked.
     divided_by_sum
         Whether values of any scale are divided by ``totals``, the sums of this side's own genes: see
         `cellweft.data.hold_out`.
     batches
-        Of a reference whose batches were named, what brings them to one level; else None.
+        For a reference with batches, the factors that equalise their levels; otherwise None.
 
     Notes
     -----
     The values that `block` returns are those of the published normalisation: ``log1p(x / total * target)``
-    for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
-    these were named; logarithms as they are. With ``divided_by_sum``, ``log1p(x / total * target)`` for all,
-    where x of a logarithm is ``expm1`` of it. An empty cell gives zeros. With ``batches``, what the logarithm
-    is taken of is multiplied by the level of the gene in the cell's batch, and by the batch's depth.
+    for raw counts (natural logarithm); ``log1p(x)`` for normalised counts, divided by size factors only if
+    these were given; unchanged logarithms. With ``divided_by_sum``, ``log1p(x / total * target)`` for all,
+    where x is ``expm1`` of a logarithm. Empty cells are zeros. With ``batches``, the argument of the
+    logarithm is multiplied by the level of the gene in the cell's batch, and by the depth of the batch.
     """
 
     name: SideName
@@ -174,32 +173,32 @@ class Side:
 
     @property
     def n_cells(self) -> int:
-        """Cells of this side."""
+        """Number of cells of this side."""
         return len(self.totals)
 
     @property
     def n_genes(self) -> int:
-        """Genes of this side."""
+        """Number of genes of this side."""
         return len(self.genes)
 
     @property
     def empty_genes(self) -> BoolArray:
-        """(n_genes,) genes without any count in the whole input."""
+        """(n_genes,) which genes have no counts in the whole input."""
         return np.asarray(self.gene_cells == 0)
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Annotation of the cells, read each time where the input is a file."""
+        """Annotation of the cells, read each time if the input is a file."""
         return self.table.frame(self.rows)
 
     @property
     def obs_names(self) -> pd.Index[Any]:
-        """Names of the cells, read each time where the input is a file."""
+        """Names of the cells, read each time if the input is a file."""
         return self.table.names(self.rows)
 
     @property
     def obsm(self) -> Mapping[str, Any]:
-        """Arrays with a row for each cell of this side, each read and copied when it is requested."""
+        """Arrays with one row per cell of this side, each read and copied on request."""
         return _RowsOf(self.arrays, self.rows)
 
     def __repr__(self) -> str:
@@ -213,14 +212,14 @@ class Side:
         Parameters
         ----------
         rows
-            A slice, or positions of cells in any order, repeats allowed.
+            A slice, or positions of cells in any order, possibly repeated.
         genes
-            Positions in `genes`, in any order, repeats allowed; all by default.
+            Positions in `genes`, in any order, possibly repeated; all by default.
 
         Returns
         -------
         csr_matrix or ndarray
-            float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
+            float32, (n_rows, n_genes), at least zero and without NaN; sparse if the input is sparse.
         """
         values = self.stored(rows, genes)
         if self.scale == "log" and not self.divided_by_sum and self.batches is None:
@@ -237,19 +236,19 @@ class Side:
         return values
 
     def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
-        """Return values of some cells as stored in ``matrix``; parameters and result as `block`."""
+        """Return values of some cells as stored in ``matrix``; parameters and result as in `block`."""
         columns = self.columns if genes is None else self.columns[genes]
         whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
         places = rows if self.rows is None else self.rows[rows]
         return self.matrix.read(places, None if whole else columns)
 
     def dense(self, rows: Rows, genes: IntArray | None = None) -> FloatArray:
-        """Return what `block` returns as an array, whatever the input."""
+        """Return the result of `block` as an array, for any input."""
         values = self.block(rows, genes)
         return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
 
     def subset(self, cells: IntArray) -> Side:
-        """Return this side with some of its cells, in the requested order; the normalisation stays.
+        """Return this side with some of its cells, in the requested order, and the same normalisation.
 
         Parameters
         ----------
@@ -272,7 +271,7 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class _RowsOf(LazyMapping):
-    """Some rows of arrays that are read when they are requested."""
+    """Some rows of arrays, which are read on request."""
 
     rows: IntArray | None
 
@@ -284,19 +283,19 @@ class _RowsOf(LazyMapping):
 
 
 def is_divided(side: Side) -> bool:
-    """Say whether the values of a cell are divided by its size."""
+    """Return whether the values of a cell are divided by its size."""
     return side.scale == "raw" or side.divided_by_sum or (side.has_sizes and side.scale != "log")
 
 
 def names_beside(side: Side) -> tuple[NDArray[np.str_], ...]:
-    """Return further names of the genes of a side, each (n_genes,): those of the input, symbols, and IDs."""
+    """Return other names of the genes of a side, each (n_genes,): names in the input, symbols, and IDs."""
     return side.input_names, side.symbols, side.gene_ids
 
 
 def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
-    """Return a table of some genes, by their positions: other names, index = the pair's names.
+    """Return a table of some genes, by position: other names, indexed by the names in the pair.
 
-    Columns are ``symbol``, ``gene_id`` and ``reference_name``, the name that the side's input has.
+    Columns are ``symbol``, ``gene_id`` and ``reference_name``, the name in the side's input.
     """
     columns = (side.symbols[genes], side.gene_ids[genes], side.input_names[genes])
     names = {name: values.astype(object) for name, values in zip(GENE_NAMES, columns, strict=True)}
@@ -304,8 +303,8 @@ def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
 
 
 def relative_sizes(side: Side) -> DoubleArray:
-    """Return each cell's size over the target, (n_cells,), which counts are divided by; 0 for empty cells.
+    """Return each cell's size divided by the target, (n_cells,), used to normalise; 0 for empty cells.
 
-    Counts are ``expm1`` of the values of `Side.block`, times it.
+    Counts are ``expm1`` of the values of `Side.block`, times this size.
     """
     return np.where(side.empty_cells, 0.0, side.totals / side.target)

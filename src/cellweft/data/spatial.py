@@ -1,4 +1,4 @@
-"""Where the cells of a tissue lie: finding their coordinates, slices and labels, and their spacing."""
+"""Finds the coordinates, slices and labels of a tissue, and computes the spacing of its cells."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cellweft.data.io.obs_table import Annotation, HeldTable
 
 _OUTSIDE = ("0", "no", "n", "f", "outside", "background")
 FAR_WIDTHS = 10
-"""A cell is far where it lies so many times the width of its slice beyond it."""
+"""A cell is far if it is this many widths of its slice outside the slice."""
 _FEWEST_FOR_FAR = 20  # cells of a slice
 _FARTHEST = 1e9  # in any unit; larger coordinates are placeholders
 _MOST_QUERIES = 100_000  # number of cells used for the spacing, enough for a median
@@ -48,7 +48,7 @@ _NAME_PARTS = {
     "end": r"^(?P<rest>.+)[-_.:#|/ ](?P<part>[A-Za-z0-9]+)$",
     "begin": r"^(?P<part>[A-Za-z0-9.-]+?)[-_.:#|/ ](?P<rest>.+)$",
 }
-"""What names of cells may hold besides those of the cells."""
+"""Further parts of cell names, in addition to barcodes."""
 
 
 def find_coordinates(
@@ -61,38 +61,38 @@ def find_coordinates(
     hint: str = "",
     missing_chunks: MissingChunks | None = None,
 ) -> tuple[DoubleArray | None, str]:
-    """Return the coordinates of the cells, and where they were found.
+    """Return the coordinates of the cells, and their location in the input.
 
     Parameters
     ----------
     obs, obsm
-        The spatial side's.
+        Table of the spatial side.
     asked
-        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, ``"none"`` to go on without; None looks in the usual
-        places.
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, or ``"none"`` for no coordinates; None searches
+        common names.
     where, argument
-        What errors call this side, and the argument that ``asked`` is of.
+        Names of this side and of the argument in errors.
     hint
         A sentence for the error if there are no coordinates.
     missing_chunks
-        What to do where a zarr store lacks chunks of them: "error" and None refuse them, and only "error" is
-        an argument of the caller; "zeros" accepts them.
+        What to do if a zarr store lacks chunks of coordinates: "error" and None raise an error ("error" means
+        that the caller has this argument), "zeros" accepts them.
 
     Returns
     -------
     coordinates : ndarray or None
         (n_cells, 2 or 3), float64, in the unit of the file.
     found : str
-        Such as ``"obsm['spatial']"``.
+        For example ``"obsm['spatial']"``.
 
     Raises
     ------
     KeyMissingError
-        No coordinates, or none under the key.
+        There are no coordinates, or the key does not exist.
     InputError
-        Not 2 or 3 columns, NaN or infinite values, or no numbers.
+        There are not 2 or 3 columns, or values are NaN, infinite or not numbers.
     FormatError
-        A zarr store that lacks chunks of them.
+        A zarr store lacks chunks of coordinates.
     SettingError
         ``asked`` has another form.
 
@@ -137,19 +137,19 @@ def find_coordinates(
 
 
 def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArray | None:
-    """Return the positions of the spots that lie on tissue; None if nothing tells them, or all do.
+    """Return the positions of spots on tissue; None if this is unknown, or all spots are.
 
     Parameters
     ----------
     obs
-        The spatial side's. Space Ranger's column ``in_tissue`` is 0 for spots of the background.
+        Table of the spatial side. Space Ranger's column ``in_tissue`` is 0 for spots of the background.
     where
-        What errors call the input.
+        Name of the input in errors.
 
     Raises
     ------
     InputError
-        No spot lies on tissue.
+        No spot is on tissue.
     """
     table = _as_table(obs)
     name = tissue_column(table)
@@ -157,7 +157,7 @@ def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArra
         return None
     codes, kinds = pd.factorize(table[name])
     is_outside = np.array([_plain_value(kind) in _OUTSIDE for kind in kinds], dtype=bool)
-    outside = np.append(is_outside, False)[codes]  # a missing one has code -1
+    outside = np.append(is_outside, False)[codes]  # missing values have code -1
     if outside.all():
         raise InputError(
             f"{where}.obs[{name!r}]",
@@ -169,7 +169,7 @@ def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArra
 
 
 def tissue_column(obs: Annotation) -> str | None:
-    """Return the column that tells spots on tissue: ``in_tissue``, or ``tissue`` where it is 0 and 1."""
+    """Return the column that marks spots on tissue: ``in_tissue``, or ``tissue`` if it is 0 and 1."""
     columns = {plain_name(name).replace("_", ""): name for name in reversed(obs.columns)}
     if "intissue" in columns:
         return columns["intissue"]
@@ -187,24 +187,24 @@ def _plain_value(value: object) -> str:
 def find_slices(
     obs: pd.DataFrame | Annotation, asked: str | None, *, where: str = "st"
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the slice of every cell and the column of `obs` it is in; None if there is one slice.
+    """Return the slice of each cell and its column of `obs`; None if there is only one slice.
 
     Parameters
     ----------
     obs
-        The spatial side's.
+        Table of the spatial side.
     asked
-        A column, or "none" for one slice; None looks for a usual one that contains several values, few of
-        them alone.
+        A column, or "none" for one slice; None searches for a column with a common name and several values,
+        mostly repeated.
     where
-        What errors call the input.
+        Name of the input in errors.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        A column with another value for nearly every cell.
+        The column has different values in nearly all cells.
     """
     if asked == "none":
         return None, ""
@@ -218,24 +218,24 @@ def _most_slices(n_cells: int) -> int:
 def guess_slices(
     obs: pd.DataFrame | Annotation, coordinates: DoubleArray
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the slices that a column of `obs` may tell, where no usual one does, and the column.
+    """Return the slices in a column of `obs` without a common name, and the column.
 
-    Sections in one frame lie on top of each other or apart; parts of one section touch along their borders.
+    Sections in one coordinate frame overlap or are apart; parts of one section touch along their borders.
 
     Parameters
     ----------
     obs
-        The spatial side's.
+        Table of the spatial side.
     coordinates
         (n_cells, 2 or 3)
 
     Returns
     -------
     slices : ndarray or None
-        (n_cells,) where the places of the cells are those of several sections.
+        (n_cells,) if the coordinates are those of several sections.
     column : str
-        Also where the places leave it open and the column mostly tells sections apart; empty if there is
-        none.
+        The column, also if the coordinates are inconclusive but the column usually contains sections; empty
+        if there is none.
     """
     table = _as_table(obs)
     columns = {plain_name(name): name for name in reversed(table.columns)}
@@ -253,7 +253,7 @@ def guess_slices(
 
 
 def _other_sections(table: Annotation, coordinates: DoubleArray) -> str:
-    """Return the first column of another name whose cells lie as those of several sections do, or nothing."""
+    """Return the first other column with coordinates like those of several sections, or nothing."""
     tissue = tissue_column(table)
     for name in table.columns:
         if name == tissue or not SECTION_WORDS.search(plain_name(name)):
@@ -266,7 +266,7 @@ def _other_sections(table: Annotation, coordinates: DoubleArray) -> str:
 
 
 def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
-    """Say whether groups of cells lie on top of each other, or apart by more than cells of a tissue do."""
+    """Return whether groups of cells overlap, or are further apart than cells of a tissue."""
     stride = max(len(coordinates) // _MOST_JUDGED, 1)
     places, codes = coordinates[::stride], codes[::stride]
     distances, nearest = map(np.asarray, cKDTree(places).query(places, k=2))
@@ -288,42 +288,42 @@ def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
 def find_labels(
     obs: pd.DataFrame | Annotation, asked: str | None, *, where: str, argument: str
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the type of every cell and the column of `obs` it is in; None if no usual one is there.
+    """Return the type of each cell and its column of `obs`; None if no common column exists.
 
     Parameters
     ----------
     obs
-        The side's.
+        Table of the side.
     asked
-        A column; None looks for a usual one (in any case) with at least two values, and not as many as there
-        are cells, or measurements.
+        A column; None searches for a column with a common name (in any case) and at least two values, but not
+        a value per cell, or measurements.
     where, argument
-        What errors call the side and the argument.
+        Names of the side and of the argument in errors.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        A column with another value for nearly every cell.
+        The column has different values in nearly all cells.
     """
     return _labels(obs, asked, where, argument, LABEL_KEYS, len(obs) - 1)
 
 
 def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the batch (dataset, donor) of every reference cell, and its column; None if there is one.
+    """Return the batch (dataset, donor) of each reference cell, and its column; None if there is only one.
 
     Parameters
     ----------
     obs
-        The reference's.
+        Table of the reference.
     """
     name, values = next(batch_columns(obs), ("", None))
     return values, name
 
 
 def batch_columns(obs: Annotation) -> Iterator[tuple[str, NDArray[np.str_]]]:
-    """Yield columns that have the name of batches and several of them, with the batch of each cell."""
+    """Yield columns with a name for batches and several values, with the batch of each cell."""
     columns = {plain_name(name): name for name in reversed(obs.columns)}
     for name in (columns[key] for key in BATCH_KEYS if key in columns):
         values = text_labels(obs[name])
@@ -332,12 +332,12 @@ def batch_columns(obs: Annotation) -> Iterator[tuple[str, NDArray[np.str_]]]:
 
 
 def sections_in_names(names: pd.Index[Any], coordinates: DoubleArray) -> str:
-    """Say how the names of cells begin or end where this tells several sections apart; else return nothing.
+    """Describe the prefixes or suffixes of cell names if they distinguish sections; otherwise return nothing.
 
     Parameters
     ----------
     names
-        (n_cells,) such as ``ACGTACGTACGT-2`` or ``sample1_ACGTACGTACGT``.
+        (n_cells,) names such as ``ACGTACGTACGT-2`` or ``sample1_ACGTACGTACGT``.
     coordinates
         (n_cells, 2 or 3)
 
@@ -360,7 +360,7 @@ def sections_in_names(names: pd.Index[Any], coordinates: DoubleArray) -> str:
 
 
 def _are_numbers(texts: pd.Index[Any]) -> bool:
-    """Say whether all are numbers, as in names that are made of places: ``1200_3400``."""
+    """Return whether all texts are numbers, as in names from coordinates: ``1200_3400``."""
     return bool(texts.str.fullmatch(r"\d+").all())
 
 
@@ -372,7 +372,7 @@ def _labels(
     usual: Sequence[str],
     most: int,
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the column asked for, or the first usual one with 2 to ``most`` values, and its name."""
+    """Return the requested column, or the first common one with 2 to ``most`` values, and its name."""
     table = _as_table(obs)
     as_text = text_labels if argument == "slices" else type_labels
     if column_name is not None:
@@ -400,18 +400,18 @@ def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = Non
     coordinates
         (n_cells, 2 or 3)
     slices
-        (n_cells,) slice of every cell; one slice by default.
+        (n_cells,) slice of each cell; one slice by default.
 
     Returns
     -------
     float or None
-        In the unit of the coordinates. Cells at the very same place count as one; None if no slice has two
-        places.
+        In the unit of the coordinates. Cells at exactly the same position count as one; None if no slice has
+        two positions.
 
     Notes
     -----
-    Of more than 200,000 cells the median is that of about 100,000 or more of them, drawn by their coordinates
-    and not by their order, each held against all the others by blocks.
+    With more than 200,000 cells, the median is over at least about 100,000 of them, drawn by their
+    coordinates and not by their order; each is compared with all others, by blocks.
 
     Examples
     --------
@@ -430,7 +430,7 @@ def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = Non
 
 
 def _drawn(places: DoubleArray, stride: int) -> DoubleArray:
-    """Return about one place of ``stride``, each once; which ones depends on nothing but where they lie."""
+    """Return about one in ``stride`` distinct places, chosen only by their coordinates."""
     drawn = [places[:0]]
     for rows in row_blocks(len(places), TABLE_ROWS):
         block = places[rows]
@@ -439,14 +439,14 @@ def _drawn(places: DoubleArray, stride: int) -> DoubleArray:
 
 
 def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[np.uint64]:
-    """Return a number per place that is the same for the same place, and hardly ever for another.
+    """Return a hash per place: equal for equal places, and nearly always different for others.
 
     Parameters
     ----------
     places
         (n_cells, 2 or 3)
     codes
-        (n_cells,) something else that tells places apart.
+        (n_cells,) further codes that distinguish places.
     """
     hashes = np.zeros(len(places), dtype=np.uint64)
     for part in [*places.T, *([] if codes is None else [codes.astype(np.float64)])]:
@@ -456,7 +456,7 @@ def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[
 
 
 def _nearest_other(queries: DoubleArray, places: DoubleArray) -> DoubleArray:
-    """Return the distance of each place asked to the nearest other one, by blocks; infinite where none is."""
+    """Return the distance from each query to the nearest other place, by blocks; infinite without one."""
     nearest = np.full(len(queries), np.inf)
     for rows in row_blocks(len(places), TABLE_ROWS):
         block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # adding 0.0 merges both zeros
@@ -498,20 +498,18 @@ def _from_obs(
     argument: str = "coordinates",
 ) -> tuple[DoubleArray, str]:
     source = f"obs[{', '.join(map(repr, columns))}]"
-    for name in columns[:2]:  # the third may well be zero everywhere
+    for name in columns[:2]:  # the third may be zero everywhere
         refuse_lost_places(obs, name, where=f"{where}.obs[{name!r}]", missing_chunks=missing_chunks)
     places = pd.DataFrame({name: obs[name].array for name in columns})
     return _checked(places, f"{where}.{source}", argument), source
 
 
 def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
-    """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
+    """Return coordinates as numbers, after the checks of `find_coordinates`."""
     if isinstance(values, pd.DataFrame):
         frame = HeldTable(values)
         likely = [name.removeprefix("obs:").split(",") for name in likely_coordinates(frame, {})]
-        columns = usual_columns(frame) or next(
-            iter(likely), None
-        )  # in the order of the axes, whatever theirs
+        columns = usual_columns(frame) or next(iter(likely), None)  # in the order of the axes
         values = (values if columns is None else values[columns]).to_numpy()
     try:
         if np.iscomplexobj(values):
@@ -540,20 +538,20 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
 
 
 def far_cells(coordinates: DoubleArray, slices: NDArray[np.str_] | None = None) -> IntArray:
-    """Return the rows of the few cells that lie far from all others of their slice.
+    """Return the rows of the few cells that are far from all others of their slice.
 
     Parameters
     ----------
     coordinates
         (n_cells, 2 or 3)
     slices
-        (n_cells,) slice of every cell; one slice by default.
+        (n_cells,) slice of each cell; one slice by default.
 
     Returns
     -------
     ndarray
-        Cells, at most one in twenty of a slice, that along some axis lie more than `FAR_WIDTHS` times the
-        range of the middle nine tenths beyond it. None of a slice of fewer than 20 cells.
+        At most one in twenty cells of a slice. Along some axis, they are outside the central 90 % range by
+        more than `FAR_WIDTHS` times this range. None in slices with fewer than 20 cells.
 
     Examples
     --------
@@ -580,16 +578,16 @@ def far_cells(coordinates: DoubleArray, slices: NDArray[np.str_] | None = None) 
 def check_coordinates(
     coordinates: DoubleArray, where: str, *, fixes: tuple[str | Message, str | Message]
 ) -> None:
-    """Raise `InputError` unless there are 2 or 3 finite coordinates for every cell.
+    """Raise `InputError` unless each cell has 2 or 3 finite coordinates.
 
     Parameters
     ----------
     coordinates
         (n_cells, 2 or 3)
     where
-        What errors call them.
+        Name of the coordinates in errors.
     fixes
-        The next step where the shape is another one, and where some are not finite.
+        The next step for a wrong shape, and for values that are not finite.
     """
     if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
         raise InputError(

@@ -1,4 +1,4 @@
-"""What was found in two inputs: as plain values, and as text that a biologist reads."""
+"""The summary of two inputs, as plain values and as text."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SCALES: dict[StoredScale, str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
+    """Results of all checks: both sides, reference first, and properties of the tissue or of both.
 
     Attributes
     ----------
     partly, sc_partly
-        Genes of the tissue that some slices did not measure, and these; genes of the reference without counts
-        in some of its batches.
+        Genes that some slices did not measure, with these slices; genes of the reference without counts in
+        some batches, with these batches.
     batches_column
-        The column that tells the batches of the reference.
+        The column with the batches of the reference.
     slices_guess
-        The column that was guessed to tell slices apart, whether or not they were taken from it.
+        The column that may contain slices, whether or not it was used.
     """
 
     sides: tuple[CheckedSide, CheckedSide]
@@ -61,7 +61,7 @@ class CheckResults:
 
 
 def findings_of(evidence: CheckResults) -> dict[str, Any]:
-    """Return what was found as plain values that JSON takes."""
+    """Return the findings as plain values that JSON can store."""
     sc, st = evidence.sides
     match, places = evidence.match, evidence.coordinates
     return {
@@ -88,13 +88,13 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
 
 
 def _unit(evidence: CheckResults) -> str:
-    """Return the unit of the coordinates, which is known of the usual ones alone."""
+    """Return the unit of the coordinates, which is only known for the default coordinates."""
     usual = evidence.coordinates_source == f"obsm[{OBSM_KEYS[0]!r}]"
     return evidence.sides[1].data.unit if usual else ""
 
 
 def side_findings(checked: CheckedSide) -> dict[str, Any]:
-    """Return what was found of one side, as plain values likewise."""
+    """Return the findings of one side, as plain values."""
     side, wish, batches = checked.side, checked.wish, checked.side.batches
     return {
         "source": side.source,
@@ -125,9 +125,9 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
 
 
 def batch_difference(batches: ReferenceBatches) -> float:
-    """Return how many times more or less a typical batch detects a typical gene than the largest: 1 or more.
+    """Return the typical fold difference in detection between a batch and the largest batch, at least 1.
 
-    It is the median over all genes and compared batches, of genes that could be compared.
+    It is the median over all compared genes and batches.
     """
     changed = batches.levels[batches.compared]
     sizes = np.abs(np.log(changed[changed != 1]))
@@ -140,7 +140,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     Parameters
     ----------
     findings, cautions
-        As in `findings_of` and `cautions_of` return them.
+        Results of `findings_of` and `cautions_of`.
     """
     place, slices = findings["coordinates"], findings["slices"]["cells"]
     lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]
@@ -181,7 +181,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
 
 
 def brief(value: float) -> str:
-    """Return a number as text: whole from 10 on, else its first two digits.
+    """Return a number as text: rounded to an integer from 10 on, otherwise to two digits.
 
     Examples
     --------
@@ -235,13 +235,13 @@ def _batches_text(side: dict[str, Any]) -> str:
 
 
 def _kinds_left_out(left_out: dict[str, list[str]]) -> str:
-    """Return features that are no genes as text: how many, of which kinds, and the first names."""
+    """Return features that are not genes as text: their number, kinds, and first names."""
     kinds = [f"{kind} ({len(names):,}: {shorten(names, most=2)})" for kind, names in left_out.items()]
     return f"{many(sum(map(len, left_out.values())), 'feature')} not counted as genes: {', '.join(kinds)}"
 
 
 def counted(values: NDArray[np.str_] | None) -> dict[str, int]:
-    """Return how many cells each value has, the most frequent first."""
+    """Return the number of cells with each value, the most frequent first."""
     if values is None:
         return {}
     codes, names = pd.factorize(values)

@@ -1,4 +1,4 @@
-"""Rows and columns that are sums, or other statistics, of all the others, and so neither cells nor genes."""
+"""Detects rows and columns that are sums or other statistics of all others, not cells or genes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STATISTIC = re.compile(
     r"((sub)?totals?|sums?|means?|averages?|avg|medians?|std ?dev)\W*",
     re.IGNORECASE,
 )
-"""What a row of a statistic is called, and no cell."""
+"""Names of rows with a statistic, not of cells."""
 _FEWEST_CELLS = 10  # number of cells that rules out a sum by chance
 
 
 def refuse_statistics(data: Input) -> None:
-    """Raise `FormatError` where rows are called as sums and means are."""
+    """Raise `FormatError` if rows have names of sums or means."""
     names = (str(name) for block in data.obs.name_blocks() for name in block)
     called = [name for name in names if _STATISTIC.fullmatch(name)]
     if called:
@@ -33,23 +33,23 @@ def refuse_statistics(data: Input) -> None:
 
 
 def refuse_sums(data: Input, source: RowSource, scan: Scan, *, cells: IntArray | None) -> None:
-    """Raise `FormatError` where a row is the sum of all others, or a column that of all other genes.
+    """Raise `FormatError` if a row is the sum of all other rows, or a column that of all other genes.
 
     Parameters
     ----------
     data
-        The input, whose names the errors tell.
+        The input, for names in errors.
     source, scan
-        The values of the cells that are used, and what was found in them.
+        The values of the used cells, and their scan.
     cells
-        Which rows of the input these cells are; None for all.
+        Rows of the input with these cells; None for all.
     """
     n_cells = len(scan.totals)
     row = _half_of(scan.totals, rtol=1e-5)
     if n_cells >= FEWEST_SUMMED and row is not None and _is_sum(source, row, data.columns):
         name = data.obs.names()[row if cells is None else cells[row]]
         raise _no_cell(data.where, str(name), "the sums of all other rows")
-    # Projections weigh the cells at random, so that what holds of them holds in every cell.
+    # Projections use random weights of cells, so that an equality for them is true in each cell.
     gene = _half_of(scan.projections, rtol=1e-5)
     n_filled = np.count_nonzero(scan.totals)
     few = n_filled < _FEWEST_CELLS or np.count_nonzero(scan.gene_cells) < FEWEST_SUMMED
@@ -64,14 +64,14 @@ def refuse_sums(data: Input, source: RowSource, scan: Scan, *, cells: IntArray |
 
 
 def _half_of(values: DoubleArray, *, rtol: float) -> int | None:
-    """Return the place of the value that is the sum of all others."""
+    """Return the position of the value that is the sum of all others."""
     place = int(np.argmax(values)) if len(values) else 0
     total = values.sum()
     return place if total > 0 and np.isclose(2 * values[place], total, rtol=rtol, atol=0) else None
 
 
 def _is_sum(source: RowSource, row: int, columns: IntArray | None) -> bool:
-    """Say whether a row is the sum of all others in every column."""
+    """Return whether a row is the sum of all others in each column."""
     sums = np.zeros(source.shape[1] if columns is None else len(columns))
     for rows in row_blocks(source.shape[0], rows_within(READ_BYTES, source.row_bytes)):
         sums += np.asarray(source.read(rows, columns).sum(axis=0), dtype=np.float64).ravel()

@@ -60,28 +60,26 @@ from cellweft.data.sums import refuse_statistics, refuse_sums
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
 _NO_NAME = r"(?:nan|NaN|NAN|NA|N/A|<NA>|None|none|null|NULL|[Uu]nknown|[\W_]*)(?:[-_.]\d+)?"
-"""Missing values as text, also where they were made unique: ``NA.1``."""
+"""Missing values as text, including names made unique, such as ``NA.1``."""
 _MOST_SLICE_GENES = 2**24  # pairs of slice and gene that are checked for counts
-_LEAST_IN_BATCH = (
-    20  # cells with counts of a gene to be expected: batches of a reference differ in their cells
-)
+_LEAST_IN_BATCH = 20  # larger for batches of a reference, which differ in composition
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What the caller chose for one side; the names of the arguments are for the errors.
+    """Options of the caller for one side.
 
     Attributes
     ----------
     name
-        Which side.
+        Name of the side.
     labels, layer, gene_column, size_factor, scale, batch
         As in `cellweft.pair`; the last is its ``reference_batch``.
     duplicates
         What to do with a gene name that occurs twice.
     missing_chunks
-        What to do with cells that have no counts where chunks are absent.
+        What to do with cells without counts if chunks are missing.
     """
 
     name: SideName
@@ -95,7 +93,7 @@ class ReadOptions:
     missing_chunks: MissingChunks = "error"
 
     def argument(self, what: str) -> str:
-        """Return the argument of `cellweft.pair` for this side."""
+        """Return the name of an argument of `cellweft.pair` for this side."""
         if what in ("size_factor", "labels") and self.name == "reference":
             return what
         if what == "batch":
@@ -110,13 +108,13 @@ class Genes:
     Attributes
     ----------
     names, places
-        Their names, and their rows in ``var``.
+        Names of the genes, and their rows in ``var``.
     n_left_out
-        How many copies were left out.
+        Number of duplicates left out.
     note
-        Where the names come from, if that was guessed.
+        Source of the names, if it was guessed.
     orthologs, n_without_ortholog
-        The table of orthologs that the names are of, if any, and how many genes were left out that have none.
+        Table of the orthologs used as names, if any, and number of genes left out without an ortholog.
     """
 
     names: NDArray[np.str_]
@@ -129,16 +127,16 @@ class Genes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckedSide:
-    """The input of one side and what was chosen for it, and what the checks made and found of it.
+    """The input of one side with its options, and the results of its checks.
 
     Attributes
     ----------
     data, wish, genes
-        The opened input, what the caller chose, and the genes.
+        The opened input, the options of the caller, and the genes.
     side, scan
-        The side, and what the scan of its values found.
+        The side, and the scan of its values.
     labels, labels_column
-        Cell types, and the column they stand in.
+        Cell types, and their column.
     """
 
     data: Input
@@ -151,15 +149,15 @@ class CheckedSide:
 
 
 def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
-    """Return an input with the genes of the matrix that is read, and the options that name this matrix.
+    """Return an input with the genes of the matrix to read, and options that select this matrix.
 
-    ``raw`` is a layer with genes of its own. Where there is no ``X``, the layer with counts, or the only
-    one, or ``raw`` stands for it, and a note says so.
+    ``raw`` is a layer with its own genes. If there is no ``X``, the layer with counts, the only layer, or
+    ``raw`` is used instead, and a note is added.
 
     Parameters
     ----------
     data, wish
-        The opened input, and what the caller chose.
+        The opened input, and the options of the caller.
     """
     layers = [str(name) for name in data.layers]
     if wish.layer is None and data.matrix is None:
@@ -175,7 +173,7 @@ def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
 
 
 def _stored_shape(matrix: Any) -> tuple[int, int] | None:
-    """Return the shape that a matrix says it has, before it is opened; None if it does not say."""
+    """Return the declared shape of a matrix that is not opened; None if there is none."""
     shape = getattr(matrix, "shape", None)
     if shape is None and hasattr(matrix, "attrs"):  # a group of a sparse matrix
         shape = matrix.attrs.get("shape")
@@ -195,20 +193,20 @@ def _check_shape(shape: tuple[int, int], data: Input, where: str) -> None:
 
 
 def check_cells(data: Input, *, is_reference: bool = False) -> Input:
-    """Return an input of two cells or more that each have a name of their own.
+    """Return an input after checking that it has two or more cells, with unique names.
 
-    The names of a reference may repeat, which a note says.
+    Names of a reference may repeat, and a note is added.
 
     Raises
     ------
     InputError
-        There are fewer, or names occur twice.
+        There are fewer cells, or duplicate names.
     FormatError
-        The matrix does not fit the annotation; rows are called as sums and means are.
+        The matrix does not match the annotation; rows have names of sums or means.
     """
     n_cells = len(data.obs)
     shape = _stored_shape(data.matrix)
-    if shape is not None:  # before reading as many names as a damaged file claims to have
+    if shape is not None:  # checked first, because a damaged file may claim any number of names
         _check_shape(shape, data, f"{data.where}.X")
     if n_cells < 2:
         fix = "Pass a matrix with one row per cell. Transpose a table of genes x cells."
@@ -231,7 +229,7 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
 
 
 def check_unique_names(side: Side) -> None:
-    """Raise `InputError` where names of cells occur twice, for what tells cells by their names."""
+    """Raise `InputError` if names of cells occur twice, for uses that need unique names."""
     names = side.obs_names.astype(str) if side.rows is not None else None
     twice = names_twice(side.table) if names is None else names[names.duplicated()].unique().tolist()
     if twice:
@@ -240,7 +238,7 @@ def check_unique_names(side: Side) -> None:
 
 @contextmanager
 def _encoding_errors(where: str) -> Iterator[None]:
-    """Raise `InputError` for a name with half of a surrogate pair, which no format can store."""
+    """Raise `InputError` for names with unpaired surrogates, which no format can store."""
     try:
         yield
     except UnicodeEncodeError as error:
@@ -266,13 +264,12 @@ def _names_repeat(where: str, names: list[str]) -> InputError:
 def gene_names(data: Input, wish: ReadOptions) -> Genes:
     """Return the names of the genes of an input.
 
-    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is
-    one.
+    Names of ``var`` that only count its rows are replaced by those of a column, if there is one.
 
     Raises
     ------
     GeneError
-        Duplicate names, and ``duplicates`` is not "first".
+        There are duplicate names, and ``duplicates`` is not "first".
     KeyMissingError
         No such column of ``var``.
     """
@@ -319,14 +316,14 @@ _Genes = tuple[Input, Genes]
 
 
 def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
-    """Raise `GeneError` where the rows of a side, or of both, are named like genes.
+    """Raise `GeneError` if the rows of one or both sides have gene names.
 
     Parameters
     ----------
     first, second
-        The two inputs, each with what its columns are called.
+        The two inputs, each with the names of its columns.
     match
-        Of the columns of both.
+        Match of the columns of both.
     """
     columns = [genes.names for _, genes in (first, second)]
     few = len(match.first) < 0.5 * min(map(len, columns))
@@ -377,9 +374,9 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
 
 
 def _row_names(data: Input) -> list[list[str]]:
-    """Return what the rows may be called: their names, and columns with names of genes.
+    """Return possible names of the rows: their own names, and columns with gene names.
 
-    There are none where the names are those of cells, or too many for genes.
+    Empty if the names are those of cells, or there are too many for genes.
     """
     if len(data.obs) > _MOST_GENES:
         return []
@@ -400,34 +397,34 @@ def make_side(
     batches: CellBatches | None = None,
     is_tissue: bool = False,
 ) -> tuple[Side, Scan]:
-    """Read the values once, check them, and return the side with what the scan found.
+    """Read the values once, check them, and return the side and the scan.
 
     Parameters
     ----------
     data, genes, wish
-        The opened input, its genes, and what the caller chose.
+        The opened input, its genes, and the options of the caller.
     panel
         Positions of the shared genes among ``genes``.
     names
-        What the genes are called; by default as the input calls them.
+        Names of the genes; by default those in the input.
     cells
-        (n_cells,) rows of the input that are used; all by default.
+        (n_cells,) rows of the input to use; all by default.
     slices
-        (n_cells,) slice of each of these cells, or batch of a reference; None if there is one. The scan
-        tells the genes that some did not measure.
+        (n_cells,) slice of each of these cells, or batch of a reference; None if there is only one. The scan
+        detects genes that some did not measure.
     batches
-        Of a reference, where they were named; they are brought to one level.
+        Batches of a reference, if given; their levels are equalised.
     is_tissue
-        Whether NaN may stand for these genes too, and they count in no total.
+        Whether these genes may also be NaN, and are excluded from all totals.
 
     Raises
     ------
     InputError
-        NaN or infinite values, or no counts at all.
+        There are NaN or infinite values, or no counts.
     ScaleError
-        Values below zero.
+        There are negative values.
     FormatError
-        The matrix does not fit the annotation; a zarr store that lacks chunks which cannot be zeros.
+        The matrix does not match the annotation; a zarr store lacks chunks that cannot be zeros.
     """
     names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
     sizes = _sizes(data, wish, cells)
@@ -474,7 +471,7 @@ def make_side(
 
 
 def _check_sizes(data: Input, wish: ReadOptions, sizes: DoubleArray | None, empty: BoolArray) -> None:
-    """Raise `InputError` where a cell that has counts has no size above zero."""
+    """Raise `InputError` if a cell with counts has no positive size."""
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
         raise InputError(
@@ -486,7 +483,7 @@ def _check_sizes(data: Input, wish: ReadOptions, sizes: DoubleArray | None, empt
 
 
 def _refuse_lost(data: Input, wish: ReadOptions, lost: Any, empty: BoolArray, cells: IntArray | None) -> None:
-    """Raise where a store lost chunks and cells, of which ``cells`` are used, have no counts for it."""
+    """Raise if a store lost chunks, and therefore some of the used ``cells`` have no counts."""
     is_blank = empty
     if cells is not None:
         is_blank = np.zeros(len(data.obs), dtype=np.bool_)
@@ -506,7 +503,7 @@ def _scanned(
     by_slice: SliceGenes | None,
     is_tissue: bool,
 ) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
-    """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
+    """Return the values, and the scan, scale and digest of the used cells."""
     stored = open_rows(values, where=_slot(data, wish))
     _check_shape(stored.shape, data, _slot(data, wish))
     used = stored if cells is None else chosen_rows(stored, cells)
@@ -542,7 +539,7 @@ def _scanned(
 
 
 def count_layer(data: Input, wish: ReadOptions) -> str | None:
-    """Return the layer that by its name holds raw counts, unless it is the one in use."""
+    """Return the layer with a name for raw counts, unless it is already used."""
     layers = {str(name).lower(): str(name) for name in data.layers}
     layer = next((layers[name] for name in _COUNT_LAYERS if name in layers), None)
     return None if layer == wish.layer else layer
@@ -573,7 +570,7 @@ def _sizes(data: Input, wish: ReadOptions, cells: IntArray | None) -> DoubleArra
 
 
 def _judged_scale(wish: ReadOptions, source: RowSource, columns: IntArray | None) -> Judgement:
-    """Return what the values are: as the caller said, else as they look."""
+    """Return the scale of the values: given by the caller, or detected."""
     if wish.scale is None:
         return judge_scale(source, columns)
     check_choice(wish.argument("scale"), wish.scale, get_args(StoredScale))
@@ -652,7 +649,7 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
 
 
 def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
-    """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
+    """Raise `SettingError` if values are too large for the logarithms given by the caller."""
     # The scan has seen the values from which they are computed
     is_undone = wish.scale is not None and SCALES[wish.scale] != "log"
     most = _MOST_COUNTS if is_undone else 80  # exp(80) is not a count, and close to the limit of float32
@@ -668,7 +665,7 @@ def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSou
 
 
 def _other_values(data: Input, wish: ReadOptions) -> str:
-    """Say which other values of the input may be the counts; empty if there are none."""
+    """Describe other values of the input that may be the counts; empty if there are none."""
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
     if data.has_raw and wish.layer != RAW and count_layer(data, wish) is None:

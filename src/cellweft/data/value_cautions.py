@@ -1,4 +1,4 @@
-"""Cautions about the values of both sides: their scale, their sizes, and what measured counts do not have."""
+"""Cautions about the values of both sides: scale, sizes, and properties that measured counts do not have."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from cellweft.data.summary import SCALES, brief
 from cellweft.data.validation import CheckedSide, count_layer
 
 _SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
-FEWEST_GENES = 20  # of which some are zero in any cell
-_FEWEST_WHOLE = (
-    100  # the same where values are whole: spots of many cells have counts of all genes of a panel
-)
-_FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
+FEWEST_GENES = 20  # with this many genes, some are zero in each cell
+_FEWEST_WHOLE = 100  # the same for whole numbers, as spots of many cells may have counts of all panel genes
+_FEW_COUNTS = 50  # in a whole transcriptome; even shallow protocols have more
 FEWEST_CELLS = 20  # number of cells whose totals are checked
-_LARGEST_LOG, _LIKE_LOG = 25, 0.98  # of sizes that are logarithms, and their correlation with these
+_LARGEST_LOG, _LIKE_LOG = 25, 0.98  # limits for sizes that are logarithms: value, correlation
 FEW_GENES = 2_000
-"""A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
+"""A reference with fewer genes is a part of the transcriptome, and its totals are not cell sizes."""
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
 _TAKEN: dict[StoredScale, str] = {
     "raw": "used unchanged",
@@ -41,7 +39,7 @@ _TAKEN: dict[StoredScale, str] = {
 
 
 def value_cautions(sc: CheckedSide, st: CheckedSide) -> tuple[str, ...]:
-    """Return what should be known of the values of a reference and of a tissue."""
+    """Return cautions about the values of a reference and of a tissue."""
     return (
         *_scale_cautions(sc),
         *_scale_cautions(st),
@@ -54,7 +52,7 @@ def value_cautions(sc: CheckedSide, st: CheckedSide) -> tuple[str, ...]:
 
 
 def title_of(side: Side) -> str:
-    """Return what a caution calls a side at its beginning."""
+    """Return the name of a side at the start of a caution."""
     return "Reference" if side.name == "reference" else "Spatial"
 
 
@@ -117,7 +115,7 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
 
 
 def _guess_cautions(checked: CheckedSide) -> Iterator[str]:
-    """Say where values are on no scale that is surely known, or were not made of counts alone."""
+    """Yield cautions about uncertain scales, and values that are not only counts."""
     judged, title = checked.side.judgement, title_of(checked.side)
     stored, scale = judged.scale, arg(checked.wish.argument("scale"), Placeholder("SCALE"))
     if not judged.is_sure:
@@ -150,7 +148,7 @@ def _guess_cautions(checked: CheckedSide) -> Iterator[str]:
 
 
 def _kind_of(values: Any) -> np.dtype[Any] | None:
-    """Return the type of the numbers of a matrix, in memory or in a file."""
+    """Return the data type of a matrix, in memory or in a file."""
     stored = values["data"] if isinstance(values, Mapping) and "data" in values else values
     kind = getattr(stored, "dtype", None)
     return kind if isinstance(kind, np.dtype) else None
@@ -185,7 +183,7 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
 
 
 def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
-    """Say whether most cells of a whole transcriptome hold as little as droplets without a cell."""
+    """Yield a caution if most cells of a whole transcriptome have as few counts as empty droplets."""
     n_few = int((sc.scan.totals < _FEW_COUNTS).sum())
     if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
         yield (
@@ -200,7 +198,7 @@ def _share(value: float) -> str:
 
 
 def _depth_cautions(checked: CheckedSide) -> Iterator[str]:
-    """Say whether whole numbers look like ranks, or like what is only detected or not."""
+    """Yield a caution if whole numbers look like ranks, or like detected or not."""
     scan, scale = checked.scan, checked.side.judgement.scale
     filled = scan.totals[scan.totals > 0]
     if scale != "raw" or len(filled) < FEWEST_CELLS:
@@ -240,7 +238,7 @@ def _size_cautions(sc: CheckedSide) -> Iterator[str]:
 
 
 def _own_size_cautions(checked: CheckedSide) -> Iterator[str]:
-    """Say whether the sizes that a column gives the cells are no sizes."""
+    """Yield a caution if the given sizes of cells do not look like sizes."""
     column, sizes = checked.wish.size_factor, checked.side.totals
     is_filled = checked.scan.totals > 0
     if column is None or is_filled.sum() < FEWEST_CELLS:

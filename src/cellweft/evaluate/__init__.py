@@ -1,6 +1,6 @@
-"""Evaluation on held-out genes and known places: methods by name, baselines, metrics, the table of scores.
+"""Evaluation on held-out genes and known positions: methods by name, baselines, metrics, tables of scores.
 
-Pictures of scores are in `cellweft.pl`; the scores of arrays are public as `cellweft.metrics`.
+Plots of scores are in `cellweft.pl`; metrics of arrays are public as `cellweft.metrics`.
 """
 
 import lazy_loader

@@ -16,11 +16,11 @@ from cellweft.data.io.columns import column_of
 from cellweft.data.spatial import find_coordinates
 from cellweft.data.synthetic.pseudospots import BOX_WIDTH, in_boxes
 
-_CAUGHT = "caught"  # column of obs: whether a cell's counts are in a spot, as `pseudo_spots` writes it
+_CAUGHT = "caught"  # column of obs from `pseudo_spots`: whether a cell's counts are in a spot
 
 
 def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleArray:
-    """Return the true positions of the reference's cells, (n_cells, 2 or 3).
+    """Return the true positions of the reference cells, (n_cells, 2 or 3).
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
     Raises
     ------
     KeyMissingError
-        No such key or column in the reference, or spots without coordinates.
+        There is no such key or column in the reference, or the spots have no coordinates.
     SettingError
-        A text of another form.
+        The text has another form.
     InputError
-        Not as many finite numbers for each cell as the spots have coordinates, or cells without any.
+        A cell does not have one finite number per dimension of the spots' coordinates.
 
     Examples
     --------
@@ -69,24 +69,24 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
 
 
 def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
-    """Return what the spots are made of, (n_spots, n_types); rows sum to 1, or to 0 if nothing is known.
+    """Return the true composition of spots, (n_spots, n_types); rows sum to 1, or to 0 if unknown.
 
     Parameters
     ----------
     pair
         Cells and spots.
     truth
-        ``"obsm:KEY"`` of the spatial side: a table, or an array with the names of its columns in
-        ``uns[KEY + "_names"]``; or a table with a row for each spot and a column for each type.
+        ``"obsm:KEY"`` of the spatial side: a table, or an array with the names of its columns in ``uns[KEY +
+        "_names"]``; or a table with one row per spot and one column per type.
 
     Raises
     ------
     KeyMissingError
-        No such key, or no names of the types.
+        There is no such key, or no names of the types.
     SettingError
-        A text of another form.
+        The text has another form.
     InputError
-        Values below zero, NaN or infinite; spots or names that do not fit; a duplicate type.
+        Values are negative, NaN or infinite; spots or names do not match; a type occurs twice.
     """
     where = arg("truth_composition", truth) if isinstance(truth, str) else "truth_composition"
     table = _named_table(pair, truth, where) if isinstance(truth, str) else truth
@@ -107,7 +107,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
 
 
 def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArray) -> BoolArray | None:
-    """Return which of the reference's cells are in a spot, (n_cells,); None if nothing tells.
+    """Return which reference cells are in a spot, (n_cells,); None if unknown.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
         Cells, and spots with coordinates.
     caught
         ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (in spacings of the spots' grid, above 0 to 1), or
-        booleans. None takes the column "caught" if it contains booleans.
+        booleans. None uses the column "caught" if it contains booleans.
     true
         (n_cells, 2) true positions of the cells.
 
@@ -124,13 +124,13 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
     KeyMissingError
         No such column.
     SettingError
-        A text of another form, or a width out of range.
+        The text has another form, or the width is out of range.
     InputError
-        Not one boolean for each cell; spots that are on no grid in two dimensions.
+        There is not one boolean per cell, or the spots are not on a two-dimensional grid.
 
     Notes
     -----
-    The spacing of a grid along an axis is the least distance of two of its lines.
+    The spacing of a grid along an axis is the smallest distance of two grid lines.
     """
     where = arg("caught", caught) if isinstance(caught, str) else "caught"
     if caught is None:

@@ -1,4 +1,4 @@
-"""How well methods predict genes that they did not see, in cells that they saw or not."""
+"""Evaluation of imputation: predictions of held-out genes, in cells used for training or held out."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
 from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters, require_leiden
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
-"""What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
+"""What is held out: folds of genes; folds of cells, and some genes of all cells; some genes."""
 Protocol: TypeAlias = Literal["cut", "published"]
-"""Whether genes are cut before anything sees them, or leave their trace in the totals of the whole panel."""
+"""Whether held-out genes are removed first, or still contribute to the totals of the whole panel."""
 _PROTOCOLS: dict[str, str] = {
     "cut": (
         "held-out genes are removed before any method sees the data, and cells are normalised by the "
@@ -51,12 +51,12 @@ _PROTOCOLS: dict[str, str] = {
     ),
     "published": "cells are normalised by the whole panel, held-out genes included, as published.",
 }
-_SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
+_SPLIT_SEED = 0  # of the published protocol; folds do not depend on the seeds of the methods
 COUNTS_SUFFIX = "_counts"
-"""Behind the name of a score that is of counts."""
+"""Suffix of the names of scores of counts."""
 _FOLDS, _KEEP = 5, 0.8
 _MODULE_GENES = 3  # fewer genes do not form modules
-_UNKNOWN = "unknown"  # how a pair spells a missing label
+_UNKNOWN = "unknown"  # a missing label in a pair
 
 
 @checks_kinds
@@ -187,7 +187,7 @@ def evaluate_imputation(
         _check_batches(pair)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
-    if cluster:  # before any method is fitted
+    if cluster:  # fail before any method is fitted
         require_leiden(otherwise=sentence("Or skip the comparison of clusters: {}.", arg("cluster", False)))
     source_names = ("embedding", "gene_sets", "edges")
     network = read_network(source_names, embedding=embedding, gene_sets=gene_sets, edges=edges)
@@ -240,15 +240,15 @@ class _Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
-    """What stays the same from method to method."""
+    """What is the same for all methods."""
 
     pair: Pair
     splits: list[_Split]
     shown: list[Pair]  # input of the methods, in all cells, one per split
     scored: IntArray  # positions among the shared genes of the columns of truth
     truth: FloatArray  # n_st x n_scored
-    counts: FloatArray | None  # the same as counts, where these are scored
-    left_out: dict[str, tuple[Side, IntArray]]  # references without a batch, and the cells they have
+    counts: FloatArray | None  # the same as counts, if counts are scored
+    left_out: dict[str, tuple[Side, IntArray]]  # references without a batch, and their cells
     cluster: bool
     reliability: bool
 
@@ -264,7 +264,7 @@ class _Job:
         cluster: bool,
         reliability: bool,
     ) -> _Job:
-        """Return the job of some fits, with the truth that the protocol says."""
+        """Return the job of some fits, with the truth for the protocol."""
         scored = np.unique(np.concatenate([split.held for split in splits]))
         whole = pair if protocol == "published" else _panel_alone(pair)
         return cls(
@@ -280,17 +280,17 @@ class _Job:
         )
 
     def step(self, number: int) -> tuple[int, str]:
-        """Return the fold of a step, and the batch that its reference lacks, or nothing."""
+        """Return the fold of a step, and the batch left out of its reference, or nothing."""
         turn, fold = divmod(number, len(self.splits))
         return fold, ["", *self.left_out][turn]
 
     def step_name(self, number: int) -> str:
-        """Return what errors call a step."""
+        """Return the name of a step in errors."""
         fold, batch = self.step(number)
         return f"fold {fold}" + f", without the batch {batch!r}" * bool(batch)
 
     def folds(self) -> tuple[IntArray, IntArray]:
-        """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
+        """Return the fold of each scored gene and of each cell, -1 if all folds predicted it."""
         genes = np.full(self.truth.shape[1], -1, dtype=np.int64)
         cells = np.full(self.truth.shape[0], -1, dtype=np.int64)
         for number, split in enumerate(self.splits):
@@ -302,7 +302,7 @@ class _Job:
 
 
 def _check_used(by: HoldOut, *, folds: int, keep: float) -> None:
-    """Raise `SettingError` where an option is given that this way of holding out would not use."""
+    """Raise `SettingError` for an option that does not apply to ``by``."""
     for name, value, default, unused in (
         ("folds", folds, _FOLDS, "fraction"),
         ("keep", keep, _KEEP, "genes"),
@@ -318,7 +318,7 @@ def _check_used(by: HoldOut, *, folds: int, keep: float) -> None:
 
 
 def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float) -> list[_Split]:
-    """Return the fits; the genes of each stay sorted."""
+    """Return the fits, each with sorted genes."""
     from sklearn.model_selection import KFold, ShuffleSplit
 
     check_range("folds", folds, low=2, high=n_cells if by == "cells" else n_genes, integer=True)
@@ -355,7 +355,7 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
 
 
 def _panel_alone(pair: Pair) -> Pair:
-    """Return a pair as if both sides had its shared genes alone: what else there is moves no score."""
+    """Return a pair with only its shared genes on both sides, so that other genes do not affect scores."""
     part = pair.hold_out([])
     reference = panel_reference(pair.sc, pair.sc_shared)
     return replace(part, sc=reference, sc_shared=np.arange(len(pair.shared_genes)))
@@ -375,7 +375,7 @@ def _sets_of(sets: GeneSets | None, genes: NDArray[np.str_]) -> GeneSets | None:
 
 
 def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:
-    """Return what methods may see of a pair in each split: its kept genes, in all cells."""
+    """Return the part of a pair that methods may use in each split: its kept genes, in all cells."""
     if protocol == "published":
         return [pair.panel(pair.shared_genes[split.kept]) for split in splits]
     parts: dict[bytes, Pair] = {}  # folds of cells have the same genes
@@ -386,7 +386,7 @@ def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:
 
 
 def protocol_text(record: Mapping[str, Any]) -> str:
-    """Return how genes were held out, as tables and reports say it; empty if it is not known.
+    """Return a text on how genes were held out, for tables and reports; empty if unknown.
 
     Parameters
     ----------
@@ -408,15 +408,15 @@ def protocol_text(record: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Prediction:
-    """What one fit predicts, cells of the split x its genes, or what all have predicted, put together."""
+    """Predictions of one fit, (cells x genes of the split), or of all fits together."""
 
     logs: FloatArray
-    counts: FloatArray | None  # where they are scored
-    reliability: DoubleArray | None  # of the genes, where the method tells
+    counts: FloatArray | None  # if counts are scored
+    reliability: DoubleArray | None  # of the genes, if the method provides it
 
 
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
-    """Fit a method to a split, by the reference as it is or without a batch, and let it predict the rest."""
+    """Fit a method to a split, with the whole reference or without a batch, and predict the rest."""
     number, batch = job.step(number)
     split, pair = job.splits[number], job.shown[number]
     train = test = _without(pair, job.left_out[batch]) if batch else pair
@@ -427,7 +427,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     block = _checked(fitted.predict(genes, test), test, genes)
     if job.counts is not None:
         if makes_counts(fitted):
-            own: Any = fitted  # whose predict takes a scale
+            own: Any = fitted  # predict may take a scale
             counts = _checked(own.predict(genes, test, scale="counts"), test, genes)
         else:
             counts = plain_counts().scaled(block, relative_sizes(test.st))[0]
@@ -443,7 +443,7 @@ def _without(pair: Pair, part: tuple[Side, IntArray]) -> Pair:
 
 
 def _checked(prediction: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
-    """Return what a method made as an array, after a look at whether it is what was requested."""
+    """Return the prediction of a method as an array, after checking it."""
     block, shape = np.asarray(prediction), (test.st.n_cells, len(genes))
     check_array(
         "prediction",
@@ -456,7 +456,7 @@ def _checked(prediction: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray
 
 
 def _put_together(job: _Job, predictions: Iterable[_Prediction]) -> _Prediction:
-    """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
+    """Return the combined predictions of all folds, n_st x n_scored, and the reliability of genes, if any."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
     counts = None if job.counts is None else np.full_like(predicted, np.nan)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
@@ -510,7 +510,7 @@ def _scores(job: _Job, predictions: Iterable[_Prediction], seed: int) -> pd.Data
 
 
 def _batch_rows(job: _Job, name: str, predictions: Iterable[_Prediction]) -> list[pd.DataFrame]:
-    """Return rows with the medians over genes of what was predicted without a batch."""
+    """Return rows with the medians over genes of predictions without a batch."""
     together = _put_together(job, predictions)
     scores = _metrics(job.truth, together.logs)
     if job.counts is not None and together.counts is not None:
@@ -531,7 +531,7 @@ def _check_batches(pair: Pair) -> None:
 
 
 def _metrics(truth: FloatArray, predicted: FloatArray, *, suffix: str = "") -> dict[str, DoubleArray]:
-    """Return all scores of the columns, by name."""
+    """Return all scores of the columns by name."""
     return {name + suffix: score(truth, predicted) for name, score in METRICS.items()}
 
 
@@ -540,7 +540,7 @@ def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, An
 
 
 def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
-    """Return how well predicted clusters agree with labels, and predicted modules with measured ones."""
+    """Return the agreement of predicted clusters with labels, and of predicted modules with measured ones."""
     scores, labels = {}, job.pair.st_labels
     if labels is not None and (has_label := labels != _UNKNOWN).any():
         clusters = leiden_clusters(predicted, seed=seed)

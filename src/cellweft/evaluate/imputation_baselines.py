@@ -1,11 +1,11 @@
-"""Methods of a few lines that every other one must beat.
+"""Simple baselines that other methods should outperform.
 
-Each is called as ``method(train, test, genes, seed=0)``: ``train`` holds the reference and the spatial cells
-and genes that may be learned from, ``test`` the spatial cells to predict for, ``genes`` positions in
-``train.sc.genes``. The answer is float32, test cells x asked genes, in log-normalised units of the reference.
-None draws at random: the seed is taken to be called like every other method, and changes nothing.
+Each is called as ``method(train, test, genes, seed=0)``: ``train`` contains the reference and the spatial
+cells and genes for training, ``test`` the spatial cells to predict, and ``genes`` positions in
+``train.sc.genes``. The result is float32, test cells x requested genes, in log-normalised units of the
+reference. All baselines are deterministic; the seed only exists for the common interface.
 
-Work goes by blocks of test cells; nothing of the size test cells x reference cells is held.
+They work in blocks of test cells, without a matrix of test cells x reference cells.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
 Space: TypeAlias = Literal["zscore", "log"]
-"""What cells are compared by: z-scores of the panel genes, each side's its own, or log-normalised values."""
+"""Values for comparing cells: z-scores of the panel genes within each side, or log-normalised values."""
 Weights: TypeAlias = Literal["cosine", "uniform"]
-"""How much each of the nearest cells counts: by its cosine (none below 0), or all the same."""
+"""Weights of the nearest cells: their cosine (at least 0), or equal weights."""
 Baseline: TypeAlias = Callable[..., FloatArray]
-"""A function of (train, test, genes, seed=..., and settings of its own) as this module describes it."""
+"""A function of (train, test, genes, seed=..., own settings); see this module."""
 
 
 def reference_mean(train: Pair, test: Pair, genes: IntArray, *, seed: int = 0) -> FloatArray:
-    """Predict every gene's mean over the reference in every cell: a constant.
+    """Predict each gene's mean over the reference for all cells: a constant.
 
     Parameters
     ----------
     train, test
-        The pair to learn from, and the one whose spatial cells are predicted.
+        The pair for training, and the pair with the spatial cells to predict.
     genes
         (n_genes,) positions in ``train.sc.genes``.
     seed
@@ -53,8 +53,8 @@ def reference_mean(train: Pair, test: Pair, genes: IntArray, *, seed: int = 0) -
 
     Notes
     -----
-    Where most cells express most genes its cosine similarity is hard to beat, and its correlation is none: it
-    tells what a cosine is worth.
+    If most cells express most genes, its cosine similarity is hard to beat although its correlation is 0. It
+    shows how informative a cosine is.
     """
     mean = _moments(train.sc, genes).mean_
     return np.repeat(mean[None, :].astype(np.float32), test.st.n_cells, axis=0)
@@ -70,22 +70,22 @@ def knn(
     space: Space = "zscore",
     weights: Weights = "cosine",
 ) -> FloatArray:
-    """Predict a mean over the k reference cells that are most similar by cosine.
+    """Predict the mean over the k most similar reference cells, by cosine.
 
     Parameters
     ----------
     train, test
-        The pair to learn from, and the one whose spatial cells are predicted.
+        The pair for training, and the pair with the spatial cells to predict.
     genes
         (n_genes,) positions in ``train.sc.genes``.
     seed
         Not used.
     k
-        Neighbours, at most the reference's cells.
+        Number of neighbours, at most the number of reference cells.
     space
         ``"zscore"`` compares z-scores of the panel genes, ``"log"`` their log-normalised values.
     weights
-        ``"cosine"`` lets neighbours count by their cosine, ``"uniform"`` all the same.
+        ``"cosine"`` weights neighbours by their cosine, ``"uniform"`` equally.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def knn(
     SettingError
         ``k``, ``space`` or ``weights`` out of range.
     InputError
-        ``test`` has another panel than ``train``.
+        The panels of ``test`` and ``train`` differ.
     """
     n_sc = train.sc.n_cells
     check_range("k", k, low=1, high=n_sc, integer=True)
@@ -108,7 +108,7 @@ def knn(
         share = np.take_along_axis(similarity, nearest, axis=1).clip(0)  # b x k
         if weights == "uniform":
             share[:] = 1
-        share[~share.any(axis=1)] = 1  # no neighbour is similar at all
+        share[~share.any(axis=1)] = 1  # no neighbour has a positive cosine
         share /= share.sum(axis=1, keepdims=True)
         starts = np.arange(0, nearest.size + 1, k)
         average = sp.csr_matrix((share.ravel(), nearest.ravel(), starts), shape=similarity.shape)
@@ -125,18 +125,18 @@ def attention(
     temperature: float = 0.1,
     space: Space = "zscore",
 ) -> FloatArray:
-    """Predict a mean over all reference cells, weighted by softmax(cosine / temperature).
+    """Predict the mean over all reference cells, weighted by softmax(cosine / temperature).
 
     Parameters
     ----------
     train, test
-        The pair to learn from, and the one whose spatial cells are predicted.
+        The pair for training, and the pair with the spatial cells to predict.
     genes
         (n_genes,) positions in ``train.sc.genes``.
     seed
         Not used.
     temperature
-        Above 0. Lower looks at fewer cells.
+        Above 0. A lower temperature gives weight to fewer cells.
     space
         ``"zscore"`` compares z-scores of the panel genes, ``"log"`` their log-normalised values.
 
@@ -149,7 +149,7 @@ def attention(
     SettingError
         ``temperature`` or ``space`` out of range.
     InputError
-        ``test`` has another panel than ``train``.
+        The panels of ``test`` and ``train`` differ.
     """
     check_range("temperature", temperature, low=1e-6)
     values = train.sc.block(slice(0, train.sc.n_cells), genes)  # n_sc x n_genes
@@ -164,12 +164,12 @@ def attention(
 
 @dataclass(frozen=True, kw_only=True)
 class Directions:
-    """How shared genes of one side are made comparable: (value - mean) / spread, rows of length 1.
+    """Standardisation of the shared genes of one side: (value - mean) / spread, with rows of length 1.
 
     Attributes
     ----------
     mean, spread
-        (n_shared,) of the genes, float32; 0 and 1 where log-normalised values are compared.
+        (n_shared,) of the genes, float32; 0 and 1 if log-normalised values are compared.
     """
 
     mean: FloatArray
@@ -177,7 +177,7 @@ class Directions:
 
     @classmethod
     def of(cls, side: Side, genes: IntArray, space: Space) -> Directions:
-        """Return how genes of a side, (n_shared,) positions, are compared in a space."""
+        """Return the standardisation of genes of a side, (n_shared,) positions, for a space."""
         mean, spread = np.zeros(len(genes)), np.ones(len(genes))
         if space == "zscore":
             moments = _moments(side, genes)
@@ -185,12 +185,12 @@ class Directions:
         return cls(mean=mean.astype(np.float32), spread=spread.astype(np.float32))
 
     def rows(self, values: FloatArray) -> FloatArray:
-        """Return (n, n_shared) values as rows of length 1; one of zeros stays so, as similar to all."""
+        """Return (n, n_shared) values as rows of length 1; rows of zeros are unchanged."""
         return unit_length((values - self.mean) / self.spread, axis=1, dtype=np.float32)
 
 
 def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield the cosines of each block of test cells with all reference cells: rows, b x n_sc."""
+    """Yield, for each block of test cells, its rows and the cosines with all reference cells, b x n_sc."""
     check_choice("space", space, ("zscore", "log"))
     if not np.array_equal(train.shared_genes, test.shared_genes):
         raise InputError(
@@ -205,14 +205,14 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
     )  # n_sc x n_shared
     # moments of the training cells, so that a prediction does not depend on the other predicted cells
     spatial = Directions.of(train.st, train.st_shared, space)
-    # cosines, their order or exponentials, and one copy on the way
+    # cosines, their order or exponentials, and one temporary copy
     for rows in row_blocks(test.st.n_cells, rows_within(BLOCK_BYTES, 4 * 4 * n_sc)):
         cells = spatial.rows(test.st.dense(rows, test.st_shared))  # b x n_shared
         yield rows, cells @ reference.T
 
 
 def _moments(side: Side, genes: IntArray) -> StandardScaler:
-    """Return mean and deviation of every gene over all cells of a side."""
+    """Return mean and standard deviation of each gene over all cells of a side."""
     from sklearn.preprocessing import StandardScaler
 
     moments = StandardScaler()
@@ -226,4 +226,4 @@ def _dense(product: Matrix) -> FloatArray:
 
 
 BASELINES: dict[str, Baseline] = {"mean": reference_mean, "knn": knn, "attention": attention}
-"""The default baselines, by the name that `cellweft.evaluate_imputation` takes."""
+"""The baselines, by their name in `cellweft.evaluate_imputation`."""

@@ -1,4 +1,4 @@
-"""From the name of a method, with settings or without, to something that can be fitted."""
+"""Creates unfitted methods from names with optional settings."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ _NOTHING = Network()
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What a method must do to be evaluated; `cellweft.Imputer` does, and so may yours."""
+    """The interface of methods to evaluate; `cellweft.Imputer` has it, and your own method may have it."""
 
     def fit(self, pair: Pair) -> Predictor:
-        """Learn from the reference and from the panel of the spatial side; return what predicts."""
+        """Learn from the reference and the panel of the spatial side; return the fitted method."""
 
     def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
-        """Return log-normalised values of the pair's spatial cells; genes by name, as ``pair.sc.genes``."""
+        """Return log-normalised values of the pair's spatial cells; genes named as in ``pair.sc.genes``."""
 
 
 @runtime_checkable
 class Reliable(Protocol):
-    """What a method must do, in addition, to have its reliability looked at."""
+    """The additional interface of methods with a reliability."""
 
     def reliability_of(self, genes: Iterable[str]) -> DoubleArray:
-        """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
+        """Return the expected accuracy of each gene, named as in ``pair.sc.genes``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Generic[M]):
-    """A method by the name that it has in tables.
+    """A method with its name in tables.
 
     Attributes
     ----------
     label
         The name as it was given.
     make
-        Gives a fresh, unfitted method for a seed.
+        Returns a new, unfitted method for a seed.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Method(Generic[M]):
 
 @dataclass(kw_only=True)
 class Baseline:
-    """A baseline by its name, with settings of its own: a method that learns nothing but the pair."""
+    """A baseline with its settings: a method that only stores the pair."""
 
     functions: ClassVar[Mapping[str, Callable[..., Any]]] = {}
 
@@ -77,13 +77,13 @@ class Baseline:
         check_settings(self.name, self.settings, function=self.functions[self.name])
 
     def fit(self, pair: Pair) -> Self:
-        """Keep the pair to learn from."""
+        """Store the pair."""
         self.pair_ = pair
         return self
 
     @property
     def fitted_pair(self) -> Pair:
-        """The pair to learn from; NotFittedError if there is none yet."""
+        """The stored pair; NotFittedError if there is none."""
         if not hasattr(self, "pair_"):
             raise NotFittedError(
                 self.name,
@@ -96,7 +96,7 @@ class Baseline:
 
 @dataclass(kw_only=True)
 class BaselineMethod(Baseline):
-    """A baseline of `cellweft.evaluate` with its settings, to be fitted like any other method."""
+    """An imputation baseline with its settings, with the interface of a method."""
 
     functions = BASELINES
 
@@ -116,7 +116,7 @@ def parse_method(
     ----------
     spec
         ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
-        ``False`` in any case, ``None`` (so written), else as text, which may hold a ``+``.
+        ``False`` in any case, ``None`` (in this case), otherwise as text, which may contain ``+``.
     known
         The known names. Default: the imputation methods.
 
@@ -154,31 +154,31 @@ def resolve_methods(
     counts: bool = False,
     device: str = "auto",
 ) -> list[Method[Predictor]]:
-    """Return the methods that are meant, in order.
+    """Return the requested methods, in order.
 
     Parameters
     ----------
     methods
         Names, as in `parse_method`, or unfitted objects that fit and predict.
     network
-        Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
+        Embedding, gene sets and edges for Imputers given by name with a gene graph.
     reliability, device
-        Given to the Imputers that are named; objects stay as they are.
+        Passed to Imputers given by name; objects are not changed.
     counts
-        Whether counts will be scored: Imputers that can learn a count model, which comes with reliability,
-        then learn one.
+        Whether counts will be scored. Imputers that support a count model, which is part of reliability, then
+        learn one.
 
     Returns
     -------
-    Each with a label of its own: the name as given; for an object its preset or class, numbered where it
-    would occur twice.
+    Methods with unique labels: the name as given; for an object, its preset or class, numbered if it occurs
+    twice.
 
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a duplicate name.
+        There is no method, an unknown method or setting, or a duplicate name.
     InputError
-        An object that cannot fit and predict.
+        An object does not have ``fit`` and ``predict``.
     """
     _check_used(methods, network)
 
@@ -218,28 +218,27 @@ def labelled_methods(
     acts: str,
     example: str,
 ) -> list[Method[M]]:
-    """Return methods with a label of its own for each, as `resolve_methods` promises.
+    """Return methods with unique labels; see `resolve_methods`.
 
     Parameters
     ----------
     methods
-        Names with or without settings, and objects.
+        Names, with or without settings, and objects.
     presets, preset
-        Names of cellweft's own methods, and what makes one by its name, settings and seed.
+        Names of cellweft's own methods, and a function that creates one from name, settings and seed.
     baseline
-        What makes the others that have a name.
+        Function that creates the other named methods.
     kind, acts
-        A Protocol that objects must fulfil, which can be checked as the program runs, and for errors, what
-        they have to be able to do.
+        Protocol that objects must implement (runtime-checkable), and a description of it for errors.
     example
-        A list of names, for errors.
+        Example list of names, for errors.
 
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a duplicate name.
+        There is no method, an unknown method or setting, or a duplicate name.
     InputError
-        An object of another kind.
+        An object does not implement the protocol.
     """
     if isinstance(methods, str) or not len(methods):
         raise SettingError(
@@ -261,7 +260,7 @@ def labelled_methods(
                     "methods", expected="unique names", got=f"{method!r} twice", fix="Remove one of them."
                 )
             make = maker(method)
-            make(0)  # wrong settings must be reported before hours of work
+            make(0)  # reports wrong settings before hours of work
             labelled.append(Method(label=method, make=make))
             continue
         if isinstance(method, type) or not isinstance(method, kind):
@@ -284,7 +283,7 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
     name, settings
         The baseline and its settings.
     function
-        What it does; its ``seed`` is not a setting.
+        The function of the baseline; its ``seed`` is not a setting.
     """
     parameters = inspect.signature(function).parameters.values()
     setting_names = [
@@ -303,16 +302,16 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
 
 
 def makes_counts(method: Predictor) -> bool:
-    """Say whether ``predict(genes, pair, scale="counts")`` of a method returns mean counts of its own."""
+    """Return whether a method supports ``predict(genes, pair, scale="counts")``."""
     return "scale" in inspect.signature(method.predict).parameters
 
 
 def copier(method: M) -> Callable[[int], M]:
-    """Return what copies an object, without what it learned, and gives the copy a seed if it takes one."""
+    """Return a function that copies an object, unfitted, and sets the seed of the copy if it has one."""
 
     def fresh(seed: int) -> M:
         if dataclasses.is_dataclass(method) and not isinstance(method, type):
-            # created again before copying, without what it learned
+            # created again, unfitted, before copying
             has_seed = any(part.name == "seed" for part in dataclasses.fields(method))
             return cast(M, copy.deepcopy(dataclasses.replace(method, **({"seed": seed} if has_seed else {}))))
         copied: Any = copy.deepcopy(method)
@@ -324,7 +323,7 @@ def copier(method: M) -> Callable[[int], M]:
 
 
 def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
-    """Raise where something is given for a gene graph and no method that is named has one."""
+    """Raise if inputs of a gene graph are given, but no named method has one."""
     named = [method.partition(":")[0] for method in methods if isinstance(method, str)]
     for name in ("embedding", "gene_sets", "edges"):
         if getattr(network, name) is not None and "stimpute" not in named:

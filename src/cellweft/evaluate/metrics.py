@@ -1,11 +1,11 @@
-"""How near a prediction is to the measurement: one function per score, columns at a time.
+"""Metrics of predictions against measurements: one function per score, applied to columns.
 
-Every function takes ``truth`` and ``prediction``, both n_cells x n_genes, and gives one number per column.
-The scores of cells are those of the transposed matrices: ``pearson(truth.T, prediction.T)``. Work is done in
-float64, a block of columns at a time. No score is ever NaN: a column that has no correlation (a constant) or
-no direction (all zero) gets the value that its function states.
+Each function takes ``truth`` and ``prediction``, both n_cells x n_genes, and returns one number per column.
+Scores of cells are those of the transposed matrices: ``pearson(truth.T, prediction.T)``. Computations use
+float64, a block of columns at a time. Scores are never NaN: a constant column, which has no correlation, or a
+column of zeros, which has no direction, gets the value documented in its function.
 
-`METRICS` holds all of them by name.
+`METRICS` contains all of them by name.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 METRICS: dict[str, Score] = {
     score.__name__: score for score in (pearson, spearman, cosine, mse, rmse_z, ssim, js)
 }
-"""All scores of a gene or a cell, by the name that they have in tables."""
+"""All scores of a gene or a cell, by their name in tables."""
 
 
 def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -278,12 +278,12 @@ def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> 
 
 
 def _divide(columns: DoubleArray, by: DoubleArray) -> DoubleArray:
-    """Divide each column by its number; columns with a number that is not above 0 stay as they are."""
+    """Divide each column by its number; columns with a number of 0 or less are unchanged."""
     return np.asarray(columns / np.where(by > 0, by, 1.0))
 
 
 def _rmse_z(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    t, p = (unit_length(centred(side)) for side in (truth, prediction))  # z-scores, but of length 1
+    t, p = (unit_length(centred(side)) for side in (truth, prediction))  # z-scores, scaled to length 1
     score = np.sqrt(((t - p) ** 2).sum(axis=0))
     constant = ~(t.any(axis=0) & p.any(axis=0))
     return np.asarray(np.where(constant, np.sqrt(2.0), np.minimum(score, 2.0)))

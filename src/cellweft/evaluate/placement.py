@@ -23,13 +23,13 @@ from cellweft.evaluate.score_table import check_numbers, score_methods, score_ro
 from cellweft.place.placement import Placement
 
 HITS = (25, 120)
-"""Neighbours that the hit number is counted over, by default."""
+"""Default numbers of neighbours for the hit number."""
 
 MAJOR = 14
-"""Most frequent types that ``celltype_pcc@14`` is a mean over, as published."""
+"""Number of most frequent types in ``celltype_pcc@14``, as published."""
 
 MOST_EMBEDDED = 20_000
-"""Cells up to which all embeddings are compared with all, for ``hits_embedding@K``."""
+"""Largest number of cells for ``hits_embedding@K``, which compares all pairs of embeddings."""
 
 
 @checks_kinds
@@ -185,7 +185,7 @@ def evaluate_placement(
 
 
 def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
-    """Raise `SettingError` unless there is a truth, and that of places where cells are told apart."""
+    """Raise `SettingError` unless there is a truth, and true positions if ``caught`` is given."""
     if truth is None and truth_composition is None:
         places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
         spots = arg("truth_composition", "obsm:KEY")
@@ -201,7 +201,7 @@ def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
 
 
 def _groups(pair: Pair, caught: BoolArray | None) -> dict[str, BoolArray]:
-    """Return groups of cells by what stands behind the names of their metrics."""
+    """Return groups of cells, by the suffix of the names of their metrics."""
     groups = {"": np.ones(pair.sc.n_cells, dtype=np.bool_)}
     if caught is not None:
         groups |= {"caught": caught, "uncaught": ~caught}
@@ -209,7 +209,7 @@ def _groups(pair: Pair, caught: BoolArray | None) -> dict[str, BoolArray]:
 
 
 def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.DataFrame, IntArray]:
-    """Return the true shares of the types that both sides have, and how many cells have each."""
+    """Return the true shares of the types that both sides have, and the number of cells of each."""
     names, counts = np.unique(labels, return_counts=True)
     cells = dict(zip(names.tolist(), counts.tolist(), strict=True))
     types = [name for name in truth.columns[(truth > 0).any()] if name in cells]
@@ -227,7 +227,7 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
 def _cell_rows(
     placed: Placed, pair: Pair, true: DoubleArray, *, groups: dict[str, BoolArray], hits: Sequence[int]
 ) -> list[pd.DataFrame]:
-    """Return the error of each cell, and the summary of each group of cells; none where none is placed."""
+    """Return the error of each cell, and the summary of each group; empty if cells are not placed."""
     coordinates = placed.coordinates()
     if coordinates is None:
         return []
@@ -255,14 +255,14 @@ def _cell_rows(
 
 
 def _by_embedding(placed: Placed, k: int, *, n_cells: int) -> sp.csr_matrix | None:
-    """Return the neighbours by the cells' embeddings, of a placement that has them and is not too large."""
+    """Return neighbours by embedding, if the placement has embeddings and is not too large."""
     if isinstance(placed, Placement) and n_cells <= MOST_EMBEDDED:
         return placed.neighbors(k, by="embedding")
     return None
 
 
 def _nearest_first(graph: sp.csr_matrix, n_cells: int, k: int) -> IntArray:
-    """Return the neighbours of every cell, those with the largest values first, n_cells x k."""
+    """Return the neighbours of each cell, those with the largest values first, n_cells x k."""
     graph = sp.csr_matrix(graph)
     if graph.shape != (n_cells, n_cells) or bool((np.diff(graph.indptr) != k).any()):
         raise InputError(
@@ -281,7 +281,7 @@ def _type_rows(
 ) -> list[pd.DataFrame]:
     """Return the correlation of each type, and the means over groups of types.
 
-    ``frequencies`` counts the reference's cells of each type of the truth, which both sides have.
+    ``frequencies`` is the number of reference cells of each type in the truth.
     """
     lost = [name for name in truth.columns if name not in predicted.columns]
     if lost or not predicted.index.equals(truth.index):

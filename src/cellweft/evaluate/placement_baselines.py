@@ -1,8 +1,8 @@
-"""Methods that place cells: what each must do, simple ones that every other must beat, and all by name.
+"""Methods that place cells: their interface, simple baselines, and all methods by name.
 
-A baseline is called as ``baseline(pair, seed=0)``, with settings of its own, and gives what `Placed` says.
-Cells and spots are compared by the log-normalised values of the shared genes, each side as `cellweft.pair`
-has normalised it. Work goes by blocks of cells; nothing of the size cells x spots is held.
+A baseline is called as ``baseline(pair, seed=0)``, with its own settings, and returns an object with the
+interface of `Placed`. Cells and spots are compared by log-normalised values of the shared genes, each side as
+normalised by `cellweft.pair`. Computations use blocks of cells, without a matrix of cells x spots.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from cellweft.evaluate.methods import Baseline, Method, Setting, labelled_method
 from cellweft.place.cell_graph import by_rows
 
 Weights: TypeAlias = Literal["variance", "uniform"]
-"""How much genes count in a fit: by one over their variance over the cells, or all the same."""
+"""Weights of genes in a fit: the inverse of their variance over the cells, or equal weights."""
 _SHAKE = 1e-9  # relative to the tissue's extent: separates cells at one position without moving others
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MappedCells:
-    """Cells with places, each mapped to a few spots.
+    """Cells with positions, each mapped to a few spots.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class MappedCells:
     mapping
         (n_cells, n_spots) share of each cell in each spot.
     first
-        (n_cells,) the spot that each cell is mapped to most; its slice is the cell's.
+        (n_cells,) the spot with the largest share of each cell; it determines the cell's slice.
     seed
-        Of the draws that tell cells at one place apart.
+        Seed for separating cells at the same position.
     """
 
     pair: Pair
@@ -56,11 +56,11 @@ class MappedCells:
     seed: int
 
     def coordinates(self) -> DoubleArray:
-        """Return the place of every cell, (n_cells, 2 or 3), in the unit of the spots' coordinates."""
+        """Return the position of each cell, (n_cells, 2 or 3), in the unit of the spots' coordinates."""
         return self.places
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
-        """Return the share of each type among the cells that are mapped to each spot.
+        """Return the share of each type among the cells mapped to each spot.
 
         Parameters
         ----------
@@ -69,18 +69,18 @@ class MappedCells:
 
         Returns
         -------
-        (n_spots, n_types), types sorted, rows summing to 1. A spot without any cell gets the shares of the
-        types among all cells.
+        (n_spots, n_types), with sorted types and rows that sum to 1. A spot without cells gets the shares of
+        the types among all cells.
 
         Raises
         ------
         KeyMissingError, InputError
-            No such labels, or not one for each cell.
+            There are no such labels, or not one per cell.
 
         Notes
         -----
-        Rows of the mapping summed by type, as in "Performance evaluation" of Hao et al. 2024 (STEM), and then
-        each spot brought to 1.
+        Rows of the mapping are summed by type, as in "Performance evaluation" of Hao et al. 2024 (STEM), and
+        each spot is then normalised to 1.
         """
         types, codes = np.unique(labels_of(self.pair, labels), return_inverse=True)
         is_type = by_rows(np.ones((len(codes), 1)), codes[:, None], n_columns=len(types))
@@ -88,7 +88,7 @@ class MappedCells:
         return _shares(mass, self.pair, types, codes)
 
     def neighbors(self, k: int) -> sp.csr_matrix:
-        """Return the ``k`` cells that were placed nearest to each cell, in its slice as far as there are any.
+        """Return the ``k`` cells placed nearest to each cell, from its own slice if there are enough.
 
         Parameters
         ----------
@@ -97,8 +97,8 @@ class MappedCells:
 
         Returns
         -------
-        (n_cells, n_cells), ``k`` entries a row: 1 / (1 + distance in spot spacings). Which of the cells at
-        one place are taken is drawn at random: their order in the file may depend on their position.
+        (n_cells, n_cells) with ``k`` entries per row: 1 / (1 + distance in spot spacings). Among cells at the
+        same position, the choice is random, because their order in the file may depend on their position.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class MappedCells:
         return by_rows(values, neighbors, n_columns=n_cells)
 
     def _apart(self) -> DoubleArray:
-        """Return the places with no two cells at the very same one, and slices far from each other."""
+        """Return positions without ties, and with slices far from each other."""
         extent = float(np.ptp(coordinates_of(self.pair), axis=0).max()) or 1.0
         stream = numpy_stream(self.seed, "cells at one place")
         places = self.places - self.places.mean(axis=0)
@@ -133,27 +133,27 @@ class MappedCells:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedSpots:
-    """Spots whose composition is fitted to the mean profiles of cell types; cells are not placed.
+    """Spots with a composition fitted to mean profiles of cell types; cells are not placed.
 
     Attributes
     ----------
     pair
         The cells and spots.
     weights
-        How much genes count.
+        Weights of genes.
     """
 
     pair: Pair
     weights: Weights
 
     def coordinates(self) -> None:
-        """Return None: no cell is placed."""
+        """Return None, because cells are not placed."""
 
     def neighbors(self, k: int) -> None:
-        """Return None, whatever ``k``: no cell is placed."""
+        """Return None for any ``k``, because cells are not placed."""
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
-        """Return the composition of each spot that fits its profile best.
+        """Return the composition that best fits the profile of each spot.
 
         Parameters
         ----------
@@ -162,18 +162,18 @@ class FittedSpots:
 
         Returns
         -------
-        (n_spots, n_types), types sorted, rows summing to 1. A spot that no type fits gets the shares of the
-        types among all cells.
+        (n_spots, n_types), with sorted types and rows that sum to 1. A spot that fits no type gets the shares
+        of the types among all cells.
 
         Raises
         ------
         KeyMissingError, InputError
-            No such labels, or not one for each cell.
+            There are no such labels, or not one per cell.
 
         Notes
         -----
-        Profiles are means over the cells of a type of the normalised counts (not their logarithms) of the
-        shared genes, each profile brought to sum 1.
+        Profiles are means of normalised counts (not their logarithms) of the shared genes over the cells of a
+        type, normalised to a sum of 1.
         """
         from scipy.optimize import nnls
 
@@ -182,7 +182,7 @@ class FittedSpots:
         scale = np.ones_like(spread)
         if self.weights == "variance":
             scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
-        # least squares over genes are those over the rows of R, which are as few as the types
+        # least squares over genes equals that over the rows of R, which are as few as the types
         q, r = np.linalg.qr(profiles.T * scale[:, None])  # n_shared x n_rows, n_rows x n_types
         fitted = np.zeros((self.pair.st.n_cells, len(types)))
         for rows in row_blocks(self.pair.st.n_cells, READ_ROWS):
@@ -192,7 +192,7 @@ class FittedSpots:
         return _shares(fitted, self.pair, types, codes)
 
     def _profiles(self, codes: IntArray, *, n_types: int) -> tuple[DoubleArray, DoubleArray]:
-        """Return the mean profile of each type, summing to 1, and each gene's deviation over the cells."""
+        """Return the mean profile of each type, with sum 1, and each gene's standard deviation over cells."""
         from sklearn.preprocessing import StandardScaler
 
         sc, genes = self.pair.sc, self.pair.sc_shared
@@ -207,7 +207,7 @@ class FittedSpots:
 
 
 def _shares(mass: DoubleArray, pair: Pair, types: NDArray[np.str_], codes: IntArray) -> pd.DataFrame:
-    """Return rows of sum 1 as a table; where there is nothing, the shares of the types among all cells."""
+    """Return rows with sum 1 as a table; empty rows become the shares of the types among all cells."""
     overall = np.bincount(codes, minlength=len(types)) / len(codes)
     return pd.DataFrame(row_shares(mass, overall), index=pair.st.obs_names, columns=pd.Index(types.tolist()))
 
@@ -217,67 +217,66 @@ PRESETS: tuple[PlacerPreset, ...] = ("auto", "stem")
 
 @runtime_checkable
 class Placed(Protocol):
-    """Cells that a method has placed; `cellweft.Placement` is one."""
+    """The interface of placed cells; `cellweft.Placement` has it."""
 
     def coordinates(self) -> DoubleArray | None:
-        """Return the place of every cell, (n_cells, 2 or 3); None if the method places none."""
+        """Return the position of each cell, (n_cells, 2 or 3); None if the method does not place cells."""
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
         """Return the share of each type of cell in each spot, (n_spots, n_types); rows sum to 1."""
 
     def neighbors(self, k: int) -> sp.csr_matrix | None:
-        """Return ``k`` others of each cell, the nearest with the largest values; or None."""
+        """Return ``k`` neighbours of each cell, the nearest with the largest values, or None."""
 
 
 @runtime_checkable
 class PlaceMethod(Protocol):
-    """What a method must do to have its placement evaluated; `cellweft.Placer` does, and so may yours."""
+    """The interface of placement methods; `cellweft.Placer` has it, and your own method may have it."""
 
     def fit(self, pair: Pair) -> PlaceMethod:
-        """Learn from the cells and the spots; return what places."""
+        """Learn from the cells and the spots; return the fitted method."""
 
     def place(self) -> Placed:
         """Place the cells of the pair."""
 
 
 def best_cosine(pair: Pair, *, seed: int = 0, space: Space = "log") -> Placed:
-    """Place every cell on the spot that is most similar by cosine.
+    """Place each cell on the most similar spot, by cosine.
 
     Parameters
     ----------
     pair
         Cells, and spots with coordinates.
     seed
-        For the neighbours among cells at one place.
+        Seed for neighbours among cells at the same position.
     space
         ``"log"`` compares log-normalised values, ``"zscore"`` their z-scores.
 
     Raises
     ------
     SettingError
-        ``space`` is another.
+        ``space`` is unknown.
     KeyMissingError
         The spots have no coordinates.
 
     Notes
     -----
-    Where a spot is the sum of a few of the very cells that are placed, as in a semi-simulation, this is hard
-    to beat.
+    If spots are sums of the same cells that are placed, as in a semi-simulation, this is hard to beat.
     """
     return knn_regression(pair, seed=seed, k=1, space=space)
 
 
 def knn_regression(pair: Pair, *, seed: int = 0, k: int = 5, space: Space = "log") -> Placed:
-    """Place every cell in the middle of the ``k`` spots that are most similar by cosine.
+    """Place each cell at the mean position of the ``k`` most similar spots, by cosine.
 
     Parameters
     ----------
     pair
         Cells, and spots with coordinates.
     seed
-        For the neighbours among cells at one place.
+        Seed for neighbours among cells at the same position.
     k
-        Spots, from 1 to all. Those in another slice than the best one do not count.
+        Number of spots, from 1 to all. Spots in another slice than the best one are ignored.
     space
         ``"log"`` compares log-normalised values, ``"zscore"`` their z-scores.
 
@@ -302,14 +301,14 @@ def knn_regression(pair: Pair, *, seed: int = 0, k: int = 5, space: Space = "log
 
 
 def random_spot(pair: Pair, *, seed: int = 0) -> Placed:
-    """Place every cell on a spot drawn at random.
+    """Place each cell on a random spot.
 
     Parameters
     ----------
     pair
         Cells, and spots with coordinates.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Raises
     ------
@@ -323,14 +322,14 @@ def random_spot(pair: Pair, *, seed: int = 0) -> Placed:
 
 
 def tissue_centre(pair: Pair, *, seed: int = 0) -> Placed:
-    """Place every cell at the mean place of the spots, or where there are slices, of the largest slice.
+    """Place each cell at the mean position of the spots or, with several slices, of the largest slice.
 
     Parameters
     ----------
     pair
         Cells, and spots with coordinates.
     seed
-        For the neighbours: all cells are at one place.
+        Seed for neighbours, as all cells are at the same position.
 
     Raises
     ------
@@ -344,13 +343,13 @@ def tissue_centre(pair: Pair, *, seed: int = 0) -> Placed:
         spots = np.flatnonzero(codes == np.argmax(sizes))
     centre = np.repeat(places[spots].mean(axis=0)[None], n_cells, axis=0)
     first = np.full(n_cells, spots[0], dtype=np.int64)
-    # no cell is nearer to one spot than to others, so no spot has its own composition
+    # all cells are mapped equally to all spots, so all spots have the same composition
     nowhere = sp.csr_matrix((n_cells, len(places)), dtype=np.float64)
     return MappedCells(pair=pair, places=centre, mapping=nowhere, first=first, seed=seed)
 
 
 def nnls_composition(pair: Pair, *, seed: int = 0, weights: Weights = "variance") -> Placed:
-    """Fit the composition of every spot by non-negative least squares; place no cell.
+    """Fit the composition of each spot by non-negative least squares, without placing cells.
 
     Parameters
     ----------
@@ -359,20 +358,20 @@ def nnls_composition(pair: Pair, *, seed: int = 0, weights: Weights = "variance"
     seed
         Not used.
     weights
-        ``"variance"`` lets genes count by one over their variance over the cells, so that the few that are
-        expressed most do not decide alone; ``"uniform"`` all the same.
+        ``"variance"`` weights genes by the inverse of their variance over the cells, so that a few highly
+        expressed genes do not dominate; ``"uniform"`` weights them equally.
 
     Raises
     ------
     SettingError
-        ``weights`` is another.
+        ``weights`` is unknown.
     """
     check_choice("weights", weights, ("variance", "uniform"))
     return FittedSpots(pair=pair, weights=weights)
 
 
 PlaceBaseline: TypeAlias = Callable[..., Placed]
-"""A function of (pair, seed=..., and settings of its own) as this module describes it."""
+"""A function of (pair, seed=..., own settings); see this module."""
 PLACERS: dict[str, PlaceBaseline] = {
     "cosine": best_cosine,
     "knn-regression": knn_regression,
@@ -380,12 +379,12 @@ PLACERS: dict[str, PlaceBaseline] = {
     "centre": tissue_centre,
     "nnls": nnls_composition,
 }
-"""The baselines by the name that `cellweft.evaluate_placement` takes."""
+"""The baselines, by their name in `cellweft.evaluate_placement`."""
 
 
 @dataclass(kw_only=True)
 class PlaceBaselineMethod(Baseline):
-    """A baseline of `PLACERS` with its settings, to be fitted like any other method."""
+    """A baseline of `PLACERS` with its settings, with the interface of a method."""
 
     functions = PLACERS
 
@@ -397,7 +396,7 @@ class PlaceBaselineMethod(Baseline):
 def resolve_placers(
     methods: Sequence[str | PlaceMethod], *, device: str = "auto"
 ) -> list[Method[PlaceMethod]]:
-    """Return the methods that are meant, in order.
+    """Return the requested methods, in order.
 
     Parameters
     ----------
@@ -405,19 +404,19 @@ def resolve_placers(
         Names, of `PLACERS` or ``"auto"`` and ``"stem"`` for a `cellweft.Placer`, with settings as in
         ``"knn-regression:k=10"``; or unfitted objects that fit and place.
     device
-        Given to the Placers that are named; objects stay as they are.
+        Passed to Placers given by name; objects are not changed.
 
     Returns
     -------
-    Each with a label of its own: the name as given; for an object its preset or class, numbered where it
-    would occur twice.
+    Methods with unique labels: the name as given; for an object, its preset or class, numbered if it occurs
+    twice.
 
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a duplicate name.
+        There is no method, an unknown method or setting, or a duplicate name.
     InputError
-        An object that cannot fit and place.
+        An object does not have ``fit`` and ``place``.
     """
 
     def placer(name: str, settings: dict[str, Setting], seed: int) -> PlaceMethod:
@@ -437,14 +436,14 @@ def resolve_placers(
 
 
 def _similar_spots(pair: Pair, k: int, space: Space) -> IntArray:
-    """Return the ``k`` spots of the largest cosine for every cell, the largest first, n_cells x k."""
+    """Return the ``k`` spots with the largest cosine for each cell, the largest first, n_cells x k."""
     check_choice("space", space, ("log", "zscore"))
     to_spots = Directions.of(pair.st, pair.st_shared, space)
     to_cells = Directions.of(pair.sc, pair.sc_shared, space)
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
     spots = to_spots.rows(pair.st.dense(slice(0, n_spots), pair.st_shared))  # n_spots x n_shared
     best = np.empty((n_cells, k), dtype=np.int64)
-    # cosines, their order in int64, and one copy on the way
+    # cosines, their order in int64, and one temporary copy
     for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 16 * n_spots)):
         cosine = to_cells.rows(pair.sc.dense(rows, pair.sc_shared)) @ spots.T  # b x n_spots
         candidates = np.argpartition(-cosine, k - 1, axis=1)[:, :k]

@@ -1,7 +1,7 @@
 """Scores of placed cells: error of positions, and accuracy of compositions.
 
 `location_errors`, `hits` and `hit_number` score cells, `composition_pcc` scores cell types over the spots;
-`type_groups` tells frequent types from rare ones. Work is done in float64. No score is ever NaN.
+`type_groups` separates frequent from rare types. Computations use float64. Scores are never NaN.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cellweft._typing import DoubleArray, IntArray
 from cellweft.evaluate.metrics import pearson
 
 GROUPS = ("major", "moderate", "rare")
-"""Groups of cell types by how frequent they are: the published ranks 1 to 5, 6 to 10, and all others."""
+"""Groups of cell types by frequency: the published ranks 1 to 5, 6 to 10, and all others."""
 
-_RANKS = (5, 10)  # the last rank of a major type, and of a moderate one
+_RANKS = (5, 10)  # last rank of major and of moderate types
 _BLOCK_VALUES = 2**20  # neighbours per block
 _SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ by rounding
 
@@ -237,7 +237,7 @@ def _places(name: str, places: NDArray[Any]) -> DoubleArray:
 
 
 def _check_neighbors(neighbors: NDArray[Any], n_cells: int) -> None:
-    """Raise `InputError` unless every cell has the same number of others, each once."""
+    """Raise `InputError` unless each cell has the same number of distinct other cells."""
     got = ""
     if neighbors.ndim != 2 or len(neighbors) != n_cells or not 1 <= neighbors.shape[1] < n_cells:
         got = f"shape {neighbors.shape}"

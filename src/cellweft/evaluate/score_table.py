@@ -1,4 +1,4 @@
-"""The tidy table of scores that every evaluation makes, and how it came about."""
+"""The tidy table of scores of an evaluation, and its record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cellweft.nn.parallel import over_devices
 M = TypeVar("M")
 R = TypeVar("R")
 COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
-"""Columns of a table of scores; a row is one score."""
+"""Columns of a table of scores, with one score per row."""
 
 
 def score_rows(level: str, items: Any, folds: IntArray | int, *, metric: str, values: Any) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def score_rows(level: str, items: Any, folds: IntArray | int, *, metric: str, va
     level
         What is scored: "gene", "cell", "type" or "summary".
     items, folds, values
-        (n_items,) name, fold and score of each; one fold may stand for all.
+        (n_items,) name, fold and score of each; a single fold applies to all.
     metric
         Name of the score.
     """
@@ -58,46 +58,47 @@ def score_methods(
     device: str,
     progress: ProgressOption,
 ) -> pd.DataFrame:
-    """Return the scores of every method with every seed, in `COLUMNS`, and how they came about.
+    """Return the scores of each method with each seed, in `COLUMNS`, with a record.
 
     Parameters
     ----------
     pair
-        What is evaluated on.
+        The data.
     methods
         Names, or unfitted objects; each is run with each seed.
     resolve
-        From these and a ``device`` to the methods that work there.
+        Returns the methods for these names or objects and a ``device``.
     fit
-        From a fresh method and the number of a step to what is scored. Each device does one at a time.
+        Returns the result of a step, given a new method and the number of the step. Each device runs one at a
+        time.
     score
-        From what the steps of a run gave, in their order, and its seed to its rows without names, or to None
-        where there is nothing to score.
+        Returns the rows of a run without names, given the results of its steps in order, and its seed; None
+        if there is nothing to score.
     n_steps
-        Steps of one run.
+        Number of steps per run.
     step_name
-        What errors call a step, by its number.
+        Returns the name of a step in errors, by its number.
     seeds
-        Of the methods.
+        Seeds of the methods.
     parameters
         The other arguments, for the record.
     device
-        The user's text: one, several separated by commas, or "all".
+        One device, several separated by commas, or "all".
     progress
-        As the user says it; a function is called as ("evaluate", done, total) before each fit is waited for,
-        and at the end.
+        The option of the user; a function is called with ("evaluate", done, total) before waiting for each
+        fit, and at the end.
 
     Returns
     -------
-    The table. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair, as
-    values that JSON takes.
+    The table. ``attrs["cellweft"]`` contains versions, parameters, seeds and the findings of the pair, as
+    values that JSON can store.
 
     Raises
     ------
     SettingError
-        No seed, or one that is not a whole number of at least 0, or a duplicate.
+        There are no seeds, duplicate seeds, or a seed that is not a whole number of at least 0.
     InputError
-        There was nothing to score at all.
+        There is nothing to score.
     """
     check_numbers("seeds", seeds, expected="unique whole numbers", example=(0, 1, 2), low=0)
     # for a single device, torch is not needed: baselines do not use it
@@ -149,7 +150,7 @@ def score_methods(
 
 @contextlib.contextmanager
 def _noting(run: str) -> Iterator[None]:
-    """Note with an error of the work inside which run it came from."""
+    """Add a note with the current run to errors of the context."""
     try:
         yield
     except Exception as error:
@@ -166,7 +167,7 @@ def check_numbers(
     low: int,
     high: float = float("inf"),
 ) -> None:
-    """Raise `SettingError` unless there are whole numbers in a range, each once."""
+    """Raise `SettingError` unless there are distinct whole numbers in a range."""
     listed = array_of(where, numbers, fix="Write " + arg(where, example) + ".", numbers=False)
     if listed.ndim != 1:
         got = f"shape {listed.shape}"
@@ -180,14 +181,14 @@ def check_numbers(
 
 
 def check_items(table: pd.DataFrame, where: str) -> None:
-    """Raise `InputError` where a score does not say of which gene, cell or summary it is.
+    """Raise `InputError` if a score has no gene, cell or summary.
 
     Parameters
     ----------
     table
         Scores, with the column ``item``.
     where
-        What the error calls it.
+        Name of the table in the error.
     """
     n_lost = int(table["item"].isna().sum())
     if n_lost:
@@ -227,7 +228,7 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     OutputError
         Writing failed.
     """
-    check_outputs({"path": (path, (".csv", ".parquet"))}, overwrite=True)  # the name first
+    check_outputs({"path": (path, (".csv", ".parquet"))}, overwrite=True)  # check the name first
     beside = Path(path).with_suffix(".json")
     outputs = {"path": (path, (".csv", ".parquet")), "parameters": (beside, (".json",))}
     target, beside = check_outputs(outputs, overwrite=overwrite)

@@ -1,7 +1,7 @@
-"""What genes have to do with each other: proteins, their embeddings, gene sets, interactions, the network.
+"""Relations between genes: proteins, their embeddings, gene sets, interactions, and the gene network.
 
-``proteins`` goes from a gene to its protein sequence, ``esm`` from the sequence to an embedding. The graph
-that is computed with lies in `cellweft.nn`.
+``proteins`` finds the protein sequence of a gene, and ``esm`` computes the embedding of a sequence. The gene
+graph itself is in `cellweft.nn`.
 """
 
 import lazy_loader

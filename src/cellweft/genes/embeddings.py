@@ -1,4 +1,4 @@
-"""Embedding tables: one vector per gene (of its protein, say), read from a file or from memory."""
+"""Embedding tables: one vector per gene, for example of its protein, from a file or from memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cellweft.data.io.obs_table import table_with_text, with_text
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-_TORCH_MEMBER = "data.pkl"  # what torch.save puts in its zip
+_TORCH_MEMBER = "data.pkl"  # a file in archives of torch.save
 _WAY_OUT = """cellweft never unpickles files, because that can run any code. If you trust it, convert it:
     import {modules}; table = {load}
     table = {{str(gene): [float(x) for x in vector] for gene, vector in table.items()}}
@@ -283,7 +283,7 @@ def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
 
 def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> EmbeddingTable:
     frame = table_with_text(frame, source)
-    if isinstance(frame.index, pd.RangeIndex):  # the names are in a column
+    if isinstance(frame.index, pd.RangeIndex):  # names are in a column
         text = next((name for name in frame if pd.api.types.infer_dtype(frame[name]) == "string"), None)
         if text is None:
             raise InputError(

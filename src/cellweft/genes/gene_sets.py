@@ -77,7 +77,7 @@ class GeneSets:
         Parameters
         ----------
         genes
-            (n_asked,) names, each once.
+            (n_asked,) unique names.
 
         Returns
         -------
@@ -176,7 +176,7 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
 
 
 def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]:
-    """Return the genes of every set."""
+    """Return the genes of each set."""
     if isinstance(source, GeneSets):
         by_set = sp.csc_matrix(source.members)
         return [genes.tolist() for genes in np.split(source.genes[by_set.indices], by_set.indptr[1:-1])]

@@ -1,4 +1,4 @@
-"""Pairs of genes that belong together, with weights or without, from a file (STRING, say) or from memory."""
+"""Pairs of connected genes, with or without weights, from a file (such as STRING) or from memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("cellweft")
 
 _KIND = "a list of edges (per line: two genes, and optionally a weight)"
 _SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
-_STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
+_STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, such as 10090.ENSMUSP00000000001
 _NAMES_OF_STRING = "Replace STRING's IDs by gene names; they are in its file protein.info."
 _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
 
@@ -170,7 +170,7 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
 
 
 def _joined(source: Sequence[EdgeSource]) -> EdgeList:
-    """Return the edges of several sources together."""
+    """Return the combined edges of several sources."""
     parts = [_read(part) for part in source]
     names = pd.Index([]).append([pd.Index(part.genes) for part in parts]).unique()
     pairs = [names.get_indexer(pd.Index(part.genes))[part.pairs] for part in parts]
@@ -223,10 +223,10 @@ def _read(source: EdgeSource) -> EdgeList:
 
 
 def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], int]:
-    """Find out how a file is laid out, by its first lines.
+    """Detect the layout of a file from its first lines.
 
-    Returns its separator, the names of all columns and of those that are used, and how many lines stand
-    before the first edge.
+    Returns its separator, the names of all columns and of those used, and the number of lines before the
+    first edge.
     """
     n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
     if n_before is None:
@@ -253,7 +253,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Say whether a line names columns: its third field is not a number, or its first two mean genes."""
+    """Return whether a line is a header: its third field is not a number, or its first two mean genes."""
     if len(fields) > 2 and _SCORE not in fields:
         try:
             float(fields[2] or "nan")
@@ -264,7 +264,7 @@ def _is_header(fields: list[str]) -> bool:
 
 
 def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeList:
-    """Return the edges of a table of two or three columns, whose rows are counted from a line on."""
+    """Return the edges of a table of two or three columns; rows are counted from ``first_line``."""
     if frame.shape[1] not in (2, 3):
         raise _wrong(source, f"{frame.shape[1]} column(s)")
     ones, others = (frame.iloc[:, column].astype("category") for column in (0, 1))
@@ -290,7 +290,7 @@ def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeLis
 def _weights(
     column: pd.Series[Any], source: str, *, first_line: int, ignored: BoolArray
 ) -> NDArray[np.float64]:
-    """Return weights from 0 to 1, or raise if one is not a number or negative."""
+    """Return weights from 0 to 1; raise if a weight is negative or not a number."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     numbers = np.where(ignored, 0, numbers)
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))

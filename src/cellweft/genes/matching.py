@@ -1,4 +1,4 @@
-"""Gene names of a table or set matched with those of the reference."""
+"""Matches the gene names of a table or set with those of the reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cellweft._typing import BoolArray
 from cellweft.data.gene_names import GeneMatch, match_genes
 
 SAME_NAMES = "Use one from the same species, with the same kind of names (symbols or Ensembl IDs)."
-"""What to do where no gene is known."""
+"""Next step if no gene matches."""
 
 
 def match_known(
@@ -25,16 +25,16 @@ def match_known(
     kind: str,
     fix: str = SAME_NAMES,
 ) -> tuple[GeneMatch, BoolArray]:
-    """Match genes by name, or raise `GeneError` with examples of both namings, where none is known.
+    """Match genes by name; raise `GeneError` with examples of both sides if none matches.
 
     Parameters
     ----------
     asked, there
-        Names of the dataset's genes, and of the source's.
+        Gene names of the dataset, and of the source.
     source
-        Where the source is.
+        Name of the source in errors.
     kind
-        What it contains, for the message.
+        Contents of the source, for the message.
     fix
         The next step.
 
@@ -46,7 +46,7 @@ def match_known(
     Raises
     ------
     GeneError
-        None is known.
+        None matches.
     """
     match = match_genes(asked, there)
     if not len(match.first):

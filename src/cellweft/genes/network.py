@@ -1,4 +1,4 @@
-"""What is known of genes besides their expression: what a gene graph can be made from."""
+"""The inputs of a gene graph, in addition to expression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellweft.genes.interactions import EdgeList, EdgeSource, read_edges
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """Protein embeddings, gene sets and edges, as far as they are given.
+    """Protein embeddings, gene sets and edges, if given.
 
     Attributes
     ----------
@@ -30,18 +30,18 @@ class Network:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where each that is given came from."""
+        """The source of each given input."""
         parts = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
         return {name: part.source for name, part in parts.items() if part is not None}
 
 
 def network_bytes(*sources: object) -> float:
-    """Return the memory that embeddings, gene sets and edges take; nothing for those that are not read yet.
+    """Return the memory of embeddings, gene sets and edges; those that are not read yet count as 0.
 
     Parameters
     ----------
     sources
-        As they were given; what is in memory counts twice, for the genes of a reference are taken out of it.
+        The given inputs; those in memory count twice, because the genes of a reference are copied.
     """
     size = 0.0
     for source in sources:
@@ -61,20 +61,20 @@ def read_network(
     gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
     edges: EdgeSource | Sequence[EdgeSource] | None = None,
 ) -> Network:
-    """Read what a gene graph is made from, and nothing that it does not use.
+    """Read the inputs of a gene graph that it uses.
 
     Parameters
     ----------
     wanted
         Which of "embedding", "gene_sets" and "edges" are used.
     embedding, gene_sets, edges
-        Paths, or tables in memory, as `cellweft.genes.read_embedding`,
-        `cellweft.genes.read_gene_sets` and `cellweft.genes.read_edges` take them.
+        Paths, or tables in memory, as in `cellweft.genes.read_embedding`, `cellweft.genes.read_gene_sets` and
+        `cellweft.genes.read_edges`.
 
     Raises
     ------
     MissingFileError, FormatError, InputError, GeneError
-        One of them cannot be read, as these say.
+        One of them cannot be read; see these functions.
     """
     return Network(
         embedding=read_embedding(embedding) if embedding is not None and "embedding" in wanted else None,

@@ -1,4 +1,4 @@
-"""Text files, plain or gzipped, whose first lines tell whether they are what they should be."""
+"""Text files, plain or gzipped, which are checked by their first lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIX = "Check that the file is complete and matches its name."
 
 
 def head_of(path: PathLike, *, kind: str) -> list[str]:
-    """Return the first lines of a text file, as far as they are whole, or raise where it is none.
+    """Return the first complete lines of a text file; raise if it is not a text file.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def head_of(path: PathLike, *, kind: str) -> list[str]:
     Raises
     ------
     MissingFileError
-        Nothing is there.
+        The file does not exist.
     FormatError
         It is empty, binary, not UTF-8, or a damaged gzip file.
     """
@@ -53,7 +53,7 @@ def head_of(path: PathLike, *, kind: str) -> list[str]:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, through gzip where its name ends in .gz."""
+    """Open a file for reading, through gzip if its name ends in .gz."""
     if path.suffix.lower() == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")

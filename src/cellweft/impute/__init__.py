@@ -1,7 +1,7 @@
-"""Imputation: the `Imputer`, its methods, and how a result is made tile by tile.
+"""Imputation: the `Imputer`, its methods, and results computed tile by tile.
 
-``base`` says what a method is; ``attention`` and ``stimpute`` are the two. Networks are in `cellweft.nn`; how
-far a prediction can be trusted is in ``uncertainty``; tiles over Dask are in ``cluster``.
+``base`` defines the interface of a method; ``attention`` and ``stimpute`` are the two methods. Networks are
+in `cellweft.nn`, reliability and intervals in ``uncertainty``, and tiles over Dask in ``cluster``.
 """
 
 import lazy_loader

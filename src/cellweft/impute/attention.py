@@ -1,4 +1,4 @@
-"""cellweft's own method behind the Imputer: attention with genes left out, levels, reliability, intervals."""
+"""cellweft's own method for the Imputer: attention, levels, reliability, intervals."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ from cellweft.nn.parallel import over_devices
 from cellweft.nn.platform_effects import GeneLevels, LevelNet, Levels, choose_share, fit_levels, mixed
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
-"""Genes of the panel that are kept, and that are left out, part by part."""
-_VALUES, _FEWEST_ROWS = 2**20, 64  # values that are carried and given levels at once, of no fewer cells
+"""Panel genes that are kept, and that are left out, for each part."""
+_VALUES, _FEWEST_ROWS = 2**20, 64  # values predicted at once; smallest number of cells
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
-_NETS = 2  # at most: one by the gene alone, one by cell too
+_NETS = 2  # at most: one without, and one with inputs from the cell
 _MOMENTS = ("spatial", "reference", "detected")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedAttention:
-    """What a model folder holds of learned attention: all of a fit but its data.
+    """Contents of a model folder of learned attention: the fit without its data.
 
     Attributes
     ----------
     model
-        As it was trained, but with keys of no cell of the reference.
+        The trained model, without the keys of reference cells.
     levels, queries
-        As of `AttentionPredictor`.
+        As in `AttentionPredictor`.
     intervals, reliability, count_model
-        What was learned in addition, if anything was.
+        Further fitted models, or None.
     """
 
     model: AttentionModel
@@ -79,7 +79,7 @@ class SavedAttention:
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
-        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        """Read from a folder; damaged contents raise the errors that `read_folder` handles."""
         tensors, settings = folder.tensors, AttentionSettings(**folder.config["settings"])
         n_inputs = min(len(folder.genes), settings.most_inputs)
         check_width(tensors, "cells.of_logs", n_inputs, what="the panel")
@@ -127,20 +127,20 @@ def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings, *, n_
     if "levels.mean" not in tensors:
         return None
     check_width(tensors, "levels.0.first.weight", settings.level_hidden, what="level_hidden")
-    start = torch_stream(0, "load")  # every weight drawn from it is overwritten immediately
+    start = torch_stream(0, "load")  # all weights drawn from it are overwritten
     nets = []
     for number in range(_NETS):
         weights = part_of(tensors, f"levels.{number}")
         if weights or not number or n_panel >= settings.level_cell_genes:
             nets.append(LevelNet(settings.level_hidden, start, by_cell=bool(number)))
             nets[-1].load_state_dict(weights)
-    share = float(tensors.get("levels.share", 1.0))  # models of version 0.1 have none
+    share = float(tensors.get("levels.share", 1.0))  # missing in models of version 0.1
     return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"), share=share)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionMethod:
-    """Learned attention, with settings that differ from the default ones."""
+    """Learned attention, with changes of its default settings."""
 
     changes: Mapping[str, Any]
 
@@ -192,13 +192,13 @@ class FittedAttention:
     Attributes
     ----------
     attending
-        What predicts.
+        The trained predictor.
     sample
-        (n_sample,) positions of the cells that reliability looks at.
+        (n_sample,) positions of the cells used for reliability.
     seed
-        Of the fit.
+        Seed of the fit.
     intervals, reliability, count_model
-        What was learned of intervals, of reliability and of counts, or None.
+        Models of intervals, reliability and counts, or None.
     """
 
     attending: AttentionPredictor
@@ -222,7 +222,7 @@ class FittedAttention:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device of the model."""
         return self.model.device
 
     def to(self, device: torch.device) -> FittedAttention:
@@ -254,7 +254,7 @@ class FittedAttention:
     def score_reliability(
         self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
     ) -> pd.DataFrame:
-        """See `cellweft.impute.base.FittedMethod`: the Pearson correlation that is expected of each gene."""
+        """See `cellweft.impute.base.FittedMethod`: the expected Pearson correlation of each gene."""
         if self.reliability is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
@@ -291,16 +291,17 @@ class FittedAttention:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionPredictor:
-    """Trained attention and levels with the reference by gene: what predicts.
+    """The predictor: trained attention and levels, with the reference stored by gene.
 
     Attributes
     ----------
     model, levels
-        What was learned; no levels where the panel is too small, and then the reference's level stands.
+        Trained attention and levels. With a panel too small for levels, they are None, and levels of the
+        reference are used.
     columns
-        The reference by gene.
+        The reference, stored by gene.
     queries
-        Positions among its usable cells of those that genes are carried to within the reference.
+        Positions, among usable reference cells, of the cells predicted within the reference.
     """
 
     model: AttentionModel
@@ -309,7 +310,7 @@ class AttentionPredictor:
     queries: IntArray
 
     def prepare(self, genes: IntArray) -> CarriedGenes:
-        """Return what predicts some genes.
+        """Return the predictor of some genes.
 
         Parameters
         ----------
@@ -328,7 +329,7 @@ class AttentionPredictor:
         return CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=gene_levels)
 
     def sampled(self, genes: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return genes as predicted and as carried in the sample's cells, and within the reference.
+        """Return predicted and carried values of genes in the sample's cells, and within the reference.
 
         Parameters
         ----------
@@ -338,7 +339,7 @@ class AttentionPredictor:
         Returns
         -------
         predicted, carried, within : ndarray
-            Two of (n_sample, n_genes), one of (n_queries, n_genes).
+            The first two are (n_sample, n_genes), the last is (n_queries, n_genes).
         """
         expression = self._expression(genes)
         gene_levels, carried = GeneLevels.of(self.model, expression)
@@ -349,7 +350,7 @@ class AttentionPredictor:
         return predicted, carried.cpu().numpy(), within.cpu().numpy()
 
     def similarity(self, pair: Pair) -> DoubleArray:
-        """Return how near the reference comes to every spatial cell, (n_cells,): a cosine, up to 1."""
+        """Return the similarity of each spatial cell to the reference, (n_cells,): a cosine, up to 1."""
         similarities = np.empty(pair.st.n_cells)
         for rows in row_blocks(len(similarities), READ_ROWS):
             queries = self.model.queries(pair.st.dense(rows, pair.st_shared))
@@ -357,7 +358,7 @@ class AttentionPredictor:
         return similarities
 
     def to(self, device: torch.device) -> AttentionPredictor:
-        """Return a copy on a device; the reference by gene stays in memory."""
+        """Return a copy on a device; the reference, stored by gene, stays in memory."""
         return to_device(self, device, "model", "levels")
 
     def _expression(self, genes: IntArray) -> torch.Tensor:
@@ -366,16 +367,16 @@ class AttentionPredictor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CarriedGenes:
-    """Some genes of the reference, ready to be carried to cells: see `cellweft.impute.base.Predictor`.
+    """Some genes of the reference, ready for prediction: see `cellweft.impute.base.Predictor`.
 
     Attributes
     ----------
     model, levels
-        What was learned.
+        Trained attention and levels.
     expression
-        (n_keys, n_genes) the genes in the reference's cells, or their means over its metacells.
+        (n_keys, n_genes) values of the genes in reference cells, or their means in metacells.
     genes
-        What is known of them without measuring them.
+        Levels of these genes, or None.
     """
 
     model: AttentionModel
@@ -393,7 +394,7 @@ class CarriedGenes:
         Parameters
         ----------
         queries, detection
-            (B, P) and (B,) of cells, from the model.
+            (B, P) and (B,) from the model, for B cells.
         """
         result = np.empty((len(queries), self.expression.shape[1]), dtype=np.float32)
         for rows in row_blocks(len(queries), rows_within(_VALUES, result.shape[1], least=_FEWEST_ROWS)):
@@ -406,27 +407,27 @@ class CarriedGenes:
 
 
 def sample_cells(pair: Pair, seed: int) -> IntArray:
-    """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
+    """Return positions of cells over which genes are standardised: all with counts, or a random sample."""
     usable = np.flatnonzero(~pair.st.empty_cells)
     return sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "attention sample"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OutOfFold:
-    """Genes of the panel, each predicted by what was fitted without it, in the sample's cells.
+    """Panel genes, each predicted in the sample's cells by a model fitted without it.
 
     Attributes
     ----------
     fold
         (n_panel,) the part in which each gene was left out.
     predicted
-        (n_sample, n_panel) expression; levels too were learned without the gene.
+        (n_sample, n_panel) expression; the levels, too, were learned without the gene.
     carried
-        (n_sample, n_panel) what attention alone carries, in units of the reference.
+        (n_sample, n_panel) values carried by attention alone, in units of the reference.
     within
-        (n_queries, n_panel) the same within the reference: some of its cells, from all others.
+        (n_queries, n_panel) the same within the reference: some of its cells, predicted from all others.
     truth
-        (n_sample, n_panel) what was measured.
+        (n_sample, n_panel) measured values.
     """
 
     fold: IntArray
@@ -439,27 +440,27 @@ class OutOfFold:
 def fit_attending(
     pair: Pair, columns: GeneColumns, sample: IntArray, *, settings: AttentionSettings, work: FitContext
 ) -> tuple[AttentionPredictor, OutOfFold | None]:
-    """Learn attention from the panel of a pair, and levels from its genes left out.
+    """Train attention on the panel of a pair, and levels on panel genes that were left out.
 
     Parameters
     ----------
     pair
         The data.
     columns
-        Their reference by gene.
+        The reference, stored by gene.
     sample
-        (n_sample,) positions of spatial cells that genes are standardised over.
+        (n_sample,) positions of spatial cells over which genes are standardised.
     settings
-        Of the method.
+        Settings of the method.
     work
-        How: the whole panel and its parts are trained on side by side, on all of its devices, and what is
-        learned comes to lie on the first. With its reliability, the panel's genes are predicted with levels
-        that were learned without them, too: what reliability and intervals are learned from.
+        Context of the fit. The models of the whole panel and of its parts are trained side by side on all
+        devices; results are on the first device. If reliability is requested, panel genes are also predicted
+        with levels learned without them; reliability and intervals are learned from these predictions.
 
     Returns
     -------
-    What predicts; and predictions of the panel's genes without them, or None if reliability is not
-    asked for, or the panel has fewer than 2 genes for each fold.
+    The predictor, and out-of-fold predictions of the panel genes, or None if reliability is not requested or
+    the panel has fewer than 2 genes per fold.
     """
     seed, cross = work.seed, work.reliability
     n_panel = len(pair.shared_genes)
@@ -499,18 +500,18 @@ def fit_attending(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Trainer:
-    """What attention is trained on, with all genes of the panel or without some."""
+    """Training data of attention, with all panel genes or without some of them."""
 
     measured: FloatArray  # n_training x n_panel
     reference: FloatArray  # n_sc x n_panel
     shown: FloatArray  # n_sample x n_panel
-    queries: IntArray  # of the reference, that genes are carried to
+    queries: IntArray  # reference cells to predict
     settings: AttentionSettings
     seed: int
     home: torch.device
 
     def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, report: Progress) -> Any:
-        """Return a part of the panel as carried without it; given none, the model of the whole panel."""
+        """Return a part of the panel, carried without its own genes, or the model of the whole panel."""
         if split is None:
             model = self._model(np.arange(self.shown.shape[1]), self.settings, device, report)
             return attention.condensed_if_large(model, seed=self.seed)
@@ -541,13 +542,13 @@ class _Trainer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Part:
-    """Some genes of the panel, carried by a model that was fitted without them."""
+    """Some panel genes, carried by a model that was fitted without them."""
 
     genes: GeneLevels
     pattern: torch.Tensor  # n_sample x n_genes
     detection: torch.Tensor  # n_sample x n_genes, the same for all
     carried: torch.Tensor  # n_sample x n_genes
-    within: torch.Tensor  # n_queries x n_genes, without rows where nothing is asked of it
+    within: torch.Tensor  # n_queries x n_genes, without rows if it is not needed
 
     @classmethod
     def of(cls, model: AttentionModel, expression: torch.Tensor, queries: IntArray) -> _Part:
@@ -567,7 +568,7 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LevelLearner:
-    """Panel genes, each carried without it: what levels are learned from."""
+    """Training data of levels: panel genes, each carried by a model without it."""
 
     pattern: torch.Tensor  # n_sample x n_panel
     detection: torch.Tensor  # n_sample x n_panel
@@ -595,7 +596,7 @@ class _LevelLearner:
         return to_device(self, device, "pattern", "detection", "genes", "truth")
 
     def learn(self, task: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
-        """Learn levels from some of the panel's genes, from the random stream of a name."""
+        """Train levels on some panel genes, with the random stream of this name."""
         home = self.truth.device
         there = self if device == home else self.to(device)
         columns, name = task
@@ -612,7 +613,7 @@ class _LevelLearner:
         return levels if device == home else levels.to(home)
 
     def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> tuple[OutOfFold, float]:
-        """Predict every part of the panel with levels learned from the others, and choose their share."""
+        """Predict each part of the panel with levels learned from the other parts, and choose the share."""
         learned, fold = torch.empty_like(self.truth), np.empty(self.truth.shape[1], dtype=np.int64)
         for number, (_, out) in enumerate(splits):
             some = torch.from_numpy(out).to(self.truth.device)
@@ -634,17 +635,17 @@ class _LevelLearner:
 
 
 def _panel_order(splits: Splits) -> IntArray:
-    """Return where each gene of the panel stands when the parts that are left out come one after another."""
+    """Return the position of each panel gene in the concatenation of the left-out parts."""
     return np.argsort(np.concatenate([out for _, out in splits]))
 
 
 def learn_counts(held_out: OutOfFold, pair: Pair, sample: IntArray) -> CountModel | None:
-    """Learn how counts follow from predictions; None if the tissue has no counts, or too few genes have.
+    """Fit the count model to predictions; None if the tissue has no counts, or too few genes have counts.
 
     Parameters
     ----------
     held_out
-        Predictions of the panel's genes without them.
+        Out-of-fold predictions of the panel genes.
     pair
         The data.
     sample
@@ -655,24 +656,24 @@ def learn_counts(held_out: OutOfFold, pair: Pair, sample: IntArray) -> CountMode
         return None
     sizes = relative_sizes(side)[sample][:, None]
     counts = np.expm1(held_out.truth.astype(np.float64)) * sizes
-    if not side.has_sizes:  # a gene that is not measured is not in the totals
+    if not side.has_sizes:  # totals do not include unmeasured genes
         others = (sizes * side.target - counts).clip(min=0)
         sizes = np.where(others > 0.5, others / np.maximum(np.median(others, axis=0), 1), 0)
-    with contextlib.suppress(InputError):  # too few genes have counts
+    with contextlib.suppress(InputError):  # too few genes with counts
         return fit_count_model(held_out.predicted, counts, sizes=np.broadcast_to(sizes, counts.shape))
     return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneReliability:
-    """What was learned of how well genes are predicted, and for which panel.
+    """The model of the expected accuracy of genes, and the panel that it was learned from.
 
     Attributes
     ----------
     known
-        From a gene's summaries to its expected correlation.
+        Predicts the expected correlation of a gene from its summaries.
     panel
-        (n_panel,) names of the genes it was learned from, as the reference spells them.
+        (n_panel,) names, in the reference, of the genes that it was learned from.
     """
 
     known: Predictability
@@ -691,19 +692,20 @@ class GeneReliability:
         Parameters
         ----------
         attending
-            What predicts.
+            The trained predictor.
         genes
             (n_genes,) positions in the reference.
         names
-            (n_genes,) their names there.
+            (n_genes,) their names in the reference.
         predicted
-            (n_sample, n_genes) predictions to judge instead of its own, of genes off the panel.
+            (n_sample, n_genes) predictions to evaluate instead of its own, for genes that are not on the
+            panel.
 
         Returns
         -------
-        ``reliability``: 0 to 1. ``reliability_lower``, ``reliability_upper``: -1 to 1; nine in ten genes lie
-        between. ``reliable``: whether the interval begins above 0 and the score is above 0.2. For a panel
-        gene they are of its prediction made without it.
+        ``reliability``: 0 to 1. ``reliability_lower``, ``reliability_upper``: -1 to 1; nine in ten genes are
+        between them. ``reliable``: whether the lower limit is above 0 and the score is above 0.2. For a panel
+        gene, they refer to its out-of-fold prediction.
         """
         score = np.empty(len(genes))
         for part in row_blocks(len(genes), BLOCK_GENES):
@@ -725,14 +727,14 @@ class GeneReliability:
 
 
 def fit_gene_reliability(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability:
-    """Learn from panel genes, six or more, each predicted without it.
+    """Learn reliability from six or more panel genes, each predicted without its own measurement.
 
     Parameters
     ----------
     attending
-        What predicts.
+        The trained predictor.
     held_out
-        Predictions of the panel's genes without them.
+        Out-of-fold predictions of the panel genes.
     pair
         The data.
     """

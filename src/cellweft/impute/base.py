@@ -1,4 +1,4 @@
-"""What an Imputer asks of a method; each method answers in a file of its own."""
+"""The interface between the Imputer and its methods; each method has its own file."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ImputerSettings: TypeAlias = StImputeSettings | AttentionSettings
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """How a fit shall go.
+    """The context of a fit.
 
     Attributes
     ----------
     seed
-        Of every random draw.
+        Seed of all random draws.
     devices
-        Where trainings take place, one on each at a time; all else takes place on the first.
+        Devices of the trainings, one training per device at a time; all else is computed on the first.
     reliability
-        Whether to learn how far predictions can be trusted.
+        Whether to learn the reliability of predictions.
     progress
-        Called as it goes on.
+        Progress callback.
     """
 
     seed: int
@@ -47,10 +47,10 @@ class FitContext:
 
 
 class Predictor(Protocol):
-    """Some genes, ready to be predicted in cell after cell."""
+    """Some genes, ready to be predicted in blocks of cells."""
 
     def values(self, measured: FloatArray) -> FloatArray:
-        """Return predictions: a function of the cells alone, whatever else is predicted.
+        """Return predictions; they depend only on the given cells, not on other predictions.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Predictor(Protocol):
 
 
 class FitFacts(Protocol):
-    """What is known of a fit."""
+    """Properties of a fit."""
 
     @property
     def preset(self) -> Preset:
@@ -72,7 +72,7 @@ class FitFacts(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of every random draw of the fit, and of what is made again with other data."""
+        """Seed of all random draws, in the fit and in steps repeated with other data."""
 
     @property
     def settings(self) -> ImputerSettings:
@@ -80,33 +80,33 @@ class FitFacts(Protocol):
 
     @property
     def model(self) -> Any:
-        """What was learned, of the method's own kind."""
+        """The fitted model, of the method's own type."""
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device of the model."""
 
     @property
     def intervals(self) -> Intervals | None:
-        """What is known of how far measured values lie from predictions."""
+        """The fitted distribution of measured values around predictions."""
 
     @property
     def count_model(self) -> CountModel | None:
-        """How counts follow from predictions, of a method that learned it from counts."""
+        """The fitted model of counts given predictions, if the method learned it."""
 
     @property
     def network(self) -> dict[str, dict[str, Any]]:
-        """What the gene graph was made of, of a method that has one."""
+        """The inputs of the gene graph, if the method has one."""
 
 
 class FittedMethod(FitFacts, Protocol):
-    """A method that has learned from a pair, and what is known of its fit."""
+    """A method fitted to a pair, and the properties of the fit."""
 
     def to(self, device: torch.device) -> FittedMethod:
         """Return a copy that predicts on a device; the reference and the reliability stay in memory."""
 
     def prepare(self, genes: IntArray) -> Predictor:
-        """Return what predicts some genes.
+        """Return the predictor of some genes.
 
         Parameters
         ----------
@@ -115,92 +115,92 @@ class FittedMethod(FitFacts, Protocol):
         """
 
     def operator(self, measured: FloatArray, *, sharpness: float = 1.0) -> ReferenceOperator:
-        """Return how cells see the reference: from values of its cells to values of theirs.
+        """Return the operator from values of reference cells to values of the given cells.
 
         Parameters
         ----------
         measured
             (n_cells, n_panel) log-normalised panel.
         sharpness
-            Factor on the sharpness of attention's weights; the k neighbours of stImpute count alike whatever
-            it is.
+            Factor on the sharpness of attention's weights. It has no effect on stImpute, whose k neighbours
+            have equal weights.
 
         Returns
         -------
         ReferenceOperator
-            On values of all the reference's cells, (pair.sc.n_cells, n_columns), on `device`: genes, labels,
-            layers. Cells without counts count nothing. With learned attention, the softmax over cells or
-            metacells; with stImpute the mean of the k neighbours (Eq. 12, without the gene network).
+            For values of all reference cells, (pair.sc.n_cells, n_columns), on `device`: genes, labels,
+            layers. Cells without counts have weight 0. With learned attention, this is the softmax over cells
+            or metacells; with stImpute, the mean of the k neighbours (Eq. 12, without the gene network).
         """
 
     def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:
-        """Return embeddings of cells in the space in which both sides are compared, of length 1.
+        """Return embeddings of cells, of length 1, in the space in which both sides are compared.
 
         Parameters
         ----------
         measured
             (n_cells, n_panel) log-normalised panel.
         of
-            The side that the cells are of.
+            The side of the cells.
 
         Returns
         -------
-        (n_cells, n_latent). With learned attention, the map's output; with stImpute the autoencoder's latent.
-        Cells without counts are 0.
+        (n_cells, n_latent). With learned attention, the output of the map; with stImpute, the autoencoder's
+        latent values. Cells without counts are 0.
         """
 
     def similarity(self, pair: Pair) -> DoubleArray | None:
-        """Return how near the reference comes to every spatial cell, if the method can tell."""
+        """Return the similarity of each spatial cell to the reference, if the method defines one."""
 
     def score_reliability(
         self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
     ) -> pd.DataFrame:
-        """Return what is known of genes' reliability: a row per gene, ``reliability`` and more.
+        """Return the reliability of genes: one row per gene, with ``reliability`` and more.
 
         Parameters
         ----------
         genes
             (n_genes,) positions in the reference.
         pair
-            The pair that the method was fitted to, or given after loading.
+            The pair of the fit, or the one attached after loading.
         judged
-            (n_cells, n_genes) predictions to judge instead of the method's own.
+            (n_cells, n_genes) predictions to evaluate instead of the method's own.
         """
 
     def folder(self, pair: Pair) -> ModelFolder:
-        """Return what has to be written of it; the Imputer adds preset, seed and the reference."""
+        """Return the contents of its model folder; the Imputer adds preset, seed and the reference."""
 
 
 class Method(Protocol):
-    """A method with its settings, before it has seen data."""
+    """A method with its settings, before the fit."""
 
     @property
     def changes(self) -> Mapping[str, Any]:
         """Settings that differ from the preset's."""
 
     def settings(self, pair: Pair) -> ImputerSettings:
-        """Return the settings for data."""
+        """Return the settings for a pair."""
 
     @property
     def network_bytes(self) -> float:
-        """Bytes of the embeddings, gene sets and edges that its gene graph is made from; 0 without one."""
+        """Bytes of the embeddings, gene sets and edges of its gene graph; 0 without a graph."""
 
     def fit(self, pair: Pair, work: FitContext) -> FittedMethod:
-        """Learn from a pair."""
+        """Fit the method to a pair."""
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedMethod:
-        """Bring back what was saved, with the data that it is for, from nothing but the two."""
+        """Restore a saved fit, given its folder and its data."""
 
 
 def predict_all(prepare: Callable[[IntArray], Predictor], pair: Pair, genes: IntArray) -> FloatArray:
-    """Return predictions of some genes in all spatial cells of a pair, held in memory.
+    """Return predictions of some genes in all spatial cells of a pair, as an array.
 
     Parameters
     ----------
     prepare
-        From positions of genes to what predicts them, as `FittedMethod.prepare`.
+        Returns the predictor for positions of genes, like `FittedMethod.prepare`.
     pair
-        Whose cells.
+        The pair; its spatial cells are predicted.
     genes
         (n_genes,) positions in the reference.
 

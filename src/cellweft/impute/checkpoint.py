@@ -1,4 +1,4 @@
-"""A fit that is kept in a folder, so that the same work is not done twice."""
+"""A fit stored in a folder, so that the same work is not repeated."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _Restored = TypeVar("_Restored")
 def read_checkpoint(
     path: PathLike, request: Mapping[str, Any], restore: Callable[[ModelFolder], _Restored]
 ) -> _Restored | None:
-    """Return the fit that is kept in a folder, or None if there is none of this kind.
+    """Return the fit stored in a folder, or None if there is none for the same request.
 
     Parameters
     ----------
     path
-        The folder, which need not be there yet.
+        The folder, which does not need to exist.
     request
-        What the fit depends on, by name, as values that JSON stores.
+        All that the fit depends on, by name, as values that JSON can store.
     restore
-        From the model that is kept to what was fitted.
+        Returns the fit for the folder of the stored model.
 
     Raises
     ------
     OutputExistsError, OutputError
-        The folder contains other things, or none can be made there.
+        The folder contains other files, or cannot be created.
     FormatError
-        What is kept is damaged.
+        The stored fit is damaged.
     """
     folder = Path(path).resolve()
-    check_output(partial_of(folder))  # whether the folder that it lies in can be written to
+    check_output(partial_of(folder))  # whether its parent folder is writable
     check_own(folder)
     try:
         is_same = json.loads((folder / _REQUEST).read_text()) == json.loads(json.dumps(request))
@@ -48,7 +48,7 @@ def read_checkpoint(
 
 
 def write_checkpoint(path: PathLike, request: Mapping[str, Any], model: ModelFolder) -> None:
-    """Keep a fit in a folder, instead of the one that is kept there; parameters as `read_checkpoint`."""
+    """Store a fit in a folder, replacing an earlier one; parameters as in `read_checkpoint`."""
     folder = Path(path).resolve()
     is_new = not folder.exists()
     try:

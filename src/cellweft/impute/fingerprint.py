@@ -1,4 +1,4 @@
-"""Short texts that tell data and models from others: what a run goes on with has to be the same."""
+"""Fingerprints of data and models, to check that a resumed run has the same inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellweft.data._pair import Pair
 from cellweft.data.digest import digest_of, values_digest
 from cellweft.genes.network import Network
 
-_SAME_CELLS = 1e-5  # sums of the same values, added up in another order or precision, differ by less
+_SAME_CELLS = 1e-5  # above the difference of sums in another order or precision
 _NORMALISATIONS: dict[str, dict[Any, str]] = {
     "scale": {"raw": "counts", "normalised": "normalised values", "log": "logarithms"},
     "size_factor": {True: "counts with size factors", False: "counts without size factors"},
@@ -27,12 +27,12 @@ _NORMALISATIONS: dict[str, dict[Any, str]] = {
 
 
 def machine_mark() -> dict[str, Any]:
-    """Return what the last bits of a fit hang on besides data and settings, by name."""
+    """Return all that affects the last bits of a fit, except data and settings, by name."""
     return {**versions(), "threads": torch.get_num_threads()}
 
 
 def data_mark(pair: Pair) -> dict[str, str]:
-    """Return texts that tell one pair from another, by name: both sides are read, unless they were before."""
+    """Return texts that identify a pair, by name. Both sides are read, unless this was done before."""
     about = pair.st_labels, pair.slices, pair.coordinates, np.asarray(pair.st.obs_names, dtype=object)
     return {
         "reference": values_digest(pair.sc),
@@ -42,14 +42,14 @@ def data_mark(pair: Pair) -> dict[str, str]:
 
 
 def model_mark(folder: ModelFolder) -> str:
-    """Return a text that tells one model from another."""
+    """Return a text that identifies a model."""
     tensors = [part for name in sorted(folder.tensors) for part in (name, folder.tensors[name].cpu().numpy())]
     genes = [part for name, column in folder.genes.items() for part in (str(name), column.to_numpy())]
     return digest_of(json.dumps(folder.config, sort_keys=True, default=str), *tensors, *genes)
 
 
 def reference_mark(pair: Pair) -> str:
-    """Return a text that tells one reference from another: size, genes in their order, scale, batches."""
+    """Return a text that identifies a reference: size, genes in order, scale, batches."""
     genes = zlib.crc32("\n".join(pair.sc.input_names.tolist()).encode())
     mark = (
         f"{pair.sc.n_cells:,} cells x {pair.sc.n_genes:,} genes ({genes:08x}), scaled to {pair.sc.target:.6g}"
@@ -62,7 +62,7 @@ def reference_mark(pair: Pair) -> str:
 
 
 def cells_mark(pair: Pair) -> float:
-    """Return a number that tells the cells of a reference, in their order, from others by their totals."""
+    """Return a number that identifies the cells of a reference, in order, by their totals."""
     totals = pair.sc.totals
     return float(totals @ np.sin(np.arange(1, len(totals) + 1)) / max(totals.sum(), 1e-300))
 
@@ -86,18 +86,18 @@ def check_data(
     cells: float | None = None,
     reading: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to.
+    """Raise `InputError` if the panel or reference of a pair differs from those of the fit.
 
     Parameters
     ----------
     pair
         The pair.
     panel, reference
-        Of the fit, the second as `reference_mark` tells it.
+        Panel of the fit, and its reference, from `reference_mark`.
     cells
-        Of the fit, as `cells_mark` tells them; None if that is not known.
+        Reference cells of the fit, from `cells_mark`; None if unknown.
     reading
-        How the reference of the fit was read, as `reading_of` says; None if that is not known.
+        How the reference of the fit was read, from `reading_of`; None if unknown.
     """
     if not np.array_equal(pair.shared_genes, panel):
         n_known = int(np.isin(pair.shared_genes, panel).sum())
@@ -131,23 +131,23 @@ def check_data(
 
 
 def spatial_mark(pair: Pair) -> dict[str, Any]:
-    """Return how the spatial values of a fit were normalised, which other tissues have to be too."""
+    """Return how the spatial values of a fit were normalised; other tissues must be normalised likewise."""
     side = pair.st
     return {"scale": side.scale, "size_factor": side.has_sizes, "median_total": float(side.target)}
 
 
 def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
-    """Return what `spatial_mark` and `cells_mark` said of a fit that was saved; None if it is not known.
+    """Return the `spatial_mark` and `cells_mark` of a saved fit; None if unknown.
 
     Parameters
     ----------
     config
-        Of the model's folder.
+        Configuration in the model's folder.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        They are no such marks.
+        The values are not valid marks.
     """
     spatial, cells = config.get("spatial"), config.get("reference_cells")
     if spatial is not None:
@@ -160,24 +160,24 @@ def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float
 
 
 def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
-    """Return a pair whose spatial counts are brought to the depth of the tissue that a model was fitted to.
+    """Return a pair with spatial counts normalised to the depth of the tissue of a fit.
 
     Parameters
     ----------
     pair
-        With any spatial cells.
+        A pair with any spatial cells.
     mark
-        Of the fit, as `spatial_mark` says; None of models that do not tell it.
+        The result of `spatial_mark` for the fit; None if the model does not contain it.
 
     Raises
     ------
     InputError
-        The spatial values are of another scale, or their sizes are of another kind.
+        The scale of the spatial values, or the kind of their sizes, differs.
 
     Notes
     -----
-    At the median total of its own, a tissue of three times the depth would look as if it expressed three
-    times as much, and its counts would come out at the depth of the other.
+    Normalised to its own median total, a tissue with three times the depth would appear to express three
+    times as much, and its imputed counts would have the depth of the tissue of the fit.
     """
     if mark is None:
         return pair
@@ -199,19 +199,19 @@ def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
 
 
 def data_like(known: Pair, pair: Pair | None) -> Pair:
-    """Return a pair that a model can be used on, normalised as that of the fit; by default that one.
+    """Return a pair for a model, normalised like the pair of the fit; by default the pair of the fit.
 
     Parameters
     ----------
     known
-        Of the fit.
+        Pair of the fit.
     pair
-        Its reference and panel, with any spatial cells; or None.
+        A pair with the same reference and panel, and any spatial cells; or None.
 
     Raises
     ------
     InputError
-        Another panel, reference or scale.
+        The panel, reference or scale differs.
     """
     if pair is None or pair is known:
         return known
@@ -221,12 +221,12 @@ def data_like(known: Pair, pair: Pair | None) -> Pair:
 
 
 def network_digests(network: Network) -> dict[str, str]:
-    """Return a text for each of the gene relations that are given, which tells it from others by its values.
+    """Return a text for each given gene relation that identifies its values.
 
     Parameters
     ----------
     network
-        Protein embeddings, gene sets and edges, as far as they are given.
+        Protein embeddings, gene sets and edges, if given.
     """
     embedding, sets, edges = network.embedding, network.gene_sets, network.edges
     contents = {

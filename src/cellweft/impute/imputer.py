@@ -1,6 +1,6 @@
 """The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
 
-It contains the contract (checks, devices, streaming, results); the methods are in files of their own.
+This file contains what all methods share (checks, devices, streaming, results); each method has its own file.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Imputer(NotebookText, FolderModel):
             compare the values, the data are read once more.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
-            (stage, done, total) as training goes on.
+            (stage, done, total) during training.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class Imputer(NotebookText, FolderModel):
         OutputExistsError, OutputError
             The checkpoint folder contains other files, or is not writable.
         """
-        return_memory()  # of the files' reading
+        return_memory()  # used to read the files
         method, devices = self._chosen(), resolve_devices(self.device)
         start = time.monotonic()
         request = {} if checkpoint is None else self._request(pair)
@@ -639,7 +639,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             (n_genes,) names of genes of the reference.
         judged
-            (n_cells, n_genes) predictions to judge instead of the Imputer's own, in all cells of `pair_`.
+            (n_cells, n_genes) predictions to evaluate instead of the Imputer's own, in all cells of `pair_`.
 
         Returns
         -------
@@ -726,7 +726,7 @@ class Imputer(NotebookText, FolderModel):
         return imputer
 
     def _chosen(self) -> Method:
-        """Return the method, after a look at the hyper-parameters: they may have been assigned."""
+        """Return the method, after checking the hyper-parameters, which may have been assigned."""
         check_choice("preset", self.preset, get_args(Preset))
         check_seed(self.seed)
         check_device_name(self.device)
@@ -754,14 +754,14 @@ class Imputer(NotebookText, FolderModel):
 
     @property
     def _sources(self) -> dict[str, Any]:
-        """What gene relations are made from, by the name of the parameter."""
+        """Inputs of the gene relations, by the name of the parameter."""
         return {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
 
     def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
         self.fitted_, self.pair_ = fitted, pair
         self.model_, self.settings_ = fitted.model, fitted.settings
         self.intervals_, self.network_ = fitted.intervals, fitted.network
-        return_memory()  # of the training
+        return_memory()  # used by the training
         return self
 
     def _folder(self) -> ModelFolder:
@@ -789,7 +789,7 @@ class Imputer(NotebookText, FolderModel):
         return self.pair_
 
     def _request(self, pair: Pair) -> dict[str, Any]:
-        """Return what a fit to a pair depends on, by name, as values that JSON stores."""
+        """Return all that a fit to a pair depends on, by name, as values that JSON can store."""
         sources = self._sources
         return {
             "preset": self.preset,
@@ -854,7 +854,7 @@ def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
 
 
 def _folder_of(fitted: FittedMethod, pair: Pair, *, fit_seconds: float = 0.0) -> ModelFolder:
-    """Return what is written of a fit to a pair."""
+    """Return the contents of the model folder for a fit to a pair."""
     folder = fitted.folder(pair)
     folder.config.update(
         kind="imputer",
@@ -878,22 +878,22 @@ def write_imputation(
     spillover: DoubleArray | None = None,
     progress: Progress = no_progress,
 ) -> Imputation:
-    """Write imputed genes as a request says, which was looked at before.
+    """Write imputed genes for a request that was already checked.
 
     Parameters
     ----------
     imputer
-        Fitted.
+        A fitted Imputer.
     pair, genes, progress
         As in `Imputer.impute_to`.
     request
-        Where the result goes, and in which form.
+        Path and options of the output.
     spillover
-        (n_cells,) a further column of the cells, ``obs["cellweft_spillover"]``.
+        (n_cells,) additional column for the cells, ``obs["cellweft_spillover"]``.
 
     Returns
     -------
-    What was imputed.
+    The imputation.
     """
     target, resume, start = request.target, request.resume, time.monotonic()
     with kept_until_failure(target, resume=resume):
@@ -911,7 +911,7 @@ def write_imputation(
         journal = None
         if target.suffix == ".zarr":
             journal = Journal(target, job.mark(dtype=request.dtype, sparse=cut), resume=resume)
-        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
+        goes_on = journal is not None and journal.is_started  # with the written table of genes
         record = job.record(fit_seconds=imputer._fit_seconds) | ({} if cut is None else {"sparse": cut})
         writer = ResultWriter(
             target,

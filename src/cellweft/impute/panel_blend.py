@@ -1,7 +1,7 @@
-r"""Genes of the panel, estimated from their measurement and their prediction together.
+r"""Panel genes, estimated from their measurement and their prediction together.
 
-With x the count of gene g in cell c, z its pattern as attention carries it with the gene hidden, and s the
-cell's size without the gene, the mean of the rate and the spread around it are learned gene by gene from
+With x the count of gene g in cell c, z its pattern carried by attention with the gene hidden, and s the
+cell's size without the gene, the mean of the rate and the spread around it are learned for each gene from
 cells of the tissue: the mean by a negative binomial regression, the spread as a mixture of gamma
 distributions around multiples q_k of the mean, with the shares pi that make the counts most likely:
 
@@ -19,11 +19,11 @@ component,
 
     E[\mathrm{rate} \mid x] = w x + (1 - w) \, q \mu, \qquad w = \frac{q \mu}{q \mu + \kappa},
 
-and components count by their share and the likelihood of x. A high count that the prediction did not expect
-is left as it is where the tissue has such cells.
+and the weight of a component is its share times the likelihood of x. A high count that was not predicted is
+not shrunk if the tissue contains such cells.
 
-A gene does not see its own measurement twice: a fifth of the panel is hidden at a time, on both sides, as in
-training, and the share of detected genes and the size are taken without it.
+The measurement of a gene is not used twice: a fifth of the panel is hidden at a time, on both sides, as in
+training, and the share of detected genes and the size are computed without it.
 """
 
 from __future__ import annotations
@@ -49,37 +49,37 @@ from cellweft.nn.config import SAMPLE_CELLS
 from cellweft.nn.platform_effects import GeneLevels
 
 PARTS = 5
-"""Parts of the panel that are hidden one after another."""
+"""Number of parts of the panel, hidden one after another."""
 
 _SMALLEST_PANEL = 3
 _STEPS, _EM_STEPS = 12, 100  # of the regression, and of the search for shares
-_MULTIPLES = np.append(np.geomspace(0.01, 100, 41), 1.0)  # q; the last is that of a prediction without error
-_SHAPES = np.append(np.full(41, 16.0), 1e4)  # kappa: as wide as the multiples are apart
+_MULTIPLES = np.append(np.geomspace(0.01, 100, 41), 1.0)  # q; the last one is for predictions without error
+_SHAPES = np.append(np.full(41, 16.0), 1e4)  # kappa: width equal to the spacing of the multiples
 _RIDGE = 1e-3  # on the coefficients of a gene, in units of the information of one cell
 _MOST_PATTERN, _MOST_LOG = 5.0, 15.0
-_LEAST_SIZE = 1e-3  # relative to the median cell's
-_VALUES = 2**20  # that are carried at once
+_LEAST_SIZE = 1e-3  # relative to the median cell
+_VALUES = 2**20  # carried at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PanelBlend:
-    """What was learned of each gene of the panel.
+    """The fitted model of each panel gene.
 
     Attributes
     ----------
     genes
-        (n_panel,) their positions in the reference, in the order of the panel.
+        (n_panel,) positions of the genes in the reference, in the order of the panel.
     part
-        (n_panel,) the part in which each is hidden, 0 to 4.
+        (n_panel,) part in which each gene is hidden, 0 to 4.
     coefficients
         (n_panel, 3) alpha, beta and gamma of the module's equation.
     shares
-        (n_panel, n_components) pi, a row's sum is 1.
+        (n_panel, n_components) pi; the sum of a row is 1.
     weight
-        (n_panel,) mean weight of the measurement over the sample's cells, 0 to 1: by how much one more count
-        raises the estimate.
+        (n_panel,) mean weight of the measurement over the sample's cells, 0 to 1: the increase of the
+        estimate for one more count.
     sample
-        (n_sample, n_panel) log-normalised cells that patterns are standardised over.
+        (n_sample, n_panel) log-normalised cells over which patterns are standardised.
     """
 
     genes: IntArray
@@ -91,23 +91,23 @@ class PanelBlend:
 
     @property
     def mark(self) -> str:
-        """A text that tells it from others."""
+        """A text that identifies the blend."""
         return digest_of(self.genes, self.part, self.coefficients, self.shares, self.sample)
 
     def weights(self, genes: IntArray) -> DoubleArray:
-        """Return the mean weight of the measurement of genes, (n_genes,): NaN off the panel."""
+        """Return the mean weight of the measurement of genes, (n_genes,): NaN for genes not on the panel."""
         weights = np.full(len(genes), np.nan)
         places = _places(self.genes, genes)
         weights[places >= 0] = self.weight[places[places >= 0]]
         return weights
 
     def prepare(self, fitted: FittedMethod, genes: IntArray) -> BlendedGenes:
-        """Return what predicts some genes and blends those of the panel.
+        """Return the predictor of some genes, which blends those of the panel.
 
         Parameters
         ----------
         fitted
-            The method it was learned with.
+            The method that was used to fit the blend.
         genes
             (n_genes,) positions in the reference.
         """
@@ -140,7 +140,7 @@ class PanelBlend:
         genes
             (n_genes,) positions among the panel's genes.
         depth
-            How many times as deep the tissue is as the one that was learned from.
+            Depth of the tissue, relative to the tissue of the fit.
         """
         means = depth * _means(self.coefficients[genes], patterns, sizes / depth)
         blended = np.empty(means.shape)
@@ -151,16 +151,16 @@ class PanelBlend:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlendedGenes:
-    """Some genes, ready to be predicted, and those of the panel to be blended.
+    """Some genes, ready for prediction; those of the panel are blended.
 
     Attributes
     ----------
     plain
-        What predicts all of them.
+        Predictor of all of them.
     hidden
-        Columns of genes of the panel, and what predicts these with a part of the panel hidden.
+        Columns of panel genes, and their predictor with a part of the panel hidden.
     blend
-        What was learned of the panel's genes.
+        The fitted model of the panel genes.
     """
 
     plain: Predictor
@@ -168,18 +168,18 @@ class BlendedGenes:
     blend: PanelBlend
 
     def values(self, measured: FloatArray) -> FloatArray:
-        """See `cellweft.impute.base.Predictor`: predictions alone."""
+        """See `cellweft.impute.base.Predictor`; only predictions."""
         return self.plain.values(measured)
 
     def blended(self, measured: FloatArray, side: Side, rows: slice) -> list[tuple[IntArray, DoubleArray]]:
-        """Return blended counts of the panel's genes: columns, and (n_cells, n_columns) of them.
+        """Return blended counts of panel genes: their columns, and the counts, (n_cells, n_columns).
 
         Parameters
         ----------
         measured
             (n_cells, n_panel) log-normalised panel.
         side, rows
-            The spatial data, and which of its cells these are.
+            The spatial data, and the positions of these cells.
         """
         size = relative_sizes(side)[rows][:, None]
         blended_parts = []
@@ -193,18 +193,18 @@ class BlendedGenes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HiddenGenes:
-    """Genes of the panel, ready to be carried by attention that does not see them.
+    """Panel genes, ready to be carried by attention in which they are hidden.
 
     Attributes
     ----------
     model
-        With the part of the panel hidden on both sides.
+        The attention model with the part of the panel hidden on both sides.
     out
-        (n_hidden,) positions on the panel of what is hidden.
+        (n_hidden,) positions, on the panel, of the hidden genes.
     genes
-        (n_genes,) those among them that are carried.
+        (n_genes,) the hidden genes that are carried.
     expression, levels
-        Of these, as `cellweft.impute.attention.CarriedGenes` holds them.
+        Reference values and levels of these, as in `cellweft.impute.attention.CarriedGenes`.
     """
 
     model: AttentionModel
@@ -226,7 +226,7 @@ class HiddenGenes:
         sample
             (n_sample, n_panel) log-normalised cells.
         out, genes
-            Positions on the panel, of what is hidden and of what is carried.
+            Positions, on the panel, of the hidden and of the carried genes.
         """
         columns, whole = fitted.attending.columns, fitted.model
         seen = torch.from_numpy(~np.isin(whole.inputs, out)).to(whole.device, torch.float32)
@@ -259,7 +259,7 @@ class HiddenGenes:
             (n_cells, n_panel) log-normalised panel.
         """
         visible = measured.copy()
-        visible[:, self.out] = 0  # for the share of detected genes; the map does not see them anyway
+        visible[:, self.out] = 0  # for the share of detected genes; the map ignores them
         all_patterns = np.empty((len(visible), len(self.genes)))
         for rows in row_blocks(len(visible), rows_within(_VALUES, max(all_patterns.shape[1], 1))):
             carried = self.model.mapping(self.model.queries(visible[rows])).apply(self.expression)
@@ -270,12 +270,12 @@ class HiddenGenes:
 
 
 class HidingMap(CellMap):
-    """A trained map that never sees some genes.
+    """A trained map with some genes always hidden.
 
     Parameters
     ----------
     whole
-        The map, whose parameters it shares.
+        The map; parameters are shared with it.
     seen
         (P,) 0 for genes that are hidden, else 1.
     """
@@ -295,19 +295,19 @@ class HidingMap(CellMap):
 
 
 def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
-    """Learn how the panel's genes are blended.
+    """Fit the blend of panel genes.
 
     Parameters
     ----------
     fitted
-        What predicts.
+        The fitted method.
     pair
-        The pair that it was fitted to, or that was attached.
+        The pair of the fit, or the attached one.
 
     Raises
     ------
     SettingError
-        The method cannot hide genes from itself, or the panel is too small.
+        The method does not support hidden genes, or the panel is too small.
     ScaleError
         The spatial data are not counts.
     """
@@ -341,7 +341,7 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
 
 
 def check_blend(pair: Pair) -> None:
-    """Raise where measurements and predictions of a pair's panel cannot be blended."""
+    """Raise if measurements and predictions of a pair's panel cannot be blended."""
     if pair.st.scale != "raw":
         raise ScaleError(
             "measured",
@@ -359,7 +359,7 @@ def check_blend(pair: Pair) -> None:
 
 
 def blend_bytes(pair: Pair) -> float:
-    """Return about how many bytes are held to blend the panel's genes: keys of the reference, by part."""
+    """Return the approximate memory of a blend in bytes: keys of the reference for each part."""
     n_panel = len(pair.shared_genes)
     return 4.0 * n_panel * (PARTS * pair.sc.n_cells + 2 * PARTS * SAMPLE_CELLS)
 
@@ -370,14 +370,14 @@ def fit_negative_binomial(features: DoubleArray, counts: DoubleArray) -> tuple[D
     Parameters
     ----------
     features
-        (n_cells, n_features), the first of which is constant.
+        (n_cells, n_features); the first one is constant.
     counts
         (n_cells,) at least 0.
 
     Notes
     -----
-    Weighted least squares, step by step, with the dispersion from the variance around the means of the step
-    before. A gene without counts gets a mean that is next to 0.
+    Iterated weighted least squares, with the dispersion from the variance around the means of the previous
+    step. The mean of a gene without counts is close to 0.
 
     Examples
     --------
@@ -412,11 +412,11 @@ def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
     Parameters
     ----------
     means, counts
-        (n_cells,) of the gene.
+        (n_cells,) for the gene.
 
     Notes
     -----
-    Of the highest likelihood, by expectation and maximisation from equal shares on.
+    Maximum likelihood, by expectation and maximisation, starting from equal shares.
     """
     logs = _log_likelihoods(means, counts)
     likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -430,19 +430,19 @@ def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
 def posterior(
     shares: DoubleArray, means: DoubleArray, counts: DoubleArray
 ) -> tuple[DoubleArray, DoubleArray]:
-    """Return the mean of a gene's rate given the count, and by how much one more count raises it.
+    """Return the mean of a gene's rate given the count, and its increase for one more count.
 
     Parameters
     ----------
     shares
-        (n_components,) of the gene.
+        (n_components,) for the gene.
     means, counts
-        (n_cells,) of the gene.
+        (n_cells,) for the gene.
 
     Returns
     -------
     estimate, weight : ndarray
-        (n_cells,) each; the second is the variance of the rate over its mean, at most 1.
+        (n_cells,) each; the weight is the variance of the rate divided by its mean, at most 1.
     """
     logs = _log_likelihoods(means, counts) + np.log(np.maximum(shares, 1e-300))
     parts = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -455,7 +455,7 @@ def posterior(
 
 
 def _log_likelihoods(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
-    """Return log likelihoods of counts in each component, (n_cells, n_components), but for factorials."""
+    """Return log likelihoods of counts in each component, (n_cells, n_components), without factorials."""
     expected, x = means[:, None] * _MULTIPLES, counts[:, None]
     own = gammaln(x + _SHAPES) - gammaln(_SHAPES) - x * np.log(_SHAPES)
     logs: DoubleArray = own + x * np.log(expected) - (x + _SHAPES) * np.log1p(expected / _SHAPES)
@@ -468,11 +468,11 @@ def sizes_without(counts: DoubleArray, size: DoubleArray, side: Side) -> DoubleA
     Parameters
     ----------
     counts
-        (n_cells, n_genes) of the genes.
+        (n_cells, n_genes) counts of the genes.
     size
         (n_cells, 1) relative sizes.
     side
-        Whose cells they are: size factors that were named stay as they are.
+        The side of the cells. Size factors given by the user are not changed.
     """
     own = 0.0 if side.has_sizes else counts / side.target
     return np.broadcast_to(np.maximum(size - own, _LEAST_SIZE), counts.shape)
@@ -488,7 +488,7 @@ def _means(coefficients: DoubleArray, patterns: DoubleArray, sizes: DoubleArray)
 
 
 def _places(panel: IntArray, genes: IntArray) -> NDArray[np.int64]:
-    """Return where each gene stands on the panel, -1 where it does not."""
+    """Return the position of each gene on the panel, -1 for genes that are not on it."""
     order = np.argsort(panel)
     ranks = np.searchsorted(panel, genes, sorter=order).clip(max=len(panel) - 1)
     places = order[ranks]

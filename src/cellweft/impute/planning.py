@@ -1,4 +1,4 @@
-"""What an imputation will take: sizes of blocks, peak memory, output; known before work starts."""
+"""The plan of an imputation, made before it starts: sizes of blocks, peak memory, size of the output."""
 
 from __future__ import annotations
 
@@ -28,48 +28,48 @@ from cellweft.impute.panel_blend import blend_bytes
 from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings, StImputeSettings, bytes_per_cell, keys_of
 
 TABLE_GENES = 128
-"""Genes that stImpute's networks predict at once."""
+"""Number of genes that stImpute's networks predict at once."""
 _MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
-_SHARD_CHUNKS = 16  # of a file, which is put together in memory: 64 MiB before they are compressed
-_CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
-_SEARCHED = 256  # cells whose neighbours are sought at once
-_VALUE_COPIES = 12  # arrays as large as a block of values, while levels are given to them
+_SHARD_CHUNKS = 16  # per file, which is assembled in memory: 64 MiB before compression
+_CELL_BYTES = 100.0  # a spatial cell's name, coordinates, total and annotation
+_SEARCHED = 256  # cells per neighbour search
+_VALUE_COPIES = 12  # arrays of the size of a block of values, while levels are applied
 _WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
-_NETWORK_COPIES = 4  # arrays of a step of stImpute: gradients, and what the C library keeps in gaps between
-_STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
-_MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
-_CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
-_TILE_COPIES = 5  # arrays as large as a tile: made, put together, and waiting to be written
-_BOUND_COPIES = 12  # the same for both bounds of intervals: in float64 on the way, and waiting
-_COUNT_COPIES = 2  # the same for every matrix of counts, beside the logarithms that it is made of
-_BLEND_COPIES = 10  # arrays as large as the panel of a tile's cells: counts, sizes and means in float64
-_LEARNED_COPIES = 16  # the same of the cells that blending is learned from
-_SIMILARITY_BYTES = 8.0  # how near the reference comes to a cell, which intervals depend on
-_PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
-_TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
-_RESULT_BYTES = 16.0  # a value that was brought to a cell, in float64, and its table
-_GIVEN_BYTES = 28.0  # a value of a reference cell: as it was read, without its least one, and in float32
-_LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
+_NETWORK_COPIES = 4  # arrays of a step of stImpute: gradients, and fragmented memory of the C library
+_STEP_COPIES = 6  # arrays of the size of a step's weights, including gradients
+_MAP_COPIES = 12  # arrays of the size of one of the two maps, including gradients and their moments
+_CARRIED_BYTES = 32.0  # a gene in a reference cell, including float64 for its moments
+_TILE_COPIES = 5  # arrays of the size of a tile: computed, assembled, and waiting to be written
+_BOUND_COPIES = 12  # the same for both bounds of intervals: temporarily float64, and waiting
+_COUNT_COPIES = 2  # the same for each matrix of counts, in addition to its logarithms
+_BLEND_COPIES = 10  # arrays of the size of the panel in a tile: counts, sizes and means in float64
+_LEARNED_COPIES = 16  # the same for the cells used to fit the blend
+_SIMILARITY_BYTES = 8.0  # similarity of a cell to the reference, for intervals
+_PANEL_COPIES = 8  # arrays of the size of the panel in a tile: read ahead, normalised, embedded
+_TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while computed
+_RESULT_BYTES = 16.0  # a transferred value, in float64, and its table
+_GIVEN_BYTES = 28.0  # a value of a reference cell: as read, with the minimum subtracted, and in float32
+_LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells used to estimate how many values are kept
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Plan(NotebookText):
-    """Sizes of the tiles that a result is made of, and estimates in bytes.
+    """Sizes of the tiles of a result, and estimates of memory and size in bytes.
 
     Attributes
     ----------
     n_cells, n_genes
         Shape of the result.
     cells_per_block, genes_per_block
-        Of a tile: genes are made ready once for all cells, and cells are read once for these genes.
+        Size of a tile. Genes are prepared once for all cells, and cells are read once for these genes.
     peak_bytes
         Estimated peak memory of the whole process.
     output_bytes
         Size of the result before compression, with both bounds of the intervals.
     interval
-        Share of measured values that the intervals hold, or None without intervals.
+        Share of measured values that the intervals contain, or None without intervals.
     in_memory
-        Whether the result is held in memory, as `Imputer.impute` does, rather than written as it is made.
+        Whether the result stays in memory, as with `Imputer.impute`, instead of being written tile by tile.
     kept
         Estimated share of its values that a sparse result keeps, 0 to 1; None if it is dense.
     """
@@ -104,24 +104,24 @@ class Plan(NotebookText):
         Parameters
         ----------
         kept
-            Estimated share of the values that it keeps, 0 to 1.
+            Estimated share of values that it keeps, 0 to 1.
         """
         saved = (4.0 - SPARSE_BYTES * kept) * self.n_cells * self.n_genes - 4.0 * self.n_cells
         return replace(self, output_bytes=self.output_bytes - saved, kept=kept)
 
     @property
     def n_values(self) -> int:
-        """Cells times genes."""
+        """Number of cells times genes."""
         return self.n_cells * self.n_genes
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """Cells and genes that are compressed together: tiles are made of whole chunks."""
+        """Cells and genes that are compressed together; tiles consist of whole chunks."""
         return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)
 
     @property
     def shard(self) -> tuple[int, int]:
-        """Cells and genes that go into one file: whole chunks, of which no two tiles share one."""
+        """Cells and genes in one file: whole chunks. No chunk belongs to two tiles."""
         cells, genes = self.chunk
         n_chunks = math.ceil(self.genes_per_block / genes)
         most = min(n_chunks, _SHARD_CHUNKS)
@@ -154,28 +154,28 @@ def make_plan(
     pair
         The data.
     n_genes
-        Genes that are requested.
+        Number of requested genes.
     settings
-        Of the method.
+        Settings of the method.
     memory
-        Budget for the whole process, as "4 GB".
+        Budget for the whole process, for example "4 GB".
     interval
-        Share of measured values that intervals shall hold, 0.01 to 0.999, or None for no intervals.
+        Share of measured values that intervals should contain, 0.01 to 0.999, or None for no intervals.
     scale, measured
-        What the values are, and those of genes of the panel, as of `cellweft.Imputer.impute`.
+        Scale of the values, and values of panel genes, as in `cellweft.Imputer.impute`.
     in_memory
-        Whether the result is held rather than written.
+        Whether the result stays in memory instead of being written.
     network
-        Bytes of the embeddings, gene sets and edges that the gene graph is made from.
+        Bytes of the embeddings, gene sets and edges of the gene graph.
     trainings
-        That go on at once, on several devices.
+        Number of trainings at the same time, on several devices.
 
     Raises
     ------
     SettingError
         The interval is out of range.
     MemoryBudgetError
-        The work does not fit, with what it needs at least.
+        The work does not fit in the budget; the error states the minimum.
     """
     budget, n_cells = parse_memory(memory), pair.st.n_cells
     needs = (
@@ -226,23 +226,23 @@ def make_plan(
 def columns_at_once(
     pair: Pair, n_columns: int, *, settings: StImputeSettings | AttentionSettings, memory: str | int
 ) -> int:
-    """Return how many columns of values of the reference's cells are brought to the tissue at once.
+    """Return how many columns of reference values to transfer to the tissue at once.
 
     Parameters
     ----------
     pair
         The data.
     n_columns
-        That are requested; the result is held.
+        Number of requested columns; the result stays in memory.
     settings
-        Of the method.
+        Settings of the method.
     memory
-        Budget for the whole process, as "4 GB".
+        Budget for the whole process, for example "4 GB".
 
     Raises
     ------
     MemoryBudgetError
-        Not even one column fits beside the result, with what it needs at least.
+        Not even one column fits in addition to the result; the error states the minimum.
     """
     if isinstance(settings, AttentionSettings):
         needs = _attention_needs(pair, settings)
@@ -264,14 +264,14 @@ def columns_at_once(
 
 
 def _tile(needs: _Needs, n_cells: int, n_genes: int, *, free: float) -> tuple[int, int]:
-    """Return cells and genes of a tile: all genes, unless they do not fit, then so many as do."""
+    """Return the numbers of cells and genes of a tile: all genes, or as many as fit."""
     cells, most = min(_MOST_CELLS, max(n_cells, 1)), max(n_genes, 1)
     while cells > _FEWEST_CELLS and needs.tile(cells, min(most, _chunk_genes(cells))) > free:
         cells //= 2
     genes, width = most, _chunk_genes(cells)
     while genes > 1 and needs.tile(cells, genes) > free:
         genes = genes // 2 if genes <= 2 * width else genes // 2 // width * width
-    if genes < most and genes > width:  # passes of one size rather than a short last one
+    if genes < most and genes > width:  # equal passes instead of a short last one
         n_passes = math.ceil(most / genes)
         genes = min(genes, math.ceil(most / n_passes / width) * width)
     return cells, genes
@@ -279,19 +279,19 @@ def _tile(needs: _Needs, n_cells: int, n_genes: int, *, free: float) -> tuple[in
 
 @dataclass(frozen=True, kw_only=True)
 class _Needs:
-    """What a method takes, in bytes."""
+    """Memory of a method, in bytes."""
 
     held: float  # throughout
-    training: float  # besides, while it learns
-    block: Callable[[int, int], float]  # besides, while a tile of so many cells and genes is made
+    training: float  # in addition, during training
+    block: Callable[[int, int], float]  # in addition, while computing a tile (cells, genes)
     per_gene: float  # of a tile
-    ready: float  # of a gene while it is made ready
-    panel: int  # genes that are read of a cell
+    ready: float  # of a gene during its preparation
+    panel: int  # number of genes read per cell
     tile_copies: int = _TILE_COPIES
     panel_copies: int = _PANEL_COPIES
 
     def tile(self, cells: int, genes: int) -> float:
-        """Return what a tile takes, with its genes made ready."""
+        """Return the memory of a tile, including its prepared genes."""
         values = 4.0 * cells * (self.tile_copies * genes + self.panel_copies * self.panel)
         return (
             self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, BLOCK_GENES) + values
@@ -342,13 +342,13 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
 
 
 def _held_bytes(pair: Pair) -> float:
-    """Return bytes of this process with the spatial cells, and of the reference by gene."""
+    """Return the bytes of this process with the spatial cells, and of the reference stored by gene."""
     process = process_bytes() + _CELL_BYTES * pair.st.n_cells
     return process + min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
 
 
 def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
-    """Return what a training step and the training cells take."""
+    """Return the memory of a training step and of the training cells."""
     n_panel = len(pair.shared_genes)
     genes = min(n_panel, settings.batch_genes)
     sources = min(n_sources_of(pair, settings), settings.batch_sources)
@@ -359,18 +359,18 @@ def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
 
 
 def n_sources_of(pair: Pair, settings: StImputeSettings) -> int:
-    """Return how many genes the graph's messages come from."""
+    """Return the number of source genes of the graph."""
     return pair.sc.n_genes if uses_all_sources(pair, settings) else len(pair.shared_genes)
 
 
 def uses_all_sources(pair: Pair, settings: StImputeSettings) -> bool:
-    """Say whether all genes of the reference are sources, or the panel alone."""
+    """Return whether all genes of the reference are sources, or only the panel."""
     is_small = pair.sc.n_genes <= settings.most_sources
     return settings.sources == "all" or (settings.sources == "auto" and is_small)
 
 
 def share_kept(pair: Pair, genes: IntArray, cut: float) -> float:
-    """Estimate which share of imputed values a sparse result keeps, before anything is learned.
+    """Estimate, before the fit, the share of imputed values that a sparse result keeps.
 
     Parameters
     ----------
@@ -379,16 +379,17 @@ def share_kept(pair: Pair, genes: IntArray, cut: float) -> float:
     genes
         (n_genes,) positions in the reference.
     cut
-        Values below it are left out.
+        Threshold below which values are omitted.
 
     Returns
     -------
-    0 to 1: of the genes, those whose mean reaches the cut, over spatial cells for genes of the panel, and for
-    others over cells of the reference.
+    0 to 1: the share of genes with a mean of at least ``cut``, over spatial cells for panel genes, and over
+    reference cells for others.
 
     Notes
     -----
-    Rough: at .05, of the data in benchmarks/results/output_size.md, it says .8 to 1.7 times what is kept.
+    A rough estimate: with a threshold of .05 on the data in benchmarks/results/output_size.md, it is .8 to
+    1.7 times the true share.
     """
     if not cut or not len(genes):
         return 1.0

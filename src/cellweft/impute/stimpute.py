@@ -1,4 +1,4 @@
-"""stImpute behind the Imputer: settings for data, gene network, predictions, reliability, what is saved."""
+"""stImpute for the Imputer: settings, gene network, predictions, reliability, saving."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ from cellweft.nn.operator import ReferenceOperator, on_all_cells
 from cellweft.nn.parallel import over_devices
 from cellweft.nn.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
 
-_BEFORE = {"neighbor_scale": "none", "similarity_mean": "profile"}  # of models saved before these settings
+_BEFORE = {"neighbor_scale": "none", "similarity_mean": "profile"}  # for models saved without these settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedStImpute:
-    """What a model folder holds of stImpute: all of a fit but its data.
+    """Contents of a model folder of stImpute: the fit without its data.
 
     Attributes
     ----------
     settings
-        As they were used.
+        The settings of the fit.
     networks
         Autoencoder and gene network, on the CPU.
     neighbor_scale
         Factor of the neighbours' mean.
     reliability
-        What was learned of reliability, if anything was.
+        The reliability networks, or None.
     network
-        What the gene graph used of protein embeddings, gene sets and edges, for the reference's genes.
+        The parts of protein embeddings, gene sets and edges that the gene graph used.
     history
-        Losses of the training, by stage; empty of models that were saved without.
+        Losses of the training, by stage; empty for models saved without them.
     """
 
     settings: StImputeSettings
@@ -88,7 +88,7 @@ class SavedStImpute:
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
-        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        """Read from a folder; damaged contents raise the errors that `read_folder` handles."""
         config, tensors, genes = folder.config, folder.tensors, folder.genes
         settings = StImputeSettings(**(_BEFORE | config["settings"]))
         for part, width, source in (
@@ -98,7 +98,7 @@ class SavedStImpute:
             ("network.layers.1", settings.hidden, "hidden"),
         ):
             check_width(tensors, f"{part}.weight", width, what=source)
-        start = torch_stream(0, "load")  # every weight drawn from it is overwritten immediately
+        start = torch_stream(0, "load")  # all weights drawn from it are overwritten
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):
             network.load_state_dict(part_of(tensors, name))
@@ -108,7 +108,7 @@ class SavedStImpute:
             learned = []
             for number in range(config["n_reliability_nets"]):
                 net = ReliabilityNet(len(centre), start)
-                net.load_state_dict(part_of(tensors, f"reliability.{number}"))  # ends if there are no more
+                net.load_state_dict(part_of(tensors, f"reliability.{number}"))  # fails after the last one
                 learned.append(net)
             by_gene = genes.set_index("gene")
             nets = ReliabilityNets(
@@ -130,7 +130,7 @@ class SavedStImpute:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StImputeMethod:
-    """stImpute with what its gene graph may be made from, given as in `cellweft.Imputer`.
+    """stImpute with the inputs of its gene graph, given as in `cellweft.Imputer`.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class StImputeMethod:
     sources: Mapping[str, Any]
 
     def check(self) -> None:
-        """Raise `SettingError` where a setting is wrong, or the graph is of what is not given."""
+        """Raise `SettingError` if a setting is wrong, or the graph needs an input that is not given."""
         source_names = [name for name, source in self.sources.items() if source is not None]
         StImputeSettings().override(self.changes).graph_shares(source_names)
 
@@ -204,7 +204,7 @@ class StImputeMethod:
         )
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedStImpute:
-        """See `cellweft.impute.base.Method`; gene relations are those of the fit, not of the files."""
+        """See `cellweft.impute.base.Method`; gene relations are those of the fit, and not read from files."""
         saved, seed = SavedStImpute.of(folder), folder.config["seed"]
         columns = GeneColumns.load(pair.sc)
         parts = gene_relations(saved.network, pair.sc.genes, settings=saved.settings)
@@ -234,13 +234,13 @@ class FittedStImpute:
     Attributes
     ----------
     model, columns
-        What was trained, and the reference by gene.
+        The trained model, and the reference stored by gene.
     seed
-        Of the fit.
+        Seed of the fit.
     network
-        Relations that the gene graph is made of, and how many genes each knows.
+        Relations of the gene graph, and the number of genes that each contains.
     reliability
-        What is known of reliability, or None.
+        The model of reliability, or None.
     """
 
     model: StImputeModel
@@ -259,7 +259,7 @@ class FittedStImpute:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device of the model."""
         return self.model.device
 
     def to(self, device: torch.device) -> FittedStImpute:
@@ -287,12 +287,12 @@ class FittedStImpute:
         return on_all_cells(mean, self.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> None:
-        """Return None: its k neighbours do not tell."""
+        """Return None, because the k neighbours define no similarity."""
 
     def score_reliability(
         self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
     ) -> pd.DataFrame:
-        """See `cellweft.impute.base.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
+        """See `cellweft.impute.base.FittedMethod`: the cosine expected by the paper's network (Eq. 13)."""
         reliability = self.reliability
         if reliability is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
@@ -336,7 +336,7 @@ class FittedStImpute:
 def _add_relation(
     relation: GeneRelation, genes: NDArray[np.str_], config: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:
-    """Put what a relation was made from among the values of a folder, as far as it is about the genes."""
+    """Add the inputs of a relation, restricted to the genes, to the contents of a folder."""
     is_known = relation.knows(np.arange(len(genes)))
     names = genes[is_known].tolist()
     if isinstance(relation, EmbeddingRelation):
@@ -379,7 +379,7 @@ def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Networ
 
 
 def check_k(settings: StImputeSettings, n_cells: int) -> None:
-    """Raise `SettingError` where the reference has fewer usable cells than neighbours are requested."""
+    """Raise `SettingError` if the reference has fewer usable cells than the requested neighbours."""
     if settings.k > n_cells:
         raise SettingError(
             arg("settings", key="k"),
@@ -392,21 +392,21 @@ def check_k(settings: StImputeSettings, n_cells: int) -> None:
 def gene_relations(
     network: Network, genes: NDArray[np.str_], *, settings: StImputeSettings
 ) -> tuple[GraphPart, ...]:
-    """Return the relations that the settings name, over the genes of a reference.
+    """Return the relations chosen in the settings, for the genes of a reference.
 
     Parameters
     ----------
     network
-        What is known of genes besides expression.
+        Embeddings, gene sets and edges.
     genes
-        (n_genes,) names of the reference's genes.
+        (n_genes,) names of the genes of the reference.
     settings
-        Of the method.
+        Settings of the method.
 
     Raises
     ------
     GeneError
-        An embedding table, gene sets or edges with none of the genes.
+        An embedding table, gene sets or edges contain none of the genes.
     """
     relations: dict[RelationKind, GeneRelation] = {"expression": ExpressionRelation()}
     if network.embedding is not None:
@@ -431,7 +431,7 @@ def gene_relations(
 def gene_graph(
     pair: Pair, columns: GeneColumns, *, settings: StImputeSettings, parts: tuple[GraphPart, ...]
 ) -> GeneGraph:
-    """Return the gene graph of some relations, over the pair's reference, with the sources of its panel."""
+    """Return the gene graph of some relations for a pair's reference, with its source genes."""
     sources = np.arange(pair.sc.n_genes) if uses_all_sources(pair, settings) else pair.sc_shared
     return GeneGraph(
         sources=sources,
@@ -443,20 +443,21 @@ def gene_graph(
 
 
 def network_record(graph: GeneGraph, network: Network, n_genes: int) -> dict[str, dict[str, Any]]:
-    """Return what a gene graph is made of, as plain values that every format stores.
+    """Return a description of a gene graph, as plain values that any format can store.
 
     Parameters
     ----------
     graph
         The graph.
     network
-        What its relations were made from.
+        The inputs of its relations.
     n_genes
-        Genes of the reference.
+        Number of genes of the reference.
 
     Returns
     -------
-    For each relation its ``share``, its ``source``, and ``known_genes``, how many of the genes it knows.
+    For each relation its ``share``, its ``source``, and ``known_genes``, the number of genes that it
+    contains.
     """
     known_counts = graph.known_genes(n_genes)
     return {
@@ -478,9 +479,9 @@ class NetworkGenes:
     model
         A trained model.
     tables
-        The genes, a few of them a table: so many as a block of cells has room for.
+        Tables of genes, each with as many genes as fit in memory with a block of cells.
     cells
-        Cells of a block.
+        Number of cells per block.
     """
 
     model: StImputeModel
@@ -489,12 +490,12 @@ class NetworkGenes:
 
     @classmethod
     def of(cls, model: StImputeModel, columns: GeneColumns, genes: IntArray) -> NetworkGenes:
-        """Make genes ready.
+        """Prepare genes for prediction.
 
         Parameters
         ----------
         model, columns
-            A trained model, and its reference by gene.
+            A trained model, and its reference stored by gene.
         genes
             (n_genes,) positions in the reference.
         """

@@ -1,4 +1,4 @@
-"""One imputation: which genes in which cells, and what comes of it: tiles, tables, record."""
+"""One imputation: its genes and cells, and its results: tiles, tables, record."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ from cellweft.impute.planning import Plan
 from cellweft.impute.uncertainty.count_model import plain_counts
 
 Values: TypeAlias = dict[str | None, FloatArray]
-"""Of a tile, by layer (None for X)."""
+"""Values of a tile, by layer (None for X)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A part of a result that is made, and written, at once.
+    """A part of a result that is computed and written at once.
 
     Attributes
     ----------
     number
-        Its place among the tiles: genes after genes, and cells after cells within them.
+        Its index among the tiles; cells vary fastest, then genes.
     rows, places
-        Cells, and genes of the request.
+        Positions of its cells, and of its genes in the request.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Tile:
 
     @property
     def n_values(self) -> int:
-        """Cells times genes."""
+        """Number of cells times genes."""
         n_cells, n_genes = (part.stop - part.start for part in (self.rows, self.places))
         return int(n_cells * n_genes)
 
@@ -73,23 +73,23 @@ class Imputation:
     Attributes
     ----------
     fitted
-        What predicts.
+        The fitted method.
     pair, known
-        The pair whose cells are predicted, and the one that was fitted to.
+        The pair with the cells to predict, and the pair of the fit.
     genes
         (n_genes,) positions in the reference.
     plan
         Sizes of the tiles.
     interval
-        Share of measured values that the intervals shall hold, or None for no intervals.
+        Share of measured values that the intervals should contain, or None for no intervals.
     similarity
-        (n_cells,) how near the reference comes to each cell, where there are intervals.
+        (n_cells,) similarity of each cell to the reference, if there are intervals.
     scale
-        What the values are, "log" or "counts".
+        Scale of the values, "log" or "counts".
     blend
-        What blends genes of the panel with their measurement, or None if they are predicted alone.
+        Blend of panel genes with their measurement, or None if they are only predicted.
     spillover
-        (n_cells,) share of each cell's counts that spilled over, or None if it is not to be written.
+        (n_cells,) share of each cell's counts that spilled over, or None to omit it.
     """
 
     fitted: FittedMethod
@@ -105,12 +105,12 @@ class Imputation:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the matrices beside X."""
+        """Names of the matrices in addition to X."""
         return () if self.interval is None else INTERVAL
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
-        """All parts of the result."""
+        """All tiles of the result."""
         plan = self.plan
         rows = list(row_blocks(plan.n_cells, plan.cells_per_block))
         parts = product(row_blocks(plan.n_genes, plan.genes_per_block), rows)
@@ -119,12 +119,12 @@ class Imputation:
         )
 
     def made(self, progress: Progress, *, done: Collection[int] = ()) -> Iterator[tuple[Tile, Values]]:
-        """Yield the tiles with their values as they are made; cells are read ahead.
+        """Compute the tiles, and yield each with its values; cells are read ahead.
 
         Parameters
         ----------
         progress
-            Called as tiles are done.
+            Called after each tile.
         done
             Numbers of tiles that exist.
         """
@@ -141,21 +141,21 @@ class Imputation:
             progress("impute", n_done, n_values)
 
     def prepare(self, tile: Tile) -> Predictor:
-        """Return what predicts the genes of a tile."""
+        """Return the predictor of the genes of a tile."""
         genes = self.genes[tile.places]
         return self.fitted.prepare(genes) if self.blend is None else self.blend.prepare(self.fitted, genes)
 
     def read(self, tile: Tile) -> FloatArray:
-        """Return the panel in the cells of a tile, (n_rows, n_panel)."""
+        """Return the panel of the cells of a tile, (n_rows, n_panel)."""
         return self.pair.st.dense(tile.rows, self.pair.st_shared)
 
     def values(self, tile: Tile, predictor: Predictor, measured: FloatArray) -> Values:
-        """Return the values of a tile: they depend on nothing but the fit, its cells and its genes.
+        """Return the values of a tile. They depend only on the fit, its cells and its genes.
 
         Parameters
         ----------
         tile, predictor, measured
-            From `tiles`, and `prepare` and `read` of the tile.
+            An element of `tiles`, and the results of `prepare` and `read` for it.
         """
         values: Values = {None: predictor.values(measured)}
         intervals = self.fitted.intervals
@@ -185,7 +185,7 @@ class Imputation:
         return relative_sizes(self.pair.st)
 
     def obs(self) -> Annotation:
-        """Return the table of the cells, read column by column where it lies in a file."""
+        """Return the table of the cells, read column by column if it is in a file."""
         side = self.pair.st
         table = side.table if side.rows is None else HeldTable(side.obs)
         more: dict[str, NDArray[Any]] = {}
@@ -199,7 +199,7 @@ class Imputation:
 
     @cached_property
     def var(self) -> pd.DataFrame:
-        """The table of the genes: other names, ``measured``, and what is known of reliability."""
+        """The table of the genes: other names, ``measured``, and columns of reliability."""
         var = gene_table(self.pair.sc, self.genes)
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [self.genes[part] for part in row_blocks(len(self.genes), BLOCK_GENES)] or [self.genes]
@@ -209,12 +209,12 @@ class Imputation:
         return var.assign(**{str(name): column.to_numpy() for name, column in scores.items()})
 
     def mark(self, *, dtype: str, sparse: float | None) -> dict[str, Any]:
-        """Return what the values of the tiles depend on, by name, for a run that is resumed.
+        """Return all that the values of the tiles depend on, by name, for resuming a run.
 
         Parameters
         ----------
         dtype, sparse
-            Type of the numbers, and the cut of a sparse result.
+            Data type of the values, and the threshold of a sparse result.
         """
         more = {} if self.spillover is None else {"spillover": digest_of(self.spillover)}
         return {
@@ -237,7 +237,7 @@ class Imputation:
         }
 
     def record(self, *, fit_seconds: float) -> dict[str, Any]:
-        """Return how it is made, as values that every format stores."""
+        """Return the record of the imputation, as values that any format can store."""
         record = fitted_record("imputed", self.fitted, self.pair, fit_seconds=fit_seconds)
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]
@@ -254,16 +254,16 @@ class Imputation:
 
 
 def fitted_record(kind: str, fitted: FittedMethod, pair: Pair, *, fit_seconds: float) -> dict[str, Any]:
-    """Return the record of what a fitted method made of a pair, as `cellweft._provenance.provenance` does.
+    """Return the record of a result of a fitted method; see `cellweft._provenance.provenance`.
 
     Parameters
     ----------
     kind
-        What was made: "imputed" or "labels".
+        Kind of result: "imputed" or "labels".
     fitted, pair
         The method and the data.
     fit_seconds
-        How long learning took.
+        Duration of the fit.
     """
     return provenance(
         kind,
@@ -277,14 +277,14 @@ def fitted_record(kind: str, fitted: FittedMethod, pair: Pair, *, fit_seconds: f
 
 
 def in_tiles_of(job: Imputation, target: Path) -> Imputation:
-    """Return an imputation in the tiles of a run that was killed, where they are no larger than its own.
+    """Return an imputation with the tiles of an interrupted run, if they are not larger than its own.
 
     Parameters
     ----------
     job
-        What is imputed.
+        The imputation.
     target
-        The output of the run.
+        Path of the output.
     """
     cells, genes = kept_mark(target).get("tiles", (0, 0))
     plan = job.plan
@@ -296,23 +296,23 @@ def in_tiles_of(job: Imputation, target: Path) -> Imputation:
 def write_tiles(
     job: Imputation, writer: ResultWriter, journal: Journal | None, *, progress: Progress
 ) -> Path:
-    """Make an imputation and write it, tile by tile: reading, computing and writing go on side by side.
+    """Compute an imputation and write it, tile by tile; reading, computing and writing run in parallel.
 
     Parameters
     ----------
     job
-        What is imputed.
+        The imputation.
     writer
-        Of the whole result, not yet entered.
+        Writer of the whole result, not yet entered.
     journal
-        What is written already, of a run that can be resumed; tiles are noted in it.
+        Journal of the written tiles, if the run can be resumed.
     progress
-        Called as tiles are made.
+        Called after each tile.
 
     Returns
     -------
     Path
-        Where the result lies.
+        Path of the result.
     """
 
     def put(tile: Tile, values: Values) -> None:
@@ -334,19 +334,19 @@ def write_tiles(
 
 
 def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> DoubleArray | None:
-    """Return what intervals need to know of cells, after a look at whether there can be any.
+    """Return the similarities that intervals need, after checking that intervals are possible.
 
     Parameters
     ----------
     fitted, pair
-        What predicts, and whose cells.
+        The fitted method, and the pair with the cells.
     interval
-        Share of measured values that the intervals shall hold, or None for no intervals.
+        Share of measured values that the intervals should contain, or None for no intervals.
 
     Raises
     ------
     NotFittedError
-        The method has learned none.
+        The method has not learned intervals.
     """
     if interval is None:
         return None

@@ -1,4 +1,4 @@
-"""What training reads of a pair: panel, cells, names of the genes that are requested."""
+"""Data that training reads from a pair: panel, cells, names of requested genes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TENTHS = 10  # of the cells by their totals
 
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
-    """Return positions in the reference of the genes that are requested, each once; None and "all": all."""
+    """Return the positions of the requested genes in the reference, each once; None and "all": all."""
     if genes is None or (isinstance(genes, str) and genes == "all"):
         return np.arange(pair.sc.n_genes)
     positions = pair.find_genes([genes] if isinstance(genes, str) else list(genes))
@@ -23,21 +23,21 @@ def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
 
 
 def places_of(pair: Pair) -> dict[str, DoubleArray]:
-    """Return the coordinates, no copy, as a result carries them in ``obsm``."""
+    """Return the coordinates, without copying, as results contain them in ``obsm``."""
     return {} if pair.coordinates is None else {"spatial": pair.coordinates}
 
 
 def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
-    """Return the panel in spatial cells that have counts: all, or ``most`` drawn alike from all their kinds.
+    """Return the panel of spatial cells with counts: all, or ``most`` drawn evenly from all kinds.
 
     Parameters
     ----------
     pair
         The data.
     most
-        How many cells at most.
+        Largest number of cells.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
 
     Notes
     -----
-    Kinds are what is known of cells without looking at their genes: slice, label, and tenth of the totals.
+    The kind of a cell is its combination of slice, label, and decile of totals; genes are not used.
     """
     cells = np.flatnonzero(~pair.st.empty_cells)
     if len(cells) > most:
@@ -55,7 +55,7 @@ def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
 
 
 def _kinds(pair: Pair, cells: IntArray) -> IntArray:
-    """Return a number from 0 for the kind of each cell."""
+    """Return the index of the kind of each cell, from 0."""
     totals = pair.st.totals[cells]
     kinds = np.searchsorted(np.quantile(totals, np.arange(1, _TENTHS) / _TENTHS), totals)
     for names in (pair.slices, pair.st_labels):
@@ -66,6 +66,6 @@ def _kinds(pair: Pair, cells: IntArray) -> IntArray:
 
 
 def panel_of(pair: Pair, cells: IntArray) -> FloatArray:
-    """Return the panel in some spatial cells, (n_cells, n_panel)."""
+    """Return the panel of some spatial cells, (n_cells, n_panel)."""
     blocks = [pair.st.dense(cells[rows], pair.st_shared) for rows in row_blocks(len(cells), READ_ROWS)]
     return np.concatenate(blocks)

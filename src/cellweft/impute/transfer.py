@@ -1,4 +1,4 @@
-"""What reference cells are known for, brought to the cells of the tissue by a fitted method's weights."""
+"""Transfers values of reference cells to the cells of the tissue, with the weights of a fitted method."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def values_to_transfer(
     layer: str | None = None,
     genes: Iterable[str] | None = None,
 ) -> CellValues:
-    """Return what is requested of the reference; parameters and errors as of `cellweft.Imputer.transfer`."""
+    """Return the requested values of the reference; parameters and errors as in `Imputer.transfer`."""
     sources = {"values": values, "obs": obs, "obsm": obsm, "layer": layer}
     named = [name for name, source in sources.items() if source is not None]
     if len(named) != 1:
@@ -70,20 +70,20 @@ def values_to_transfer(
 def transfer_values(
     fitted: FittedMethod, pair: Pair, values: CellValues, *, memory: str | int, progress: Progress
 ) -> DoubleArray:
-    """Return weighted means of the reference's values in every spatial cell, held in memory.
+    """Return weighted means of the reference's values for each spatial cell, as an array.
 
     Parameters
     ----------
     fitted
-        Whose weights.
+        The fitted method.
     pair
-        Its data, or the same with other spatial cells.
+        The pair of the fit, or the same pair with other spatial cells.
     values
-        What the reference's cells hold.
+        Values of the reference cells.
     memory
-        Budget for the whole process, as "4 GB".
+        Budget for the whole process, for example "4 GB".
     progress
-        Called as blocks of cells are done.
+        Called after each block of cells.
 
     Returns
     -------
@@ -110,24 +110,24 @@ def carried_to(
     sharpness: float = 1.0,
     progress: Progress = no_progress,
 ) -> DoubleArray:
-    """Return weighted means of the reference's values in cells by their panel.
+    """Return weighted means of the reference's values for cells, given their panel.
 
     Parameters
     ----------
     fitted
-        Whose weights.
+        The fitted method.
     read
-        From a slice of the cells to their log-normalised panel, (n_rows, n_panel).
+        Returns the log-normalised panel, (n_rows, n_panel), of a slice of the cells.
     values
-        What the reference's cells hold.
+        Values of the reference cells.
     n_cells
-        How many cells.
+        Number of cells.
     at_once
-        Columns that are carried together.
+        Number of columns to transfer at once.
     sharpness
-        As of `cellweft.impute.base.FittedMethod.operator`.
+        As in `cellweft.impute.base.FittedMethod.operator`.
     progress
-        Called as blocks of cells are done.
+        Called after each block of cells.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Networks and operators on arrays, one a file, with settings in ``config``.
+"""Networks and operators on arrays, one per file; ``config`` contains the settings.
 
-Tensors only: nothing here knows AnnData, files or users.
+Tensors only: no AnnData, no files, no user interface.
 """

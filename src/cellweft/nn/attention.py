@@ -1,10 +1,11 @@
 """Learned attention: unseen genes of a spatial cell as weighted means over the cells of the reference.
 
-Spatial and reference cells are embedded by one linear map, learned by leaving genes out: every step hides
-some genes of the panel on both sides, carries them from the reference to the spatial cells by softmax
-weights, and looks at how they correlate with what was measured. So it is trained on what it is for.
+One linear map embeds spatial and reference cells. It is learned by leaving genes out: each step hides some
+genes of the panel on both sides, predicts them in the spatial cells as softmax-weighted means over the
+reference, and compares the prediction with the measurement by correlation. Training therefore optimises the
+task itself.
 
-Letters: B cells of a block, P genes that cells are compared by, G genes that are carried.
+Letters: B cells of a block, P genes used to compare cells, G genes to predict.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from cellweft.nn.similarity import centred
 from cellweft.nn.training import EpochProgress, fit_steps, warm_cosine
 
 _TINY = 1e-6
-_LEAST_USE = 0.05  # that a cell of the reference counts with at least, by the mean one's
+_LEAST_USE = 0.05  # smallest use of a reference cell, relative to the mean
 
 
 class CellMap(torch.nn.Module):
-    """The linear map that embeds cells of both sides, and what goes with it.
+    """The linear map that embeds cells of both sides, with its scalar parameters.
 
     Parameters
     ----------
     n_genes
         P.
     settings
-        Where it starts: at the identity, with the temperature and the weight of detection as set.
+        Initial temperature and weight of detection; the map itself starts at the identity.
     """
 
     def __init__(self, n_genes: int, settings: AttentionSettings) -> None:
@@ -52,12 +53,12 @@ class CellMap(torch.nn.Module):
     def forward(
         self, logs: torch.Tensor, scores: torch.Tensor, seen: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return embeddings of length 1 (0 for cells without anything): (B, P).
+        """Return embeddings of length 1 (0 for empty cells): (B, P).
 
         Parameters
         ----------
         logs, scores
-            (B, P) log-normalised values of one side's cells, and the same as z-scores of that side.
+            (B, P) log-normalised values of cells of one side, and their z-scores within that side.
         seen
             (P,) 0 for genes that are hidden, else 1.
         """
@@ -69,11 +70,11 @@ class CellMap(torch.nn.Module):
 
     @property
     def detection_weight(self) -> float:
-        """How much standardised detection counts beside a standardised carried value."""
+        """Weight of the standardised detection, relative to a standardised carried value."""
         return float(self.detection.detach())
 
     def drift(self) -> torch.Tensor:
-        """Return how far the maps are from where they started: a sum of squares."""
+        """Return the distance of the maps from their initial values, as a sum of squares."""
         start = torch.eye(len(self.of_logs), device=self.of_logs.device)
         return ((self.of_logs - start) ** 2).sum() + ((self.of_scores - start) ** 2).sum()
 
@@ -87,7 +88,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: torch.Tensor) -> Moments:
-        """Take them of (n_rows, n_columns), in float64 where the device has it."""
+        """Compute the moments of (n_rows, n_columns) values, in float64 if the device supports it."""
         exact = values if values.device.type == "mps" else values.double()
         mean, spread = exact.mean(dim=0), exact.std(dim=0, correction=0)
         return cls(
@@ -99,12 +100,12 @@ class Moments:
 
     @staticmethod
     def join(parts: Sequence[Moments]) -> Moments:
-        """Return those of several columns after one another."""
+        """Return the moments of several sets of columns, concatenated."""
         means, spreads = [part.mean for part in parts], [part.spread for part in parts]
         return Moments(mean=torch.cat(means), spread=torch.cat(spreads))
 
     def standard(self, values: torch.Tensor) -> torch.Tensor:
-        """Return (values - mean) / spread."""
+        """Return z-scores: (values - mean) / spread."""
         return (values - self.mean) / self.spread
 
     def to(self, device: torch.device) -> Moments:
@@ -114,32 +115,32 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionModel:
-    """A trained map, and all that carrying a gene needs besides the reference's values of the gene.
+    """A trained map, and all that predicting a gene needs except its values in the reference.
 
     Attributes
     ----------
     settings
-        As they were used.
+        The settings of the training.
     inputs
-        (P,) positions among the panel's genes of those that cells are compared by.
+        (P,) positions, within the panel, of the genes used to compare cells.
     cells
         The map, on the device.
     spatial, reference
-        Moments of the two sides' log-normalised values, of the inputs.
+        Moments of the log-normalised input genes on each side.
     detected
         Mean and spread of the share of inputs that a spatial cell detects, (1,) each.
     keys
         (n_sc, P) embeddings of the reference.
     sample
-        (n_sample, P) queries of the tissue cells that genes are standardised over.
+        (n_sample, P) queries of the tissue cells over which genes are standardised.
     sample_detection
-        (n_sample,) their standardised share of detected inputs.
+        (n_sample,) standardised share of the inputs that each of these cells detects.
     history
         Mean loss per twentieth of the training.
     metacells
-        Groups of reference cells that are attended to as one, or None if each cell is by itself.
+        Groups of reference cells that share one key, or None if each cell has its own.
     metacell_keys
-        (n_metacells, P + 1) their keys, and how much each counts beside the product; see `with_metacells`.
+        (n_metacells, P + 1) keys of the metacells, and the term added to each product; see `with_metacells`.
     """
 
     settings: AttentionSettings
@@ -157,17 +158,17 @@ class AttentionModel:
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device of the model."""
         return self.keys.device
 
     @property
     def n_keys(self) -> int:
-        """Metacells, or cells of the reference: what `mapping` goes to."""
+        """Number of columns of `mapping`: metacells, or cells of the reference."""
         return len(self.keys if self.metacells is None else self.metacells.sizes)
 
     @torch.no_grad()
     def queries(self, measured: FloatArray) -> torch.Tensor:
-        """Return what spatial cells look for: (B, P), embeddings times the sharpness of the softmax.
+        """Return the queries of spatial cells, (B, P): embeddings times the sharpness of the softmax.
 
         Parameters
         ----------
@@ -178,24 +179,25 @@ class AttentionModel:
         return queries_of(self.cells, logs, self.spatial)
 
     def detection(self, measured: FloatArray) -> torch.Tensor:
-        """Return the standardised share of inputs that cells detect: (B,)."""
+        """Return the standardised share of the inputs that each cell detects: (B,)."""
         share = (measured[:, self.inputs] > 0).mean(axis=1, keepdims=True, dtype=np.float64)
         return self.detected.standard(torch.from_numpy(share.astype(np.float32)).to(self.device))[:, 0]
 
     def condensed(self, *, most: int, seed: int) -> AttentionModel:
-        """Return the model with its reference as metacells, or with each cell by itself where they are few.
+        """Return the model with its reference grouped into metacells, or ungrouped if it is small.
 
         Parameters
         ----------
         most
-            Metacells at most; a reference of no more cells stays as it is.
+            Largest number of metacells. A reference with no more cells than this is not grouped.
         seed
-            Of the groups; the same model and seed give the same groups.
+            Seed of the grouping; the same model and seed give the same groups.
 
         Notes
         -----
-        Cells are alike if cells of the tissue give them like weights. Those that get much of the weight are
-        kept further apart, so that cells that the tissue has none of do not take up the metacells.
+        Two reference cells are similar if the tissue cells give them similar weights. Cells with large
+        weights are divided into smaller groups, so that cell types absent from the tissue do not use up the
+        metacells.
         """
         if len(self.keys) <= most:
             return with_metacells(self, None)
@@ -210,12 +212,12 @@ class AttentionModel:
         return to_device(self, device, "cells", "keys", "metacell_keys", *moments, *of_sample)
 
     def at_keys(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.
+        """Return the values that `mapping` averages: those of the cells, or the means of the metacells.
 
         Parameters
         ----------
         values
-            (n_sc, G) genes in the reference.
+            (n_sc, G) values of genes in the reference.
 
         Returns
         -------
@@ -226,7 +228,7 @@ class AttentionModel:
         return torch.from_numpy(self.metacells.average(values.cpu().numpy())).to(values.device)
 
     def mapping(self, queries: torch.Tensor) -> Mapping:
-        """Return the attention of some queries, to cells or, if there are any, to metacells."""
+        """Return the attention of queries to metacells, or to cells if there are no metacells."""
         half = self.settings.precision == "bfloat16"
         if self.metacell_keys is None:
             return Mapping(queries=queries, keys=self.keys, half=half)
@@ -235,26 +237,26 @@ class AttentionModel:
 
     @torch.no_grad()
     def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
-        """Return what is carried to some cells of the reference from all others: (n_cells, G).
+        """Return the prediction for some reference cells from all other reference cells: (n_cells, G).
 
-        It goes to single cells in any case: of a metacell, the cell itself could not be left out.
+        This always uses single cells, because a cell cannot be excluded from its metacell.
 
         Parameters
         ----------
         cells
             (n_cells,) positions in the reference.
         values
-            (n_sc, G) the genes in the reference.
+            (n_sc, G) values of the genes in the reference.
         """
         rows = torch.from_numpy(cells).to(self.device)
         queries = self.keys[rows] * self.cells.log_sharpness.exp()
         mapping = Mapping(queries=queries, keys=self.keys)
-        own = ((queries * self.keys[rows]).sum(dim=1) - mapping.log_total).exp()[:, None]  # weight of itself
+        own = ((queries * self.keys[rows]).sum(dim=1) - mapping.log_total).exp()[:, None]  # own weight
         others: torch.Tensor = (mapping.apply(values) - own * values[rows]) / (1 - own).clamp_min(_TINY)
         return others
 
     def similarity(self, queries: torch.Tensor) -> DoubleArray:
-        """Return how near the reference comes to cells: the soft maximum of their cosines, (B,), up to 1."""
+        """Return the similarity of cells to the reference: the soft maximum of cosines, (B,), up to 1."""
         sharpness = float(self.cells.log_sharpness.detach().exp())
         total = self.mapping(queries).log_total.cpu().double().numpy()
         return np.asarray((total - math.log(len(self.keys))) / sharpness)
@@ -262,16 +264,16 @@ class AttentionModel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionOperator:
-    """Softmax attention from reference cells to others, by metacells if there are any.
+    """Softmax attention from reference cells to other cells, through metacells if there are any.
 
     See `cellweft.nn.operator.ReferenceOperator`.
 
     Attributes
     ----------
     mapping
-        To the reference's cells, or to its metacells.
+        Attention to the cells or the metacells of the reference.
     model
-        Whose reference it is.
+        The model, with its reference.
     """
 
     mapping: Mapping
@@ -284,7 +286,7 @@ class AttentionOperator:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells, and cells of the reference."""
+        """Number of cells, and of reference cells."""
         return len(self.mapping.queries), len(self.model.keys)
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
@@ -292,7 +294,7 @@ class AttentionOperator:
         return self.mapping.apply(self.model.at_keys(values))
 
     def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
-        """Return (B, G) values spread over the reference: (n_sc, G). Cells of a metacell share alike."""
+        """Return (B, G) values spread over the reference: (n_sc, G); equal for all cells of a metacell."""
         spread, metacells = self.mapping.apply_transpose(values), self.model.metacells
         if metacells is None:
             return spread
@@ -303,12 +305,12 @@ class AttentionOperator:
 
 
 def with_metacells(model: AttentionModel, metacells: Metacells | None) -> AttentionModel:
-    """Return a model with its reference in groups, or with each cell by itself if there are none.
+    """Return a model with its reference grouped into metacells, or ungrouped for None.
 
     Notes
     -----
-    Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
-    q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+    For a group of n cells with mean key m, the logarithm of the sum of exp(q k) is, to second order, q m +
+    log n + v / 2, where v is the mean of (q (k - m))^2 over the group and the sample's queries q.
     """
     if metacells is None:
         return replace(model, metacells=None, metacell_keys=None)
@@ -319,10 +321,10 @@ def with_metacells(model: AttentionModel, metacells: Metacells | None) -> Attent
 
 
 def _as_seen(model: AttentionModel) -> DoubleArray:
-    """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
+    """Return points whose squared distance is the mean squared difference of log weights: (n_sc, <= P).
 
-    It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
-    decomposition U R of Q / sqrt(n).
+    The mean of (q k - q k')^2 over the n queries Q of the sample is |R k - R k'|^2, where U R is the QR
+    decomposition of Q / sqrt(n).
     """
     queries = model.sample.cpu().double().numpy() / math.sqrt(len(model.sample))
     upper = np.asarray(np.linalg.qr(queries, mode="r"))
@@ -331,21 +333,21 @@ def _as_seen(model: AttentionModel) -> DoubleArray:
 
 @torch.no_grad()
 def with_reference(model: AttentionModel, reference: FloatArray, *, seed: int) -> AttentionModel:
-    """Return a model with a ``reference``, (n_sc, P), given by its inputs; ``seed`` is of its metacells."""
+    """Return the model with another ``reference``, (n_sc, P) input values; ``seed`` is for metacells."""
     logs = torch.from_numpy(np.ascontiguousarray(reference)).to(model.device)
     keys = model.cells(logs, model.reference.standard(logs))
     return condensed_if_large(replace(model, keys=keys), seed=seed)
 
 
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:
-    """Return a model with its reference as metacells where that is worth it: see `keys_of`.
+    """Return the model, with metacells if the reference is large; see `keys_of`.
 
     Parameters
     ----------
     model
-        As it was trained, with ``most_keys`` among its settings.
+        A trained model; ``most_keys`` is one of its settings.
     seed
-        Of the groups.
+        Seed of the grouping.
     """
     most, n_cells = model.settings.most_keys, len(model.keys)
     is_large = keys_of(n_cells, most=most) < n_cells
@@ -354,24 +356,24 @@ def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:
 
 @torch.no_grad()
 def queries_of(cells: CellMap, logs: torch.Tensor, moments: Moments) -> torch.Tensor:
-    """Return queries, (B, P), of cells by their values of the inputs, (B, P)."""
+    """Return the queries of cells, (B, P), from their values of the inputs, (B, P)."""
     queries: torch.Tensor = cells(logs, moments.standard(logs)) * cells.log_sharpness.exp()
     return queries
 
 
 def choose_inputs(measured: FloatArray, reference: FloatArray, most: int) -> IntArray:
-    """Return the genes that cells are compared by: all, or those with most of both sides' variance.
+    """Return the genes used to compare cells: all, or the most variable ones on both sides.
 
     Parameters
     ----------
     measured, reference
-        (n_cells, n_panel) of the two sides.
+        (n_cells, n_panel) values of the two sides.
     most
-        How many at most.
+        Largest number of genes.
 
     Returns
     -------
-    Positions among the panel's genes, in their order.
+    Positions within the panel, in increasing order.
     """
     if measured.shape[1] <= most:
         return np.arange(measured.shape[1])
@@ -392,7 +394,7 @@ def train(
     device: torch.device,
     progress: Progress = no_progress,
 ) -> AttentionModel:
-    """Learn attention by leaving genes out.
+    """Train attention by leaving genes out.
 
     Parameters
     ----------
@@ -401,9 +403,9 @@ def train(
     reference
         (n_sc, n_panel) the same genes in the reference.
     sample
-        (n_sample, n_panel) spatial cells that genes will be standardised over.
+        (n_sample, n_panel) spatial cells over which genes will be standardised.
     settings, seed, device, progress
-        How, from which random stream, and where.
+        Settings of the training, random seed, device, and a progress callback.
     """
     inputs = choose_inputs(measured, reference, settings.most_inputs)
     tissue, atlas = (
@@ -439,7 +441,7 @@ def train(
 
 
 def correlation_loss(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
-    """Return 1 - Pearson over the cells, averaged over the genes that vary among them.
+    """Return 1 - Pearson correlation over cells, averaged over the genes that vary.
 
     Parameters
     ----------
@@ -463,9 +465,9 @@ def _fit(
     generator: torch.Generator,
     progress: EpochProgress,
 ) -> list[float]:
-    """Train the map, in place, on the two sides' values of the inputs."""
+    """Train the map in place, on the input genes of both sides."""
     n_genes = sides[0].shape[1]
-    n_least, n_most = 1, n_genes - 2  # hidden, so that something is left to compare by
+    n_least, n_most = 1, n_genes - 2  # of hidden genes; at least two remain as inputs
     if n_most < n_least:
         return []
     logs, scores = sides, [moment.standard(side) for moment, side in zip(moments, sides, strict=True)]
@@ -500,4 +502,4 @@ def _fit(
 def _standard(values: torch.Tensor) -> torch.Tensor:
     """Return columns with mean 0 and standard deviation 1, differentiably."""
     values = centred(values)
-    return values / (values**2).mean(dim=0).clamp_min(_TINY**2).sqrt()  # clamped before: 1/0 has no slope
+    return values / (values**2).mean(dim=0).clamp_min(_TINY**2).sqrt()  # clamped, for finite gradients

@@ -1,4 +1,4 @@
-"""Mapping to very many keys: those that matter to a query one by one, all others by the groups they form."""
+"""Mapping to very many keys: exact for keys with large weights, approximated by groups for all others."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from cellweft._compute import READ_ROWS, rows_within
 from cellweft.nn.mapping import Mapping
 from cellweft.nn.metacells import group_cells
 
-_LEAST_KEYS = 2**14  # beyond which groups of them may be made
-_LEAST_PRODUCTS = 2**30  # of queries and keys, below which all are made sooner than groups
-_GROUP_SIZE, _MOST_GROUPS = 100, 2048  # keys of a group on average, and groups at most
-_NARROW = 32  # dimensions in which groups are made: they hold nearly all that products differ by
-_SAMPLE_ROWS = 20_000  # that these dimensions are learned from
-_QUERIES = 256  # of one visit; they find most in the same group, or in groups near each other
-_LEAST_SHARE = 2e-3  # of the weight of any of them, from which on the keys of a group are looked at
-_MOST_VISITED = 0.25  # of the keys, at most, in one visit
-_PARTS = 16  # of a row, whose largest are compared first
+_LEAST_KEYS = 2**14  # with more keys than this, they may be grouped
+_LEAST_PRODUCTS = 2**30  # queries x keys; below this, all products cost less than grouping
+_GROUP_SIZE, _MOST_GROUPS = 100, 2048  # mean number of keys per group; most groups
+_NARROW = 32  # dimensions used for grouping; they explain nearly all variance of the products
+_SAMPLE_ROWS = 20_000  # from which these dimensions are learned
+_QUERIES = 256  # per visit; their largest weights are in the same group, or in similar groups
+_LEAST_SHARE = 2e-3  # of a query's weight; groups with more are computed key by key
+_MOST_VISITED = 0.25  # largest share of the keys in one visit
+_PARTS = 16  # of a row; their maxima are compared first
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visit:
-    """Products of some queries with the keys that may matter to them, and what all others add up to.
+    """Products of some queries with the keys that may matter, and the estimated sums over all others.
 
     Attributes
     ----------
@@ -37,8 +37,8 @@ class Visit:
     products
         (n_rows, n_columns)
     far
-        (n_rows, n_groups) logarithm of the sum of exp(product) over the keys of each group, as estimated;
-        -inf for groups whose keys are among the columns. Without columns if there are no groups.
+        (n_rows, n_groups) estimated logarithm of the sum of exp(product) over the keys of each group; -inf
+        for groups whose keys are among the columns. There are no columns if there are no groups.
     """
 
     rows: torch.Tensor
@@ -64,17 +64,17 @@ class Visit:
         if self.far.shape[1]:
             peak = torch.maximum(peak, self.far.amax(dim=1, keepdim=True))
         near, far = ((part - peak).exp_() for part in (self.products, self.far))
-        # Not from the logarithm of the total: of that float32 keeps too few digits once products are large.
+        # Not computed from the logarithm of the total: for large products, float32 has too few digits.
         total = near.sum(dim=1, keepdim=True) + far.sum(dim=1, keepdim=True)
         return near.div_(total), far.div_(total)
 
     def entropy(self, sizes: torch.Tensor) -> torch.Tensor:
-        """Return the entropy of every row in nats, (n_rows,), the keys of a group taken as equals.
+        """Return the entropy of each row in nats, (n_rows,), with equal weights for all keys of a group.
 
         Parameters
         ----------
         sizes
-            (n_groups,) keys of every group.
+            (n_groups,) number of keys in each group.
         """
         near, far = self.weights
         of_groups = torch.special.entr(far) + far * sizes.log()
@@ -84,18 +84,18 @@ class Visit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KeyGroups:
-    """Keys in groups whose products with a query are much alike.
+    """Keys in groups; the keys of a group have similar products with any query.
 
     Attributes
     ----------
     of_keys
-        (n_keys,) group of every key; groups with neighbouring numbers are alike.
+        (n_keys,) group of each key; groups with neighbouring numbers are similar.
     means
         (n_groups, n_latent) mean of each group's keys.
     turn
-        (n_latent, n_narrow) what a query is multiplied by for its few dimensions.
+        (n_latent, n_narrow) projection of queries to the dimensions used for grouping.
     variances
-        (n_groups, n_narrow) of the keys in these dimensions.
+        (n_groups, n_narrow) variances of the keys in these dimensions.
     """
 
     of_keys: torch.Tensor
@@ -105,7 +105,7 @@ class KeyGroups:
 
     @cached_property
     def sizes(self) -> torch.Tensor:
-        """Keys of every group, (n_groups,) float32."""
+        """Number of keys in each group, (n_groups,) float32."""
         return torch.bincount(self.of_keys, minlength=len(self.means)).to(self.means.dtype)
 
     def log_sums(self, queries: torch.Tensor) -> torch.Tensor:
@@ -118,8 +118,8 @@ class KeyGroups:
 
         Notes
         -----
-        As if the products of a query with the keys of a group had a normal distribution: their mean, and
-        half of their variance.
+        The products of a query with the keys of a group are assumed to be normally distributed: the estimate
+        is log(size) plus their mean plus half of their variance.
         """
         narrow = queries @ self.turn
         sums = torch.addmm(self.sizes.log(), queries, self.means.T)
@@ -131,7 +131,7 @@ class KeyGroups:
         return sums / self.sizes[:, None]
 
     def members(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Return positions of the keys of the chosen groups, (n_groups,) booleans, group by group."""
+        """Return the positions of all keys of the ``chosen`` groups, (n_groups,) booleans, group by group."""
         order, groups = self._order
         return order[chosen[groups]]
 
@@ -143,25 +143,25 @@ class KeyGroups:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CoarseMapping:
-    """The row-stochastic matrix C = softmax(Q K^T), of which the small weights are known by groups of keys.
+    """The row-stochastic matrix C = softmax(Q K^T), with small weights approximated by groups of keys.
 
     Attributes
     ----------
     queries, keys
         (n_queries, n_latent) and (n_keys, n_latent) embeddings, as in `cellweft.nn.mapping.Mapping`.
     groups
-        Of the keys.
+        Groups of the keys.
     least_share
-        Of the weight of a query: groups that are estimated to hold more are looked at key by key.
+        Share of a query's weight. Groups with a larger estimated share are computed key by key.
     most_visited
-        Share of the keys that is looked at for a query at most.
+        Largest share of the keys that is computed exactly for a query.
 
     Notes
     -----
-    DEVIATION: STEM knows every weight by itself. Here queries that find most in the same groups are taken
-    together, 256 at once, whatever the memory; the groups that hold ``least_share`` or more for any of
-    them are compared key by key. The keys of all other groups count with what is estimated of them, and
-    stand at their mean.
+    DEVIATION: STEM computes every weight. Here, queries with their largest weights in the same groups are
+    processed together, always 256 at once. Groups with at least ``least_share`` of the weight of any of these
+    queries are computed key by key. For all other groups, the weight is estimated, and the mean key replaces
+    each key.
     """
 
     queries: torch.Tensor
@@ -172,16 +172,16 @@ class CoarseMapping:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Queries and keys."""
+        """Number of queries, and of keys."""
         return len(self.queries), len(self.keys)
 
     def visits(self, *, least: int = 1) -> Iterator[Visit]:
-        """Yield products of all queries, each query once.
+        """Yield the visits that cover all queries, each query once.
 
         Parameters
         ----------
         least
-            Keys that are looked at in each visit at least, at most all.
+            Smallest number of keys per visit, at most all keys.
         """
         blocks = torch.split(self.queries, READ_ROWS)
         best = torch.cat([self.groups.log_sums(block).argmax(dim=1) for block in blocks])
@@ -220,14 +220,14 @@ class CoarseMapping:
 
     @cached_property
     def log_total(self) -> torch.Tensor:
-        """Logarithm of the sum of exp(Q K^T) over the keys, (n_queries,)."""
+        """Logarithm of the sum of exp(Q K^T) over all keys, (n_queries,)."""
         totals = self.queries.new_zeros(len(self.queries))
         for visit in self.visits():
             totals[visit.rows] = visit.log_total
         return totals
 
     def _visit(self, rows: torch.Tensor, far: torch.Tensor, *, least: int) -> Visit:
-        """Return the visit of some queries, given what is estimated of all groups."""
+        """Return the visit of some queries, given the estimates for all groups."""
         shares = torch.softmax(far, dim=1).amax(dim=0)
         order = torch.argsort(shares, descending=True, stable=True)
         seen = self.groups.sizes[order].cumsum(dim=0)
@@ -241,11 +241,11 @@ class CoarseMapping:
 
 
 AnyMapping: TypeAlias = Mapping | CoarseMapping
-"""A mapping whose weights are all known, or the small ones by groups."""
+"""An exact mapping, or one with small weights approximated by groups."""
 
 
 def make_mapping(queries: torch.Tensor, keys: torch.Tensor) -> AnyMapping:
-    """Return the mapping of queries to keys: a coarse one where both are so many that it is sooner done.
+    """Return the mapping of queries to keys: approximate if there are so many that this is faster.
 
     Parameters
     ----------
@@ -259,14 +259,14 @@ def make_mapping(queries: torch.Tensor, keys: torch.Tensor) -> AnyMapping:
 
 
 def visits_of(mapping: AnyMapping, *, least: int = 1) -> Iterator[Visit]:
-    """Yield products of all queries of a mapping, each query once: with all keys, or with those that matter.
+    """Yield visits of all queries of a mapping, each query once: with all keys, or with those that matter.
 
     Parameters
     ----------
     mapping
-        Of a `Mapping`, blocks have ``block_entries`` products, or those of one query if these are more.
+        For a `Mapping`, a visit has ``block_entries`` products, or those of one query if these are more.
     least
-        Keys that are looked at in each visit at least, at most all.
+        Smallest number of keys per visit, at most all keys.
     """
     if isinstance(mapping, CoarseMapping):
         yield from mapping.visits(least=least)
@@ -282,25 +282,25 @@ def visits_of(mapping: AnyMapping, *, least: int = 1) -> Iterator[Visit]:
 
 
 def group_keys(queries: torch.Tensor, keys: torch.Tensor, *, most: int, seed: int = 0) -> KeyGroups:
-    """Return groups of keys that have much the same products with queries such as these.
+    """Return groups of keys that have similar products with queries such as these.
 
     Parameters
     ----------
     queries, keys
         (n_queries, n_latent) and (n_keys, n_latent)
     most
-        Groups at most, at least 1.
+        Largest number of groups, at least 1.
     seed
-        Of the keys that groups grow from.
+        Seed of the draw of initial centres.
 
     Notes
     -----
-    K-means in the dimensions in which the products of queries and keys differ most: there the squared
-    distance of two keys is the mean squared difference of their products, and 32 dimensions hold nearly all
-    of it. Groups are numbered along a tree of them (Ward), so that neighbours are alike.
+    K-means in the dimensions along which the products of queries and keys vary most. There, the squared
+    distance of two keys is the mean squared difference of their products; 32 dimensions explain nearly all of
+    it. Groups are numbered in the leaf order of a Ward tree, so that neighbouring groups are similar.
     """
     device, dtype = keys.device, keys.dtype
-    queries, keys = _sample(queries).cpu(), keys.cpu()  # not every device has float64
+    queries, keys = _sample(queries).cpu(), keys.cpu()  # some devices lack float64
     drawn = _sample(keys).double()
     middle = drawn.mean(dim=0)
     turn, back = _narrow(queries.double(), drawn - middle)
@@ -324,7 +324,7 @@ def group_keys(queries: torch.Tensor, keys: torch.Tensor, *, most: int, seed: in
 
 
 def largest(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ``k`` largest of every row and where they are, each (n_rows, k), largest first.
+    """Return the ``k`` largest values of each row and their positions, each (n_rows, k), largest first.
 
     Parameters
     ----------
@@ -335,8 +335,8 @@ def largest(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]
 
     Notes
     -----
-    As ``products.topk(k)``, which takes most of the time once the rows are long: they are cut in threads of
-    16, and the ``k`` largest stand in the ``k`` threads with the largest maxima.
+    The same as ``products.topk(k)``, which is slow for long rows. Here, rows are cut into parts of 16, and
+    the ``k`` largest values are in the ``k`` parts with the largest maxima.
     """
     n_rows, n_columns = products.shape
     width = n_columns // _PARTS
@@ -354,7 +354,7 @@ def largest(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _narrow(queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what turns queries, and keys, into the few dimensions that their products differ by most."""
+    """Return the projections of queries and of keys to the dimensions along which products vary most."""
     of_queries, of_keys = queries.T @ queries / max(len(queries), 1), keys.T @ keys / max(len(keys), 1)
     values, vectors = torch.linalg.eigh(of_queries)
     values = values.clamp_min(1e-9 * values.max().clamp_min(1e-30))
@@ -368,7 +368,7 @@ def _sample(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _means(values: torch.Tensor, groups: torch.Tensor, n_groups: int) -> torch.Tensor:
-    """Return means over groups in float64, (n_groups, n_values)."""
+    """Return the mean of each group in float64, (n_groups, n_values)."""
     sums = torch.zeros(n_groups, values.shape[1], dtype=torch.float64)
     for rows, some in zip(torch.split(groups, READ_ROWS), torch.split(values, READ_ROWS), strict=True):
         sums.index_add_(0, rows, some.double())

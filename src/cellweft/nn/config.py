@@ -1,4 +1,4 @@
-"""Settings of the methods: plain values, checked when they are made, free of torch."""
+"""Settings of the methods: plain values, checked on creation, without torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SliceGenes = Literal["union", "common"]
 Location = Literal["mean", "median"]
 
 SAMPLE_CELLS = 2000
-"""Tissue cells that learned attention standardises genes over, and judges them by, at most."""
+"""Largest number of tissue cells over which learned attention standardises and evaluates genes."""
 
-_WORTH = 4  # times fewer metacells than cells, or there are none: what they save is not worth what they cost
+_WORTH = 4  # metacells are used only if they are this many times fewer than cells
 
 _RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
@@ -40,7 +40,7 @@ def _whole(default: int | None, *, low: int, optional: bool = False) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Settings that look at their own values."""
+    """Settings that check their own values."""
 
     _method: ClassVar[str]
 
@@ -62,7 +62,7 @@ class _Settings:
         SettingError
             An unknown name, or a value out of range.
         """
-        unchecked: Any = settings  # whatever a user passes
+        unchecked: Any = settings  # users may pass anything
         if not isinstance(unchecked, Mapping):
             got, fix = repr(unchecked), "For example settings={'k': 20}."
             raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
@@ -81,7 +81,7 @@ class _Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class StImputeSettings(_Settings):
-    """Settings of stImpute; `published` gives the paper's for so many cells.
+    """Settings of stImpute; `published` returns the paper's settings for a number of cells.
 
     Attributes
     ----------
@@ -98,49 +98,50 @@ class StImputeSettings(_Settings):
     alpha
         Weight of the gene network against the mean of the neighbours (Eq. 12), 0 to 1.
     neighbor_scale
-        "panel" multiplies the mean of the neighbours in Eq. 12 by the factor that brings it nearest to the
-        measured panel, by least squares over the training cells; "none" leaves it on the reference's scale.
+        "panel" multiplies the mean of the neighbours in Eq. 12 by the factor that fits it best to the
+        measured panel (least squares over the training cells); "none" leaves it on the reference's scale.
     lr
         Learning rate of both networks.
     residual, cell_similarity, gene_similarity
         Weights of the three terms of Eq. 10.
     similarity_mean
-        What L_sim subtracts from prediction and measurement before it takes cosines (Eq. 10): the mean of all
-        measured values ("overall") or that of every measured gene ("gene"), the same from both; from each
-        side its own overall mean ("each"), as the authors' release; or from every cell and gene of each side
-        its own ("profile"), which makes the cosines correlations.
+        What L_sim subtracts from prediction and measurement before it computes cosines (Eq. 10): from both,
+        the mean of all measured values ("overall") or of each measured gene ("gene"); from each side, its own
+        overall mean ("each"), as in the authors' release; or from each cell and gene of each side, its own
+        mean ("profile"), which makes the cosines correlations.
     graph
-        Where the gene-gene weights come from: "embedding", "expression", "gene_sets", "edges", or several of
-        them as "embedding+expression", with shares as "embedding:2+expression". "auto" is all of embedding,
-        gene_sets and edges that are given, and expression where none is; "none" is no graph.
+        Source of the gene-gene weights: "embedding", "expression", "gene_sets", "edges", or several of them,
+        such as "embedding+expression", or with shares, such as "embedding:2+expression". "auto" uses those of
+        embedding, gene_sets and edges that are given, or else expression; "none" uses no graph.
     measure
         Cosine "similarity" (the paper) or "distance" (its release); gene sets and edges have no distance.
     graph_neighbors
-        Keep so many of the largest weights per gene, by each relation; all by default.
+        Number of largest weights to keep per gene and relation; all by default.
     sources
-        Genes that messages come from: "all" of the reference, or the "panel"; "auto" takes all up to
-        `most_sources` genes.
+        Genes that send messages: "all" genes of the reference, or the "panel"; "auto" uses all if there are
+        at most `most_sources`.
     most_sources
-        Genes up to which "auto" takes all as sources.
+        Largest number of genes with which "auto" uses all as sources.
     normalise
-        Whether node features are brought to unit length after each GraphSAGE layer.
+        Whether node features are scaled to unit length after each GraphSAGE layer.
     batch, ae_batch
         Cells per step of the gene network and of the autoencoder.
     batch_genes
-        Panel genes per step of the gene network at most, drawn again each time.
+        Largest number of panel genes per step of the gene network; each step draws new ones.
     batch_sources
-        Source genes per step at most, likewise.
+        Largest number of source genes per step, drawn likewise.
     cells_per_epoch
-        Cells that the gene network sees per epoch at most, drawn again each time; by default a single batch.
+        Largest number of cells per epoch of the gene network, drawn again for each epoch; by default, one
+        batch.
     training_cells
-        Spatial cells that training draws from at most.
+        Largest number of spatial cells used for training.
     search
-        How neighbours are found: "exact", by blocks; "approximate", by an index of faiss that looks at a
-        part of the reference (extra ``index``); "auto" is exact up to 100,000 reference cells, and beyond
-        approximate where faiss is installed.
+        How neighbours are found: "exact", by blocks; "approximate", with a faiss index that searches a part
+        of the reference (extra ``index``); "auto" is exact for up to 100,000 reference cells, and approximate
+        beyond if faiss is installed.
     patience
-        Epochs without a lower loss of cells that are not trained on, a tenth of them, after which training
-        ends; 0, as published, trains to the end on all.
+        Training stops after this many epochs without a lower loss on a validation set, a tenth of the cells.
+        0, as published, trains on all cells for all epochs.
     """
 
     _method: ClassVar[str] = "stImpute"
@@ -179,31 +180,32 @@ class StImputeSettings(_Settings):
 
     @classmethod
     def published(cls, n_cells: int) -> StImputeSettings:
-        """Return the paper's settings for spatial data of a size ("Implementation Details").
+        """Return the paper's settings for spatial data of this size ("Implementation Details").
 
         Parameters
         ----------
         n_cells
-            Cells of the spatial data: under 10,000 is small.
+            Number of spatial cells; fewer than 10,000 count as a small dataset.
 
         Notes
         -----
-        What the authors' release does otherwise, and how to set it, is in docs/stimpute.md.
+        docs/stimpute.md lists the differences of the authors' release, and how to set them.
         """
         return cls() if n_cells < 10_000 else cls(epochs=32, alpha=0.5)
 
     def graph_shares(self, given: Collection[str] = ()) -> dict[RelationKind, float]:
-        """Return the relations that the gene graph is made of, and how much each counts; none for no graph.
+        """Return the relations of the gene graph and the share of each; empty for no graph.
 
         Parameters
         ----------
         given
-            Those of "embedding", "gene_sets" and "edges" that there is something of.
+            The available sources among "embedding", "gene_sets" and "edges".
 
         Raises
         ------
         SettingError
-            ``graph`` names what is not given, or takes a distance if there is none.
+            ``graph`` names a source that is not given, or ``measure`` is a distance that a source does not
+            define.
 
         Examples
         --------
@@ -262,77 +264,77 @@ def _check_measure(relations: Collection[RelationKind], measure: Measure) -> Non
 
 
 def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
-    """Return how much memory a cell of a block takes in `predict_block`, for ``n_genes`` genes at once."""
+    """Return the bytes that `predict_block` needs per cell, for ``n_genes`` genes at once."""
     inputs = 6.0 * settings.k * (n_sources + n_genes)
     widest = (3 * settings.k + 4 * settings.hidden) * n_genes
     return 4 * (inputs + widest)
 
 
 def keys_of(n_cells: int, *, most: int) -> int:
-    """Return what attention looks at in a reference of ``n_cells``: its cells, or ``most`` metacells."""
+    """Return the number of keys for a reference of ``n_cells``: its cells, or ``most`` metacells."""
     return most if n_cells > _WORTH * most else n_cells
 
 
 EVIDENCE_AXES = 256
-"""Numbers at most of a cell, and of a spot, by which placing compares their expression directly."""
+"""Largest number of dimensions in which placement compares expression directly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StemSettings(_Settings):
-    """Settings of STEM; those by default are the paper's, `of` gives those of a preset.
+    """Settings of STEM. The defaults are the paper's; `from_preset` returns those of a preset.
 
     Attributes
     ----------
     hidden, middle, latent
         Widths of the encoder's layers (n_genes -> hidden -> middle -> latent).
     n_genes
-        Highly variable genes that are used where the panel has more.
+        Number of highly variable genes to use, if the panel has more.
     slice_genes
-        Those of several slices: the "union" of the ``n_genes`` of each, as the paper, or the ``n_genes`` that
-        are variable in most slices ("common").
+        Variable genes of several slices: the "union" of the ``n_genes`` of each, as in the paper, or the
+        ``n_genes`` that are variable in most slices ("common").
     total
-        What the totals of counts are brought to before log1p: "median", on each side the median of its own;
-        "common", on both that of the cells; or a number, the multiple of the cells' median that both take.
+        Target of the normalisation of totals before log1p: "median", each side's own median; "common", the
+        median of the cells on both sides; or a number, this multiple of the cells' median on both sides.
     dropout
-        Share of the spots' values that are set to zero in a step, from 0 to below 1; None takes the
-        formula that brings both sides to the same sparsity.
+        Share of the spots' values that a step sets to zero, from 0 to below 1; None uses the formula that
+        gives both sides the same sparsity.
     dropout_rescale
-        Whether the values that are kept are multiplied by 1 / (1 - dropout), as the paper's dropout layer
-        does, so that their mean stays what it is without dropout.
+        Whether the remaining values are multiplied by 1 / (1 - dropout), as in the paper's dropout layer, so
+        that dropout does not change their mean.
     kernel
         Form of the spots' adjacency: "gaussian", "exponential" or "knn".
     sigma
-        Width of the Gaussian or exponential kernel, in multiples of the spacing of a batch's spots; None
-        takes 0.5 for a slice whose spots fit in a batch, 0.8 for a larger one, of which a batch sees a part.
+        Width of the Gaussian or exponential kernel, in multiples of the spacing of a batch's spots; None is
+        0.5 for a slice that fits in a batch, and 0.8 for a larger slice, which a batch samples.
     kernel_neighbors
         Neighbours of a spot in the "knn" kernel, itself included.
     alpha, beta
         Weights of L_MMD and of L_trans.
     visit
-        Weight, relative to L_trans, of the term that has every cell visited by the spots' mapping.
+        Weight, relative to L_trans, of the term that makes the spots' mapping visit each cell.
     ramp_start, ramp_end
-        Parts of the training between which the weight of L_trans rises from 0 to ``beta``.
+        The weight of L_trans rises from 0 to ``beta`` between these fractions of the training.
     steps
         Steps of training, each over a batch of cells and a batch of spots.
     lr, weight_decay
-        Of AdamW.
+        Learning rate and weight decay of AdamW.
     halve_at
-        Part of the training after which the learning rate is halved.
+        Fraction of the training after which the learning rate is halved.
     batch_cells, batch_spots
-        Cells and spots per step at most.
+        Largest number of cells and of spots per step.
     training_cells, training_spots
-        Cells and spots that training draws from at most.
+        Largest number of cells and of spots used for training.
     models
-        Encoders, each from its own start; their mappings are averaged geometrically.
+        Number of encoders, each with its own initial weights; their mappings are averaged geometrically.
     expression_counts
-        Counts of a cell by which its expression is compared with that of every spot directly, beside the
-        encoders; 0 takes the encoders alone, as the paper does.
+        Number of counts per cell in the direct comparison of its expression with that of each spot, which is
+        added to the encoders; 0 uses the encoders alone, as the paper does.
     composition
-        What a spot is made of: the cells that it is mapped to ("spots", the paper's C^ T), or the mean of
-        that and of the cells that are mapped to it ("both").
+        How the composition of a spot is computed: from the cells to which it is mapped ("spots", the paper's
+        C^ T), or as the mean of this and of the cells that are mapped to it ("both").
     location
-        Where a cell lies: at the "mean" of the places that it is mapped to (the paper's C Y), or at their
-        geometric "median" under flattened weights.
+        How the location of a cell is computed: the "mean" of the locations to which it is mapped (the paper's
+        C Y), or their geometric "median" with flattened weights.
     """
 
     _method: ClassVar[str] = "STEM"
@@ -374,7 +376,7 @@ class StemSettings(_Settings):
 
     @classmethod
     def from_preset(cls, preset: PlacerPreset) -> StemSettings:
-        """Return the settings of a preset: "stem", the published ones, or "auto", cellweft's own.
+        """Return the settings of a preset: "stem" for the published ones, "auto" for cellweft's own.
 
         Parameters
         ----------
@@ -386,7 +388,7 @@ class StemSettings(_Settings):
         return cls(
             slice_genes="common",
             total=0.15,
-            dropout_rescale=False,  # DEVIATION: settings were chosen without it (docs/stem.md)
+            dropout_rescale=False,  # DEVIATION: the settings were chosen without it (docs/stem.md)
             sigma=None,
             alpha=0.0,
             visit=1.0,
@@ -406,42 +408,45 @@ class AttentionSettings(_Settings):
     Attributes
     ----------
     temperature
-        Of the softmax over reference cells before training, above 0; lower looks at fewer cells.
+        Temperature of the softmax over reference cells before training, above 0; a lower temperature gives
+        weight to fewer cells.
     detection
-        How much the share of its panel genes that a cell detects counts beside the carried pattern, before
-        training, in standard deviations.
+        Weight, before training, of the share of panel genes that a cell detects, relative to the carried
+        pattern, in standard deviations.
     hide_least, hide_most
-        Part of the panel that a step hides, drawn between these: 0 to 1.
+        Smallest and largest share of the panel that a step hides, 0 to 1.
     steps, lr
-        Steps of training, and the largest learning rate; it rises over 20 steps and falls to 0 by a cosine.
+        Steps of training, and the largest learning rate, which rises over 20 steps and falls to 0 along a
+        cosine.
     pull
-        How strongly the learned maps are held to where they start, the identity.
+        Strength of the penalty that keeps the learned maps near the identity, where they start.
     batch_cells, batch_reference
         Spatial and reference cells per step.
     most_inputs
-        Panel genes that cells are compared by at most: the most variable.
+        Largest number of panel genes used to compare cells: the most variable ones.
     training_cells
-        Spatial cells that training draws from at most.
+        Largest number of spatial cells used for training.
     most_keys
-        A reference of more than four times as many cells is condensed to so many metacells, once trained.
+        Number of metacells. A reference with more than four times as many cells is grouped after training.
     precision
-        Of the products of cells' embeddings while predicting: "float32", or "bfloat16", which is faster on
-        processors and GPUs that have instructions for it.
+        Precision of the products of embeddings during prediction: "float32", or "bfloat16", which is faster
+        on processors and GPUs that support it.
     level_steps, level_lr, level_hidden
-        Steps, learning rate and width of the networks that give a gene its level.
+        Steps, learning rate and width of the networks that predict the level of a gene.
     level_pattern
-        Weight of 1 - Pearson beside the squared error in their loss.
+        Weight of 1 - Pearson relative to the squared error in their loss.
     level_pull
-        How strongly they are held to the level that the gene has in the reference.
+        Strength of the penalty that keeps them near the gene's level in the reference.
     level_cell_genes
-        Smallest panel for which a gene's level also depends on the cell: on what it detects, and on the
-        pattern. In smaller panels, each gene has much of a cell's total, and what is learned from genes of
-        the panel does not hold for others.
+        Smallest panel with which a gene's level also depends on the cell: on its detection, and on the
+        pattern. In smaller panels, each gene is a large part of a cell's total, and what is learned from
+        panel genes does not apply to other genes.
     folds
-        Parts of the panel; each is predicted without it, which levels, reliability and intervals are
-        learned from. Fewer than 2 genes per fold, and there are none of these.
+        Parts of the panel. Each part is predicted without its own genes; levels, reliability and intervals
+        are learned from these predictions. With fewer than 2 genes per fold, there are none of these.
     fold_steps, fold_lr, fold_cells, fold_reference
-        Training without a part: as ``steps``, ``lr``, ``batch_cells`` and ``batch_reference``, but shorter.
+        The same as ``steps``, ``lr``, ``batch_cells`` and ``batch_reference``, for the shorter training
+        without a part.
     """
 
     _method: ClassVar[str] = "preset='auto'"
@@ -475,7 +480,7 @@ class AttentionSettings(_Settings):
         check_range("hide_most", self.hide_most, low=self.hide_least, high=1)
 
     def without_part(self) -> AttentionSettings:
-        """Return the settings that training without a part of the panel goes by."""
+        """Return the settings for training without a part of the panel."""
         return replace(
             self,
             steps=self.fold_steps,

@@ -1,4 +1,4 @@
-"""Copies of models and of their parts on a device: what the ``to`` of every model is made of."""
+"""Copies of models and of their parts on a device; the ``to`` method of each model uses them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _Model = TypeVar("_Model")
 
 
 def to_device(model: _Model, device: torch.device, *parts: str) -> _Model:
-    """Return a copy of a model, a dataclass, with some of its parts on a device, and the others as they are.
+    """Return a copy of a model, a dataclass, with some of its parts on a device, and the others unchanged.
 
     Parameters
     ----------
     model
-        Of which the copy is.
+        The model to copy.
     device
-        Where the parts shall be.
+        Device of the copied parts.
     parts
-        Names of the fields that go there: tensors, networks, models with a ``to`` of their own, tuples of
-        these, or None. A NumPy array is copied and stays in memory.
+        Names of the fields to copy: tensors, networks, models with a ``to`` of their own, tuples of these, or
+        None. A NumPy array is copied and stays in memory.
 
     Notes
     -----
-    They are copies on the same device too: how an array lies in memory decides the last bit of products, and
-    what came from another process lies anywhere.
+    Parts are copied even if they are on the device already: the alignment of an array in memory affects the
+    last bit of products, and arrays from another process have any alignment.
     """
     whole: Any = model
     copied: _Model = replace(whole, **{name: _copy_of(getattr(whole, name), device) for name in parts})

@@ -1,4 +1,4 @@
-"""What expression alone says of a cell's spot: the likelihood of its counts in every spot, as a product."""
+"""Evidence from expression alone: the likelihood of a cell's counts in each spot, as a product."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cellweft.nn.config import EVIDENCE_AXES
 from cellweft.nn.device import to_device
 
 SMOOTHING = 50
-"""Counts of the tissue's mean expression that are added to a spot's: what it did not catch may be there."""
+"""Counts of the tissue's mean expression added to each spot, because a spot misses some molecules."""
 
 _LEARNED = ("background", "level", "to_cells", "to_spots")
 _LEAST_SMOOTHING = 0.02  # of a spot's total, however many counts it has
-_FEW = 0.1  # of the mean total: cells with less count for less
-_LEAST_SPREAD = 1e-3  # of the mean of all genes, among the cells
+_FEW = 0.1  # of the mean total; cells with less have a smaller weight
+_LEAST_SPREAD = 1e-3  # spread among cells, relative to the mean of all genes
 _NO_COUNT = 1e-9  # smaller values are rounding
-_RARE = 1e-6  # share of a gene that no spot has
+_RARE = 1e-6  # share of a gene that occurs in no spot
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,19 +31,20 @@ class ExpressionEvidence:
     level
         (n_genes,) mean over the spots of the logarithm of a gene's smoothed share.
     to_cells, to_spots
-        (n_genes, n_axes) what cells' shares and spots' logarithms are multiplied by.
+        (n_genes, n_axes) projections of the cells' shares and of the spots' logarithms.
     total
         Mean total of the cells' values.
     counts
-        How many counts of a cell are believed, above 0.
+        Number of counts per cell in the likelihood, above 0.
 
     Notes
     -----
-    A cell is taken as ``counts`` draws from a spot's expression: the logarithm of its likelihood is
-    ``counts`` times the sum over genes of the gene's share in the cell times the logarithm of its smoothed
-    share in the spot, less the gene's mean over the spots, on which no cell's weights depend. Its real
-    counts, hundreds, would leave a cell a single spot. Genes are weighed by how much they vary among the
-    cells, and the axes are those along which the spots then differ most: all of them with up to 256 genes.
+    A cell is modelled as ``counts`` draws from a spot's expression. The log likelihood is ``counts`` times
+    the sum, over genes, of the gene's share in the cell times the logarithm of its smoothed share in the
+    spot. The gene's mean over spots is subtracted from this logarithm, which does not change a cell's
+    weights. With the real number of counts, hundreds, nearly all weight of a cell would be on one spot. Genes
+    are weighted by their variation among cells. The axes are those along which spots then differ most; with
+    up to 256 genes, these are all axes.
     """
 
     background: torch.Tensor
@@ -55,14 +56,14 @@ class ExpressionEvidence:
 
     @classmethod
     def learn(cls, cells: torch.Tensor, spots: torch.Tensor, *, counts: float) -> ExpressionEvidence:
-        """Return the evidence that some cells and spots, drawn from all, define.
+        """Return the evidence, learned from a sample of cells and spots.
 
         Parameters
         ----------
         cells, spots
-            (n_cells, n_genes) and (n_spots, n_genes) log1p values; rows without any are left out.
+            (n_cells, n_genes) and (n_spots, n_genes) log1p values; empty rows are ignored.
         counts
-            Counts of a cell that are believed, above 0.
+            Number of counts per cell in the likelihood, above 0.
         """
         values = torch.expm1(cells[cells.any(dim=1)].double())
         there = spots[spots.any(dim=1)].double()
@@ -74,7 +75,7 @@ class ExpressionEvidence:
         spread = spread + _LEAST_SPREAD * spread.mean() + _RARE
         weighed = (logs - level) * spread
         eigenvectors = torch.linalg.eigh(weighed.T @ weighed).eigenvectors
-        # in one order in memory, as a saved model is read: products would differ in the last bit
+        # contiguous, like arrays of a saved model, because the memory order affects the last bit of products
         axes = eigenvectors.flip(1)[:, : min(EVIDENCE_AXES, n_genes)].contiguous()
         return cls(
             background=background.float(),
@@ -86,16 +87,16 @@ class ExpressionEvidence:
         )
 
     def queries(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what cells bring to the product, (n_cells, n_genes) to (n_cells, n_axes)."""
+        """Return the cells' factor of the product, (n_cells, n_genes) to (n_cells, n_axes)."""
         shares = _limited_shares(torch.expm1(values.contiguous()), self.total)
         return self.counts * shares @ self.to_cells
 
     def keys(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what spots bring to the product, (n_spots, n_genes) to (n_spots, n_axes)."""
+        """Return the spots' factor of the product, (n_spots, n_genes) to (n_spots, n_axes)."""
         return (_smoothed(values, self.background) - self.level) @ self.to_spots
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return what is learned, by name, to be saved beside ``total`` and ``counts``."""
+        """Return the learned arrays by name; they are saved with ``total`` and ``counts``."""
         return {name: getattr(self, name) for name in _LEARNED}
 
     def to(self, device: torch.device) -> ExpressionEvidence:
@@ -104,21 +105,21 @@ class ExpressionEvidence:
 
 
 def _shares(natural: torch.Tensor) -> torch.Tensor:
-    """Return the share of every gene in a row's total; rows without values have none."""
+    """Return the share of each gene in a row's total; 0 for empty rows."""
     return natural / natural.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _limited_shares(natural: torch.Tensor, total: float) -> torch.Tensor:
-    """Return shares that go to 0 with the row's total, as gradients from a cell without counts need."""
+    """Return shares that go to 0 with the row's total, so that an empty cell has finite gradients."""
     return natural / (natural.sum(dim=1, keepdim=True) + _FEW * total)
 
 
 def _smoothed(values: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-    """Return the logarithms of a spot's shares with some of the tissue's mean.
+    """Return the logarithms of a spot's shares, smoothed with the mean of the tissue.
 
-    A spot's smallest value above 0 is taken as one count of it.
+    The smallest positive value of a spot is taken as one count.
     """
-    natural = torch.expm1(values.contiguous())  # how rows lie in memory decides the last bit of their sums
+    natural = torch.expm1(values.contiguous())  # the memory order affects the last bit of sums
     one_count = torch.where(natural > _NO_COUNT, natural, torch.inf).amin(dim=1, keepdim=True)
     counts = (natural.sum(dim=1, keepdim=True) / one_count).clamp_min(1)
     added = (SMOOTHING / counts).clamp_min(_LEAST_SMOOTHING)

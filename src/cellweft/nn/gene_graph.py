@@ -1,8 +1,8 @@
-"""The gene graph: gene-gene weights by one relation or several (Eq. 4-6 of stImpute), and genes with them.
+"""The gene graph: gene-gene weights from one or several relations (Eq. 4-6 of stImpute), and gene features.
 
-What is known of how genes belong together, by their expression, proteins, gene sets or a list of edges, is a
-relation each with one question: how much does every source count for a gene? Where a relation does not know a
-gene, expression answers (Eq. 6).
+Expression, proteins, gene sets and lists of edges each define a relation between genes. A relation has one
+method that returns the weight of each source for a gene. If a relation does not contain a gene, expression
+replaces it (Eq. 6).
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from cellweft.nn.similarity import cosine_columns, keep_largest, nearest_rows, r
 
 
 class GeneRelation(Protocol):
-    """How much genes count for each other, by one kind of knowledge."""
+    """Weights between genes, from one kind of information."""
 
     def knows(self, genes: IntArray) -> BoolArray:
-        """Return which genes of the reference, given by position, the relation knows at all."""
+        """Return which genes of the reference, given by position, the relation contains."""
 
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
-        """Return how much every source counts for every gene.
+        """Return the weight of each source for each gene.
 
         Parameters
         ----------
         genes, sources
             (n_genes,) and (n_sources,) positions in the reference.
         expression
-            (n_genes, n_sources) their likeness by expression (Eq. 5), which stands where the relation does
-            not know a gene (Eq. 6).
+            (n_genes, n_sources) their similarity of expression (Eq. 5), which is used for genes that the
+            relation does not contain (Eq. 6).
 
         Returns
         -------
-        (n_genes, n_sources), of any sum, and of no meaning between a gene and itself.
+        (n_genes, n_sources), with any sum. The weight of a gene for itself is ignored.
         """
 
 
@@ -50,11 +50,11 @@ class ExpressionRelation:
     """Cosine of the expression in the reference: Eq. 5."""
 
     def knows(self, genes: IntArray) -> BoolArray:
-        """Return that it knows all ``genes``."""
+        """Return True for all ``genes``."""
         return np.ones(len(genes), dtype=bool)
 
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
-        """Return ``expression``, which was made of ``genes`` and ``sources``."""
+        """Return ``expression``, which was computed from ``genes`` and ``sources``."""
         return expression
 
 
@@ -67,10 +67,10 @@ class EmbeddingRelation:
     vectors
         (n_embedded, n_dim) embeddings, of any length.
     rows
-        (n_genes,) row of ``vectors`` of every gene of the reference, -1 where it has none.
+        (n_genes,) row of ``vectors`` for each gene of the reference, -1 for genes without one.
     nearest
-        Take only so many sources with the most similar embedding, the gene itself not counted; all by
-        default. Then no matrix of genes x sources is made in float64, nor are the vectors.
+        Number of sources with the most similar embedding to use, without the gene itself; all by default.
+        With a number, neither the genes x sources matrix nor the vectors are converted to float64.
     """
 
     vectors: FloatArray
@@ -82,7 +82,7 @@ class EmbeddingRelation:
         return self.rows[genes] >= 0
 
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
-        """Return weights as `GeneRelation.weights`; ``genes``, ``sources`` and ``expression`` as there."""
+        """Return weights; for ``genes``, ``sources`` and ``expression`` see `GeneRelation.weights`."""
         if self.nearest is None:
             left, right = (
                 unit_length(self.vectors[self.rows[positions]], axis=1) for positions in (genes, sources)
@@ -106,7 +106,7 @@ class EmbeddingRelation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneSetRelation:
-    """What sets two genes share, the rarer the more: GO terms, pathways.
+    """Sets that two genes share (GO terms, pathways); rare sets have larger weights.
 
     Attributes
     ----------
@@ -119,10 +119,10 @@ class GeneSetRelation:
 
     Notes
     -----
-    The weight of two genes is simGIC: the summed information content of the sets that both are in, divided by
-    that of the sets that either is in (Pesquita et al., BMC Bioinformatics 2008, 9(Suppl 5):S4); a Jaccard
-    index in which a set counts by -log(share of the genes that are in it). It is 0 to 1. A gene that shares
-    no set with a source takes expression, as one that is in none.
+    The weight of two genes is simGIC: the summed information content of the sets that contain both, divided
+    by that of the sets that contain either (Pesquita et al., BMC Bioinformatics 2008, 9(Suppl 5):S4); a
+    Jaccard index in which the weight of a set is -log(share of genes in it). It is 0 to 1. A gene that shares
+    no set with a source uses expression, like a gene without sets.
     """
 
     known: BoolArray
@@ -134,7 +134,7 @@ class GeneSetRelation:
         return self.known[genes]
 
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
-        """Return weights as `GeneRelation.weights`; ``genes``, ``sources`` and ``expression`` as there."""
+        """Return weights; for ``genes``, ``sources`` and ``expression`` see `GeneRelation.weights`."""
         left, right = self.members[genes], self.members[sources]
         shared = (left @ sp.diags(self.information) @ right.T).toarray().astype(np.float64)
         either = (left @ self.information)[:, None] + (right @ self.information)[None, :] - shared
@@ -144,29 +144,29 @@ class GeneSetRelation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeRelation:
-    """Edges that the user passes, for example of a protein network.
+    """Edges that the user passes, for example from a protein network.
 
     Attributes
     ----------
     known
-        (n_genes,) which genes of the reference the list names.
+        (n_genes,) which genes of the reference are in the list.
     edges
-        (n_genes, n_genes) weights, at least 0, alike in both directions, 0 if there is no edge.
+        (n_genes, n_genes) weights, at least 0 and symmetric, 0 without an edge.
 
     Notes
     -----
-    A gene that has no edge to a source takes expression, as one that the list does not name.
+    A gene without an edge to any source uses expression, like a gene that is not in the list.
     """
 
     known: BoolArray
     edges: sp.csr_matrix
 
     def knows(self, genes: IntArray) -> BoolArray:
-        """Return which ``genes`` the list names."""
+        """Return which ``genes`` are in the list."""
         return self.known[genes]
 
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
-        """Return weights as `GeneRelation.weights`; ``genes``, ``sources`` and ``expression`` as there."""
+        """Return weights; for ``genes``, ``sources`` and ``expression`` see `GeneRelation.weights`."""
         between = self.edges[genes][:, sources].toarray().astype(np.float64)
         return _replaced(self, between, genes, sources, expression)
 
@@ -174,9 +174,9 @@ class EdgeRelation:
 def _replaced(
     relation: GeneRelation, between: DoubleArray, genes: IntArray, sources: IntArray, expression: DoubleArray
 ) -> DoubleArray:
-    """Return Eq. 6 for a relation that is sparse, where a gene that is known may have no neighbour at all.
+    """Return Eq. 6 for a sparse relation, in which a gene may be known but have no neighbour.
 
-    DEVIATION: such a gene would hear from nobody; it takes expression, as one that is not known.
+    DEVIATION: such a gene would receive no messages; it uses expression, like an unknown gene.
     """
     has_neighbor = ((between > 0) & (genes[:, None] != sources)).any(axis=1)
     return replace_where(expression, between, relation.knows(genes) & has_neighbor, relation.knows(sources))
@@ -191,9 +191,9 @@ class GraphPart:
     name
         Its kind.
     relation
-        What it says.
+        The relation itself.
     share
-        How much it counts beside the others, above 0.
+        Its weight relative to the other relations, above 0.
     """
 
     name: RelationKind
@@ -203,27 +203,27 @@ class GraphPart:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneGraph:
-    """Weights from any gene of the reference to a fixed set of source genes.
+    """Weights between any gene of the reference and a fixed set of source genes.
 
     Attributes
     ----------
     sources
-        (n_sources,) positions of the genes that messages come from, in the reference.
+        (n_sources,) positions, in the reference, of the genes that send messages.
     source_expression
         (n_cells, n_sources) log-normalised expression of the sources in the reference.
     parts
-        The relations that it is made of; without any, all weights are zero: no graph.
+        The relations of the graph; without any, all weights are zero, which means no graph.
     measure
-        "similarity", as the paper writes it, or "distance" (1 - similarity), as its release computed it.
+        "similarity", as in the paper, or "distance" (1 - similarity), as in its release.
     n_neighbors
-        Keep so many of the largest weights per gene, by each of the relations; all by default.
+        Number of largest weights to keep per gene and relation; all by default.
 
     Notes
     -----
     The sources are fixed when a model is fitted, so that a gene's weights do not depend on which other genes
-    are requested. Several relations are put together as the mean of their rows, by their shares; each row is
-    first divided by its sum, so that a relation counts alike whatever the number and size of its weights. A
-    relation by which a gene has no neighbour leaves the gene to the others.
+    are requested. Several relations are combined as the weighted mean of their rows. Each row is first
+    divided by its sum, so that the influence of a relation does not depend on the number and size of its
+    weights. If a gene has no neighbour in a relation, only the other relations are used for it.
     """
 
     sources: IntArray
@@ -233,19 +233,19 @@ class GeneGraph:
     n_neighbors: int | None = None
 
     def weights(self, genes: IntArray, expression: FloatArray) -> FloatArray:
-        """Return how much every source counts in a gene's neighbourhood.
+        """Return the weight of each source in a gene's neighbourhood.
 
         Parameters
         ----------
         genes
             (n_genes,) positions in the reference.
         expression
-            (n_cells, n_genes) their log-normalised expression in the reference.
+            (n_cells, n_genes) log-normalised expression of these genes in the reference.
 
         Returns
         -------
-        (n_genes, n_sources), at least 0; a row sums to 1, or to 0 if a gene has no neighbour. A gene is no
-        neighbour of itself.
+        (n_genes, n_sources), at least 0; a row sums to 1, or to 0 if a gene has no neighbour. A gene is not
+        its own neighbour.
         """
         if not self.parts:
             return np.zeros((len(genes), len(self.sources)), dtype=np.float32)
@@ -256,16 +256,16 @@ class GeneGraph:
         return _means(np.add.reduce(rows)).astype(np.float32)
 
     def to(self, device: torch.device) -> GeneGraph:
-        """Return a copy for models on a device; it works on the CPU."""
+        """Return a copy for a model on a device; the graph itself stays on the CPU."""
         return to_device(self, device, "source_expression")
 
     @property
     def is_sparse(self) -> bool:
-        """Whether genes may have but a few neighbours among the sources."""
+        """Whether genes may have only a few neighbours among the sources."""
         return self.n_neighbors is not None or any(part.name in ("gene_sets", "edges") for part in self.parts)
 
     def known_genes(self, n_genes: int) -> dict[RelationKind, int]:
-        """Return how many of the reference's ``n_genes`` genes each relation knows."""
+        """Return how many of the reference's ``n_genes`` genes each relation contains."""
         genes = np.arange(n_genes)
         return {part.name: int(part.relation.knows(genes).sum()) for part in self.parts}
 
@@ -280,7 +280,7 @@ class GeneGraph:
 
 
 def _means(weights: DoubleArray) -> DoubleArray:
-    """Return rows that sum to 1, or to 0 if they did."""
+    """Return rows scaled to a sum of 1; rows with a sum of 0 are unchanged."""
     total = weights.sum(axis=1, keepdims=True)
     means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     return means
@@ -288,12 +288,12 @@ def _means(weights: DoubleArray) -> DoubleArray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneFeatures:
-    """Inputs of genes in the cells of a block.
+    """Inputs of the gene network for genes in the cells of a block.
 
     Attributes
     ----------
     own
-        (R, B, k) expression of the gene in the k neighbours of every cell.
+        (R, B, k) expression of the gene in the k neighbours of each cell.
     neighbors
         (R, B, k) the same, averaged over the gene's neighbours in the graph.
     weights
@@ -305,7 +305,7 @@ class GeneFeatures:
     weights: torch.Tensor
 
     def from_sources(self, drawn: torch.Tensor) -> GeneFeatures:
-        """Return the same with some of the sources, their weights brought to the same sum again."""
+        """Return the features with only the drawn sources; their weights are scaled to the same sum."""
         drawn_weights, total = self.weights[:, drawn], self.weights.sum(dim=1, keepdim=True)
         weights = drawn_weights * (total / drawn_weights.sum(dim=1, keepdim=True).clamp_min(1e-12))
         return GeneFeatures(own=self.own, neighbors=self.neighbors, weights=weights)
@@ -313,18 +313,18 @@ class GeneFeatures:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneTable:
-    """Some genes of the reference: what block after block gathers from.
+    """Some genes of the reference, from which each block gathers its features.
 
     Attributes
     ----------
     expression, aggregated
         (R, n_sc) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
-        layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
-        By gene, since what cells gather from one gene lies close together in memory.
+        layer's neighbourhood is linear in the reference, so it is computed once here and not per spatial
+        cell. Genes are rows, so that the values gathered from one gene are close together in memory.
     weights
         (R, S) weights of the sources.
     is_sparse
-        Whether genes may have but a few neighbours, of which a draw of sources would leave next to none.
+        Whether genes may have only a few neighbours; a random draw of sources would omit nearly all of them.
     """
 
     expression: torch.Tensor
@@ -336,7 +336,7 @@ class GeneTable:
     def build(
         cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, *, device: torch.device
     ) -> GeneTable:
-        """Return the table of genes, given their positions and their (n_sc, R) expression."""
+        """Return the table for genes with these positions and (n_sc, R) expression."""
         weights = graph.weights(genes, expression)
         aggregated = weights @ graph.source_expression.T
         tables = {"expression": expression.T, "aggregated": aggregated, "weights": weights}
@@ -357,7 +357,7 @@ class GeneTable:
         neighbors
             (B, k) positions of reference cells.
         genes
-            Positions of the genes in this table that are wanted; all by default.
+            Positions, in this table, of the genes to return; all by default.
         """
         tables = [self.expression, self.aggregated]
         weights = self.weights

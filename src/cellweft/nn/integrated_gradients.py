@@ -1,4 +1,4 @@
-"""Why a function of many inputs has its value: integrated gradients, and how completely they add up to it."""
+"""Integrated gradients: the contribution of each input to a function's value, with the completeness gap."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from cellweft._typing import DoubleArray, FloatArray
 from cellweft.nn.mapping import BLOCK_ENTRIES, tiles
 
 PathFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From points (n_points, n_genes) and the row of the inputs that each belongs to, (n_points,), to a number
-per point, (n_points,). A point's number depends on no other point."""
+"""Maps points (n_points, n_genes), and the input row of each, (n_points,), to one number per point,
+(n_points,). The number of a point does not depend on other points."""
 
 Explain: TypeAlias = Literal["product", "weight", "log weight"]
-"""What of a mapping is explained: the product of the two embeddings, by which the paper's genes were found;
-its weight, as in the paper's text; or the weight's natural logarithm."""
+"""The quantity of a mapping to explain: the product of the two embeddings, which the paper used to select
+genes; the weight, as in the paper's text; or the natural logarithm of the weight."""
 
-_ROUNDING = 2e-6  # of a value: a gap below is float32's, and more steps do not close it
+_ROUNDING = 2e-6  # relative to a value; a smaller gap is due to float32, and more steps do not reduce it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathAttributions:
-    """What each input adds to the value of a function, from a baseline on.
+    """The contribution of each input to the value of a function, relative to a baseline.
 
     Attributes
     ----------
     attributions
         (n_rows, n_genes), in the unit of the function.
     explained
-        (n_rows,) F(x) - F(baseline), the difference that a row's attributions explain.
+        (n_rows,) F(x) - F(baseline), the difference explained by the attributions of a row.
     gap
-        (n_rows,) completeness gap, at or above 0: by how much the attributions of the row miss `explained`
-        when summed.
+        (n_rows,) completeness gap, at least 0: the difference between `explained` and the sum of the row's
+        attributions.
     """
 
     attributions: FloatArray
@@ -55,7 +55,7 @@ def integrated_gradients(
     tolerance: float = 0.01,
     block: int = 2048,
 ) -> PathAttributions:
-    """Attribute the value of a function to its inputs, by the gradients on the way from a baseline.
+    """Attribute the value of a function to its inputs, by the gradients along a path from a baseline.
 
     Parameters
     ----------
@@ -64,21 +64,21 @@ def integrated_gradients(
     inputs
         (n_rows, n_genes), float32; not changed.
     baseline
-        Where the way begins: a number, (n_genes,) or (n_rows, n_genes).
+        Start of the path: a number, (n_genes,) or (n_rows, n_genes).
     steps
-        Points on the way, and on each part of it that is looked at again; at least 1.
+        Number of points on the path, and on each part that is refined; at least 1.
     most_steps
-        The finest division, counted in points on the whole way, at least ``steps``. A part is halved as often
-        as this allows; what gap then remains is reported.
+        Finest division, as the number of points on the whole path, at least ``steps``. Parts are halved as
+        often as this allows; the remaining gap is reported.
     tolerance
-        Gap at which a row is accepted, as a part of the difference it explains; at least 0.
+        Largest accepted gap of a row, relative to the explained difference; at least 0.
     block
         Points per evaluation.
 
     Returns
     -------
-    Attributions, the differences they explain and the gaps. A row's depend on no other row, and on ``block``
-    only by the rounding of float32.
+    Attributions, explained differences and gaps. They do not depend on other rows, and on ``block`` only
+    through rounding in float32.
 
     Raises
     ------
@@ -89,12 +89,13 @@ def integrated_gradients(
 
     Notes
     -----
-    Sundararajan et al. 2017 (ICML, 3319-3328), carried out by captum: (x - x') times the integral of
-    dF(x' + a (x - x'))/dx over a from 0 to 1, by Gauss-Legendre quadrature. A straight way can be cut in
-    parts whose attributions add up, and each part has its own completeness gap: only parts where it is too
-    large are halved, each half with ``steps`` points again. So points gather where the function turns: a
-    softmax does so sharply, and a network of rectified units at many places. The gap that a part may have
-    goes with the root of its length, since gaps of either sign add up; the gap of the row is stated.
+    Sundararajan et al. 2017 (ICML, 3319-3328), computed by captum: (x - x') times the integral of dF(x' + a
+    (x - x'))/dx over a from 0 to 1, by Gauss-Legendre quadrature. A straight path can be divided into parts.
+    Their attributions add up, and each part has its own completeness gap. Only parts with a large gap are
+    halved, each half with ``steps`` points again. Points therefore become dense where the slope changes:
+    sharply for a softmax, and at many points for a network of rectified units. The accepted gap of a part is
+    proportional to the root of its length, because gaps have either sign. The gap of the whole row is
+    returned.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def integrated_gradients(
     floor = _ROUNDING * torch.maximum(end.abs(), begin.abs())
     total = torch.zeros_like(way.origin)  # (n_rows, n_genes)
     rows = torch.arange(len(inputs), device=inputs.device)
-    parts = torch.zeros_like(rows)  # part of the way, of 2**level
+    parts = torch.zeros_like(rows)  # position of the part, of 2**level
     last = int(math.log2(most_steps / steps))
     for level in range(last + 1):
         rough = [rows[:0]]
@@ -134,7 +135,7 @@ def integrated_gradients(
 
 
 class _Way:
-    """Straight ways from a baseline to rows of inputs, and a function on them."""
+    """Straight paths from a baseline to rows of inputs, and a function on them."""
 
     def __init__(
         self,
@@ -145,13 +146,13 @@ class _Way:
         steps: int,
         block: int,
     ) -> None:
-        captum = require("captum", "explain")  # here, for it loads matplotlib
+        captum = require("captum", "explain")  # imported here, as it loads matplotlib
         self.function, self.inputs, self.steps, self.block = function, inputs.detach(), steps, block
         self.origin = torch.as_tensor(baseline, dtype=inputs.dtype, device=inputs.device).expand_as(inputs)
         self.captum = captum.attr.IntegratedGradients(function)
 
     def values(self, points: torch.Tensor) -> torch.Tensor:
-        """Return the function at a point of every row, (n_rows,) float64."""
+        """Return the function at one point per row, (n_rows,) float64."""
         values = torch.empty(len(points), dtype=torch.float64, device=points.device)
         with torch.no_grad():
             for rows in torch.split(torch.arange(len(points), device=points.device), self.block):
@@ -161,7 +162,7 @@ class _Way:
     def part(
         self, rows: torch.Tensor, parts: torch.Tensor, *, level: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return attributions of a part of each row's way, (n, n_genes), and their gaps, (n,)."""
+        """Return the attributions of a part of each row's path, (n, n_genes), and their gaps, (n,)."""
         if len(rows) == 0:
             return self.inputs[:0], self.origin.new_zeros(0)
         origin, inputs = self.origin[rows], self.inputs[rows]
@@ -185,22 +186,22 @@ def mapping_weight(
     what: Explain = "weight",
     tile_entries: int = BLOCK_ENTRIES,
 ) -> PathFunction:
-    """Return the mapping weight of every row to its target as a function that can be explained.
+    """Return a function that computes the mapping weight of each row for its target.
 
     Parameters
     ----------
     queries_of
-        From values (n_points, n_genes) to queries (n_points, n_latent), differentiable.
+        Differentiable function from values (n_points, n_genes) to queries (n_points, n_latent).
     keys
         (n_keys, n_latent), on the device of the queries.
     target
-        (n_rows,) position of each row's key m, which stays the same all the way.
+        (n_rows,) position of each row's key m, constant along the path.
     what
         "weight": F(x) = softmax(queries(x) K^T)_m, as in the paper ("Attribution function"); "log weight",
-        its natural logarithm, which does not flatten out where the weight is near 0 or 1; or "product":
-        F(x) = queries(x) k_m, to which no other key matters.
+        its natural logarithm, which does not flatten out where the weight is near 0 or 1; or "product": F(x)
+        = queries(x) k_m, which does not depend on other keys.
     tile_entries
-        Products that are there at once.
+        Largest number of products in memory.
 
     Returns
     -------
@@ -208,8 +209,8 @@ def mapping_weight(
 
     Notes
     -----
-    Neither the weights of all keys nor anything of their size is kept for the gradient:
-    d log C_m / dq = k_m - sum_j C_j k_j, of which the second is summed with the weights, tile by tile.
+    The gradient does not need the weights of all keys in memory: d log C_m / dq = k_m - sum_j C_j k_j, and
+    the second term is summed tile by tile, together with the weights.
     """
 
     def weight(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

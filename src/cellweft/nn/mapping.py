@@ -1,4 +1,4 @@
-"""Mapping as attention: softmax weights between two sets of embeddings, streamed and never held whole."""
+"""Mapping as attention: softmax weights between two sets of embeddings, computed by blocks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import torch
 from cellweft._compute import row_blocks, rows_within
 
 BLOCK_ENTRIES = 2**22
-"""Weights that are there at once: 16 MB in float32, and as much for each temporary."""
+"""Largest number of weights in memory: 16 MB in float32, and as much for each temporary array."""
 
 _MOST_KEYS = 2**15  # keys per block; with more, blocks would have too few queries to multiply efficiently
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mapping:
-    """The row-stochastic matrix C = softmax(Q K^T) of queries to keys, by operators alone.
+    """The row-stochastic matrix C = softmax(Q K^T) of queries and keys, without storing C.
 
     Attributes
     ----------
     queries, keys
         (n_queries, n_latent) and (n_keys, n_latent) embeddings, float32, on one device.
     block_entries
-        Weights per block; results depend on it only by the rounding of float32.
+        Weights per block; results depend on it only through rounding in float32.
     half
-        Whether products are made, and rounded, in bfloat16, of eight binary digits: faster where the
-        processor or GPU has instructions for it, much slower where not.
+        Whether products are computed and rounded in bfloat16 (eight binary digits): faster if the processor
+        or GPU supports it, much slower if not.
 
     Notes
     -----
     C of STEM is the mapping from cells to spots, and C^ the mapping from spots to cells: `transposed`.
-    Weighted products C V are attention; every operator here goes over blocks of C once, or twice where
-    the keys do not fit in a block: first for each row's sum, then for the weights. `topk` and `gather` go
-    over them once in any case, with sums that grow along the way.
+    Weighted products C V are attention; each operator passes over the blocks of C once, or twice if the keys
+    do not fit in a block: first for each row's sum, then for the weights. `topk` and `gather` always need one
+    pass, with running sums.
 
     Examples
     --------
@@ -52,15 +52,15 @@ class Mapping:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Queries and keys."""
+        """Number of queries, and of keys."""
         return len(self.queries), len(self.keys)
 
     def transposed(self) -> Mapping:
-        """Return the mapping of the keys to the queries: the same products, the softmax over the others."""
+        """Return the mapping of the keys to the queries: the same products, with the softmax over queries."""
         return replace(self, queries=self.keys, keys=self.queries)
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
-        """Return C V, what the keys hold brought to the queries.
+        """Return C V, the weighted means of the keys' values for each query.
 
         Parameters
         ----------
@@ -79,16 +79,16 @@ class Mapping:
     def gather(
         self, read: Callable[[slice], torch.Tensor], n_values: int, *, most_keys: int = _MOST_KEYS
     ) -> torch.Tensor:
-        """Return C V where V is read by blocks of keys, each block once.
+        """Return C V for a V that is read by blocks of keys, each block once.
 
         Parameters
         ----------
         read
-            From a slice of the keys to their values, (n_block, n_values).
+            Returns the values, (n_block, n_values), of a slice of the keys.
         n_values
             Columns of V.
         most_keys
-            Keys that are read at once.
+            Largest number of keys per read.
 
         Returns
         -------
@@ -104,7 +104,7 @@ class Mapping:
         return gathered / sums.total[:, None]
 
     def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
-        """Return C^T V, what the queries hold spread over the keys.
+        """Return C^T V, the queries' values spread over the keys.
 
         Parameters
         ----------
@@ -121,12 +121,12 @@ class Mapping:
         return pushed
 
     def topk(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the keys with the largest weights of every query.
+        """Return the keys with the largest weights for each query.
 
         Parameters
         ----------
         k
-            How many, at most the keys.
+            Number of keys to return, at most all.
 
         Returns
         -------
@@ -138,7 +138,7 @@ class Mapping:
         sums = self._no_sums()
         for rows, columns in self._tiles():
             products = self._products(rows, columns)
-            # By product, not by weight: small weights are all zero in float32.
+            # By product, not by weight, because small weights are zero in float32.
             top, places = products.topk(min(k, products.shape[1]), dim=1)
             both = torch.cat([best[rows], top], dim=1)
             best[rows], order = both.topk(k, dim=1)
@@ -147,7 +147,7 @@ class Mapping:
         return best.sub_(sums.peak[:, None]).exp_().div_(sums.total[:, None]), indices
 
     def entropy(self) -> torch.Tensor:
-        """Return the entropy of every row of C in nats, (n_queries,): 0 to log(n_keys)."""
+        """Return the entropy of each row of C in nats, (n_queries,): 0 to log(n_keys)."""
         entropy = self.queries.new_zeros(len(self.queries))
         for rows, _, weights in self.blocks():
             entropy[rows] += torch.special.entr(weights).sum(dim=1)
@@ -163,7 +163,7 @@ class Mapping:
         return self._sums.peak + self._sums.total.log()
 
     def blocks(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-        """Yield (rows, columns, weights) over all of C, weights being (n_rows, n_columns)."""
+        """Yield (rows, columns, weights) for all blocks of C; weights are (n_rows, n_columns)."""
         whole_rows = len(self.keys) <= _MOST_KEYS
         for rows, columns in self._tiles():
             products = self._products(rows, columns)
@@ -199,7 +199,7 @@ class Mapping:
 def tiles(
     n_queries: int, n_keys: int, entries: int, *, most_keys: int | None = None
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield the queries and keys whose products are there together, about so many entries."""
+    """Yield slices of queries and keys with about ``entries`` products each."""
     wide = min(n_keys, _MOST_KEYS, most_keys or n_keys)
     for rows in row_blocks(n_queries, rows_within(entries, wide)):
         for columns in row_blocks(n_keys, wide):
@@ -208,10 +208,10 @@ def tiles(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _RowSums:
-    """Sums over the keys of exp(product), as blocks of keys come by.
+    """Running sums of exp(product) over blocks of keys.
 
-    Held as the largest product and the sum relative to it: of their logarithm float32 keeps too few digits to
-    make weights from, once products are large.
+    They are stored as the largest product and the sum relative to it. For large products, the logarithm of
+    the sum has too few digits in float32 to compute weights.
     """
 
     peak: torch.Tensor  # n_queries
@@ -223,8 +223,8 @@ class _RowSums:
         Returns
         -------
         weights, kept : Tensor
-            exp(product - peak), (n_rows, n_columns), and what earlier weights of the rows have to be
-            multiplied by, (n_rows,), since the peak may have risen.
+            exp(product - peak), (n_rows, n_columns), and the factor for earlier weights of the rows,
+            (n_rows,), which corrects for a higher peak.
         """
         peak = torch.maximum(self.peak[rows], products.amax(dim=1))
         factor = (self.peak[rows] - peak).exp()

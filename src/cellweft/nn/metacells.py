@@ -1,7 +1,7 @@
-"""Metacells: groups of reference cells that attention takes as one, so that its cost does not grow with them.
+"""Metacells: groups of reference cells with one key, so that large references do not slow down attention.
 
-The softmax of learned attention is broad: cells whose keys lie near each other have nearly the same weight
-for every query. So a group of them is given one key, and what it holds of a gene is their mean.
+The softmax of learned attention is broad: cells with similar keys have nearly the same weight for each query.
+A group of such cells can therefore have one key, and the mean of its cells as the value of a gene.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Matrix
 
-_PASSES = 3  # of k-means: ten came no nearer to attention over all cells
-_FITTED_CELLS = 30_000  # that centres are learned from at most; all cells then go to the nearest
+_PASSES = 3  # of k-means; ten were not closer to attention over all cells
+_FITTED_CELLS = 30_000  # most cells to learn centres from; then each cell is assigned to the nearest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class Metacells:
 
     @cached_property
     def sizes(self) -> IntArray:
-        """Cells of each group, (n_groups,)."""
+        """Number of cells in each group, (n_groups,)."""
         return np.bincount(self.groups)
 
     def average(self, values: Matrix) -> FloatArray:
@@ -80,7 +80,7 @@ class Metacells:
 
     @cached_property
     def _members(self) -> sp.csr_matrix:
-        """1 where a cell is of a group: n_groups x n_cells, in float64, which sums are then taken in."""
+        """Membership of cells in groups, 1 or 0: n_groups x n_cells, in float64 for the sums."""
         order = np.argsort(self.groups, kind="stable")
         starts = np.concatenate([[0], np.cumsum(self.sizes)])
         shape = len(self.sizes), len(self.groups)
@@ -90,24 +90,25 @@ class Metacells:
 def group_cells(
     points: NDArray[np.floating[Any]], *, most: int, seed: int, weights: DoubleArray | None = None
 ) -> Metacells | None:
-    """Return groups of cells that lie near each other, or None if there are no more cells than groups.
+    """Return groups of neighbouring cells, or None if there are no more cells than groups.
 
     Parameters
     ----------
     points
         (n_cells, n_latent) finite.
     most
-        Groups at most, at least 1; fewer come where fewer points differ.
+        Largest number of groups, at least 1; there are fewer if fewer points are distinct.
     seed
-        Of the draw of the cells that the groups grow from.
+        Seed of the draw of initial centres.
     weights
-        (n_cells,) above 0, how much each cell counts: where they are large, groups are small. All alike if
-        left out.
+        (n_cells,) weight of each cell, above 0: cells with large weights are in small groups. All equal by
+        default.
 
     Notes
     -----
-    K-means (Lloyd) from cells drawn at random. Beyond 30,000 cells the centres are learned from a draw of so
-    many. It works in float64, so that the order in which threads add up does not show in who belongs where.
+    K-means (Lloyd), starting at cells drawn at random. With more than 30,000 cells, the centres are learned
+    from a random sample of this size. It uses float64, so that the order of sums in threads does not change
+    the groups.
 
     Examples
     --------
@@ -129,7 +130,7 @@ def group_cells(
         places = np.sort(stream.choice(places, most, replace=False, p=shares))
     centres = KMeans(len(places), init=distinct[places], n_init=1, max_iter=_PASSES, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a group that ends empty is left out below
+        warnings.simplefilter("ignore", ConvergenceWarning)  # empty groups are removed below
         centres.fit(distinct, sample_weight=shares)
     blocks = row_blocks(len(points), READ_ROWS)
     nearest = [centres.predict(points[rows].astype(np.float64)) for rows in blocks]

@@ -1,4 +1,4 @@
-"""The k most similar reference cells of a spatial cell, by cosine: exactly by blocks, or by an index."""
+"""The k most similar reference cells of a spatial cell, by cosine: exact by blocks, or with an index."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cellweft._typing import DoubleArray, IntArray
 from cellweft.nn.config import StImputeSettings
 from cellweft.nn.device import to_device
 
-_EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
-_MOST_EXACT = 100_000  # reference cells up to which the exact search is taken
+_EXTRA = 16  # candidates beyond k from the float32 search for the exact float64 ranking
+_MOST_EXACT = 100_000  # largest reference for the exact search
 _GROUPS, _FEWEST_IN_GROUP, _LOOKED_AT, _LEARNED = 4, 8, 48, 64  # of the index
-_MOST_GATHERED = 2**22  # values that are gathered at once: 16 MB
-_SLACK = 1e-5  # more than float32 can be wrong about the difference of two cosines
+_MOST_GATHERED = 2**22  # values gathered at once: 16 MB
+_SLACK = 1e-5  # above the float32 error of the difference of two cosines
 
 
 class NeighborSearch(Protocol):
@@ -29,7 +29,7 @@ class NeighborSearch(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device of the search."""
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
         """Return (n_queries, k) positions of reference cells, most similar first."""
@@ -40,22 +40,22 @@ class NeighborSearch(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExactNeighbors:
-    """Exact search: a matrix product in float32 picks candidates, float64 ranks them.
+    """Exact search: a matrix product in float32 selects candidates, which are ranked in float64.
 
     Attributes
     ----------
     unit
-        (n_reference, n_latent) reference cells at unit length; an all-zero cell stays zero.
+        (n_reference, n_latent) reference cells scaled to unit length; an all-zero cell stays zero.
     device
-        Where the products are made.
+        Device of the products.
     block
         Queries per product.
 
     Notes
     -----
-    Ranking in float64 makes the answer independent of the block: products of another shape round their
-    last float32 bit differently, which would swap neighbours that are nearly tied. Exact ties (copies of a
-    cell) go by position.
+    Ranking in float64 makes the result independent of the block size. In float32, the last bit of a product
+    depends on its shape, which would swap nearly tied neighbours. Exact ties (copies of a cell) are ordered
+    by position.
 
     Examples
     --------
@@ -76,14 +76,14 @@ class ExactNeighbors:
         return cls(unit=unit_length(reference, axis=1), device=device or torch.device("cpu"), block=block)
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
-        """Return the nearest reference cells of every query.
+        """Return the nearest reference cells of each query.
 
         Parameters
         ----------
         queries
             (n_queries, n_latent), of any length.
         k
-            Neighbours, at most the cells of the reference.
+            Number of neighbours, at most the number of reference cells.
 
         Returns
         -------
@@ -126,9 +126,9 @@ class ExactNeighbors:
         nearest = self.rank(unit, candidates.cpu().numpy(), k)
         if candidates.shape[1] == len(self.unit):
             return nearest
-        # More cells may be tied than there are candidates, as many copies of a cell are: rank all of those.
+        # More cells may be tied than there are candidates, for example copies of a cell: rank all tied cells.
         lowest = best[:, k - 1] - _SLACK
-        is_zero = ~unit.any(axis=1)  # tied with every cell, so that ranking would only cost time
+        is_zero = ~unit.any(axis=1)  # tied with every cell, so ranking is useless
         nearest[is_zero] = np.arange(k)
         for row in np.flatnonzero((best[:, -1] >= lowest).cpu().numpy() & ~is_zero):
             tied = (likeness[row] >= lowest[row]).nonzero()[:, 0].cpu().numpy()
@@ -136,8 +136,8 @@ class ExactNeighbors:
         return nearest
 
     def rank(self, unit: DoubleArray, candidates: IntArray, k: int) -> IntArray:
-        """Return the k most similar of some candidates, (n_queries, n_candidates), of each query."""
-        candidates = np.sort(candidates, axis=1)  # so that a stable sort leaves ties in order of position
+        """Return the k most similar cells among the candidates, (n_queries, n_candidates), of each query."""
+        candidates = np.sort(candidates, axis=1)  # so that a stable sort orders ties by position
         likeness = np.einsum("bl,bcl->bc", unit, self.unit[candidates])
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
         ranked: IntArray = np.take_along_axis(candidates, order, axis=1)
@@ -146,19 +146,19 @@ class ExactNeighbors:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ApproximateNeighbors:
-    """Search in a part of a large reference: cells are grouped, and a query looks at the nearest groups.
+    """Search in a part of a large reference: cells are grouped, and a query searches the nearest groups.
 
     Attributes
     ----------
     exact
-        The reference, and what ranks candidates and is compared with.
+        The exact search over the same reference; it ranks candidates and measures `recall`.
     index
-        An inverted file of faiss over its cells at unit length.
+        A faiss inverted file over the reference cells, scaled to unit length.
 
     Notes
     -----
     An inverted file of 4 sqrt(n) groups by k-means (Jegou et al. 2011, doi:10.1109/TPAMI.2010.57). Candidates
-    are ranked in float64 as the exact search ranks them. `recall` says what it finds of the exact ones.
+    are ranked in float64, as in the exact search. `recall` returns the share of exact neighbours found.
     """
 
     exact: ExactNeighbors
@@ -168,16 +168,16 @@ class ApproximateNeighbors:
     def build(
         cls, reference: DoubleArray, *, seed: int = 0, device: torch.device | None = None
     ) -> ApproximateNeighbors:
-        """Return the search over some cells.
+        """Return the search over reference cells.
 
         Parameters
         ----------
         reference
             (n_reference, n_latent)
         seed
-            Of the groups.
+            Seed of the grouping.
         device
-            Where the networks next to it work; the index is on the CPU.
+            Device of the networks that use the search; the index is on the CPU.
 
         Raises
         ------
@@ -197,16 +197,16 @@ class ApproximateNeighbors:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks next to it work."""
+        """Device of the networks that use the search."""
         return self.exact.device
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
-        """Return nearest reference cells of every query; see `ExactNeighbors.search`.
+        """Return the nearest reference cells of each query; see `ExactNeighbors.search`.
 
-        Where the groups that are looked at hold fewer than k cells, the exact ones.
+        If the searched groups contain fewer than k cells, the exact neighbours are returned.
         """
         if not 1 <= k <= len(self.exact.unit):
-            return self.exact.search(queries, k)  # which says what is wrong
+            return self.exact.search(queries, k)  # raises the error
         directions = unit_length(queries, axis=1)
         _, candidates = self.index.search(
             directions.astype(np.float32), min(k + _EXTRA, len(self.exact.unit))
@@ -218,24 +218,24 @@ class ApproximateNeighbors:
         return nearest
 
     def to(self, device: torch.device) -> ApproximateNeighbors:
-        """Return the same search beside networks on a device; the index stays on the CPU."""
+        """Return the same search for networks on a device; the index stays on the CPU."""
         return to_device(self, device, "exact")
 
     def recall(self, queries: DoubleArray, k: int) -> float:
-        """Return what part of the exact neighbours of some queries is found, 0 to 1."""
+        """Return the share of the queries' exact neighbours that the search finds, 0 to 1."""
         approximate, exact = self.search(queries, k), self.exact.search(queries, k)
         both = [len(np.intersect1d(one, other)) for one, other in zip(approximate, exact, strict=True)]
         return float(np.sum(both)) / max(approximate.size, 1)
 
 
 def at_neighbors(table: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
-    """Return values of (R, n_reference) in the (B, k) neighbours of cells: (R, B, k)."""
+    """Return the values of a table (R, n_reference) at the (B, k) neighbours of cells: (R, B, k)."""
     return table.index_select(1, neighbors.reshape(-1)).view(-1, *neighbors.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NeighborMean:
-    """The mean over each cell's neighbours in the reference: Eq. 12 of stImpute without its gene network.
+    """The mean over each cell's neighbours in the reference: Eq. 12 of stImpute without the gene network.
 
     See `cellweft.nn.operator.ReferenceOperator`.
 
@@ -244,7 +244,7 @@ class NeighborMean:
     neighbors
         (n_cells, k) positions of reference cells.
     n_reference
-        Cells of the reference.
+        Number of reference cells.
 
     Examples
     --------
@@ -259,12 +259,12 @@ class NeighborMean:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells, and cells of the reference."""
+        """Number of cells, and of reference cells."""
         return len(self.neighbors), self.n_reference
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
         """Return means of (n_reference, n_columns) values: (n_cells, n_columns)."""
-        table, k = values.T.contiguous(), self.neighbors.shape[1]  # what is gathered lies close together
+        table, k = values.T.contiguous(), self.neighbors.shape[1]  # gathered values are contiguous
         means = values.new_empty(len(self.neighbors), values.shape[1])
         rows = max(_MOST_GATHERED // max(k * values.shape[1], 1), 1)
         for near, block in zip(torch.split(self.neighbors, rows), torch.split(means, rows), strict=True):
@@ -282,19 +282,19 @@ class NeighborMean:
 def neighbor_search(
     reference: DoubleArray, settings: StImputeSettings, *, seed: int, device: torch.device
 ) -> NeighborSearch:
-    """Return the search that the settings name.
+    """Return the search chosen in the settings.
 
     Parameters
     ----------
     reference
         (n_reference, n_latent) embeddings.
     settings, seed, device
-        Which, from which random stream, and where.
+        Settings with the kind of search, random seed, and device.
 
     Raises
     ------
     MissingExtraError
-        An approximate one is named, and faiss is not installed.
+        The settings choose an approximate search, and faiss is not installed.
     """
     is_large = len(reference) > _MOST_EXACT and importlib.util.find_spec("faiss") is not None
     if settings.search == "approximate" or (settings.search == "auto" and is_large):

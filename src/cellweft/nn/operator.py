@@ -1,4 +1,4 @@
-"""From values of reference cells to values of others: a matrix, cells x reference, that is never held."""
+"""Maps values of reference cells to values of other cells, without storing the cells x reference matrix."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from cellweft._typing import BoolArray
 
 
 class ReferenceOperator(Protocol):
-    """From values of reference cells (genes, labels, layers) to values of other cells, linearly.
+    """Linear map from values of reference cells (genes, labels, layers) to values of other cells.
 
-    Rows of the matrix sum to 1: of one-hot labels come shares.
+    Rows of the matrix sum to 1, so that one-hot labels become shares.
     """
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells, and cells of the reference."""
+        """Number of cells, and of reference cells."""
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what the reference holds, brought to the cells.
+        """Return weighted means of the reference's values for each cell.
 
         Parameters
         ----------
@@ -34,7 +34,7 @@ class ReferenceOperator(Protocol):
         """
 
     def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what the cells hold, spread over the reference.
+        """Return the cells' values, spread over the reference.
 
         Parameters
         ----------
@@ -49,16 +49,16 @@ class ReferenceOperator(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartOfReference:
-    """An operator that sees some cells of a reference, as one on all of them: the others count nothing.
+    """An operator on some cells of a reference, extended to all cells; the other cells have weight 0.
 
     Attributes
     ----------
     part
-        On the cells that it sees.
+        The operator on these cells.
     cells
-        (n_seen,) their positions in the reference.
+        (n_seen,) positions of these cells in the reference.
     n_reference
-        Cells of the reference.
+        Number of reference cells.
     """
 
     part: ReferenceOperator
@@ -67,7 +67,7 @@ class PartOfReference:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells, and cells of the reference."""
+        """Number of cells, and of reference cells."""
         return self.part.shape[0], self.n_reference
 
     def apply(self, values: torch.Tensor) -> torch.Tensor:
@@ -82,6 +82,6 @@ class PartOfReference:
 
 
 def on_all_cells(part: ReferenceOperator, usable: BoolArray, device: torch.device) -> ReferenceOperator:
-    """Return an operator on the usable cells of a reference, (n_reference,), as one on all of its cells."""
+    """Return an operator on the usable cells of a reference, (n_reference,), extended to all its cells."""
     cells = torch.from_numpy(usable).to(device).nonzero()[:, 0]
     return part if usable.all() else PartOfReference(part=part, cells=cells, n_reference=len(usable))

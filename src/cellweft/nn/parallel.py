@@ -1,4 +1,4 @@
-"""Trainings that do not depend on each other, each on a device of its own."""
+"""Independent trainings, side by side, one per device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 R = TypeVar("R")
 
-_READY = 2  # items on their way, for each device: so that none waits while the caller looks at a result
+_READY = 2  # items in progress per device, so that no device waits while the caller uses a result
 
 
 def over_devices(
@@ -27,27 +27,27 @@ def over_devices(
     *,
     progress: Progress = no_progress,
 ) -> Generator[R]:
-    """Yield what is made of each item, in their order; each device makes one at a time.
+    """Yield the result of each item, in order; each device computes one at a time.
 
     Parameters
     ----------
     work
-        From an item, a device and a progress to what is made. It depends on nothing that another item makes,
-        draws from random streams of its own, and tells the progress that it is handed.
+        Computes the result from an item, a device and a progress callback. It does not depend on the results
+        of other items, uses its own random streams, and reports to the callback.
     items
-        What is to be done. The first ones go to the devices in their order, a further one to the first
-        device that is free.
+        The inputs. The first items are assigned to the devices in order, each further item to the first free
+        device.
     devices
         One or more. A device that occurs twice runs two at a time.
     progress
-        Told by one item at a time, in their order.
+        Called by one item at a time, in order.
 
     Notes
     -----
-    One device works in the calling thread, item by item as results are requested. Several work in a thread
-    each, with as many threads of torch as the caller: what is computed takes place outside of Python's lock,
-    and the sums come out the same. Where one fails, or no more results are requested, the others end when
-    they next tell their progress.
+    A single device works in the calling thread, item by item as results are requested. Several devices have
+    one thread each, with as many torch threads as the caller: the computation releases Python's lock, and
+    sums are identical. If one fails, or no more results are requested, the others stop at their next progress
+    report.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def over_devices(
             yield work(item, devices[0], progress)
         return
     crew = WorkerPool(work, devices, progress)
-    # scikit-learn changes it for a while: of two at a time, the last may put back what the first has set
+    # scikit-learn changes it temporarily: with two threads, the last may restore what the first has set
     with threadpool_limits(None, user_api="blas"):
         try:
             yield from crew.made(items)
@@ -68,11 +68,11 @@ def over_devices(
 
 
 class _EndedError(Exception):
-    """No more is requested."""
+    """No more results are requested."""
 
 
 class WorkerPool(Generic[T, D, R]):
-    """Threads, each of which keeps one device busy."""
+    """Threads, each of which uses one device."""
 
     def __init__(self, work: Callable[[T, D, Progress], R], devices: Sequence[D], progress: Progress) -> None:
         import torch
@@ -101,7 +101,7 @@ class WorkerPool(Generic[T, D, R]):
             yield self._result(future, number)
 
     def end(self) -> None:
-        """Drop what was not begun, and wait for the rest to end."""
+        """Discard items that have not started, and wait for the others."""
         self._has_ended.set()
         self._pool.shutdown(cancel_futures=True)
 

@@ -1,8 +1,8 @@
-"""From a carried pattern to expression: the level and spread that a gene has on the spatial platform.
+"""Levels of genes: turns carried patterns into expression with the mean and spread of the spatial platform.
 
-What attention carries from the reference has the reference's scale. Genes of the panel, each predicted
-without it, show how a gene's level on this platform follows from what is known of it without measuring it;
-two small networks learn that, and start at the reference's own level.
+Values that attention carries from the reference are on the reference's scale. Panel genes, each predicted
+without its own measurement, show how the level of a gene on this platform depends on properties that are
+known without measuring it. Two small networks learn this; they start at the level of the reference.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from cellweft.nn.config import AttentionSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.training import fit_steps, linear, warm_cosine
 
-FEATURES = 5  # of a gene
+FEATURES = 5  # per gene
 _SMALL = 0.01  # added before logarithms
-_SHARES = 41  # that are tried, from 0 to 1
-_LEAST_ERROR = 1e-3  # of a gene, in parts of the mean variance of a gene
+_SHARES = 41  # number of candidate shares, from 0 to 1
+_LEAST_ERROR = 1e-3  # of a gene, relative to the mean variance of the genes
 _MOST_SLOPE = 5.0
-_MOST_STANDARD = 3.0  # features of a new gene are cut to so many standard deviations
+_MOST_STANDARD = 3.0  # features of a new gene are clipped to this many standard deviations
 _BATCH_CELLS, _BATCH_GENES = 256, 64
-_MOST_VALUES = 2**15  # that are given levels at once: fifty numbers for each, which the cache should hold
+_MOST_VALUES = 2**15  # values per block: fifty numbers for each, which should fit in the cache
 _JITTER = (0.3, 0.2)  # noise on the features, in standard deviations, of the two kinds of network
 _DECAY = (0.1, 0.01)  # weight decay, likewise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneLevels:
-    """What is known of genes without having measured them in the tissue; all (n_genes,).
+    """What is known about genes without measuring them in the tissue; all (n_genes,).
 
     Attributes
     ----------
     carried
-        Mean and spread, over the sample, of what attention carries.
+        Mean and spread, over the sample, of the values that attention carries.
     pattern
         Mean and spread of the standardised carried values with the share of detection added.
     varies
-        Spread of the carried values as it is: 0 if it is so small that `carried` has 1 for it.
+        Spread of the carried values, unmodified: 0 if it is so small that `carried` contains 1 instead.
     mean, spread, expressing
-        In the reference: mean, standard deviation, and share of cells that express the gene.
+        Mean, standard deviation, and share of expressing cells in the reference.
     """
 
     carried: Moments
@@ -57,7 +57,7 @@ class GeneLevels:
 
     @classmethod
     def of(cls, model: AttentionModel, values: torch.Tensor) -> tuple[GeneLevels, torch.Tensor]:
-        """Return them of genes by their values in the reference, and what is carried to the sample.
+        """Return the levels of genes, given their reference values, and the values carried to the sample.
 
         Parameters
         ----------
@@ -85,11 +85,11 @@ class GeneLevels:
         return genes, carried
 
     def patterns(self, carried: torch.Tensor, detection: torch.Tensor, weight: float) -> torch.Tensor:
-        """Return standardised patterns, (B, G), of carried values and standardised detection."""
+        """Return standardised patterns, (B, G), from carried values and standardised detection."""
         return self.pattern.standard(self.carried.standard(carried) + weight * detection[:, None])
 
     def features(self) -> torch.Tensor:
-        """Return what the networks see of a gene: (n_genes, `FEATURES`)."""
+        """Return the network inputs for each gene: (n_genes, `FEATURES`)."""
         odds = (self.expressing + _SMALL) / (1 - self.expressing + _SMALL)
         logs = [
             torch.log(values + _SMALL) for values in (self.carried.mean, self.varies, self.mean, self.spread)
@@ -97,22 +97,22 @@ class GeneLevels:
         return torch.stack([*logs, torch.log(odds)], dim=1)
 
     def start(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return intercept and slope before the softplus that give the carried mean and spread."""
+        """Return the intercept and slope before the softplus that give the carried mean and spread."""
         mean = self.carried.mean.clamp_min(1e-3)
         intercept = mean + torch.log(-torch.expm1(-mean))  # the inverse of softplus
         return intercept, (self.varies / torch.sigmoid(intercept)).clamp(max=_MOST_SLOPE)
 
     def unchanged(self, pattern: torch.Tensor) -> torch.Tensor:
-        """Return patterns, (B, G), with the mean and spread that is carried: the reference's own level."""
+        """Return patterns, (B, G), with the carried mean and spread, which is the level of the reference."""
         return (self.carried.mean + self.varies * pattern).clamp_min(0)
 
     def take(self, genes: torch.Tensor) -> GeneLevels:
-        """Return those of some genes."""
+        """Return the levels of some genes."""
         return GeneLevels(**{field.name: getattr(self, field.name)[genes] for field in fields(self)})
 
     @staticmethod
     def join(parts: Sequence[GeneLevels]) -> GeneLevels:
-        """Return several after one another."""
+        """Return several, concatenated."""
 
         def joined(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
@@ -126,7 +126,7 @@ class GeneLevels:
 
 
 class LevelNet(torch.nn.Module):
-    """Correction of a gene's intercept and slope: by its features alone, or also by pattern and cell."""
+    """Correction of a gene's intercept and slope, from its features alone, or also from pattern and cell."""
 
     def __init__(self, hidden: int, generator: torch.Generator, *, by_cell: bool) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class LevelNet(torch.nn.Module):
             self.direct.weight *= 0.1
 
     def forward(self, features: torch.Tensor, pattern: torch.Tensor, detection: torch.Tensor) -> torch.Tensor:
-        """Return corrections: (G, 2) or, by cell, (B, G, 2).
+        """Return corrections: (G, 2), or (B, G, 2) for each cell.
 
         Parameters
         ----------
@@ -159,16 +159,18 @@ class LevelNet(torch.nn.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Levels:
-    """Trained networks; what predicts is their mean and a part of the level that the reference has.
+    """Trained networks; the prediction is a weighted mean of their average and the level of the reference.
 
     Attributes
     ----------
     nets
-        One by the gene alone and, unless the panel is small, one by gene, pattern and cell.
+        One network with inputs from the gene alone and, unless the panel is small, one with gene, pattern and
+        cell.
     features
-        Moments of the features of the genes they were trained on.
+        Moments of the features of the training genes.
     share
-        Of the networks in the prediction, 0 to 1; the rest is the reference's own level. See `choose_share`.
+        Weight of the networks in the prediction, 0 to 1; the rest is the level of the reference. See
+        `choose_share`.
     """
 
     nets: tuple[LevelNet, ...]
@@ -182,7 +184,7 @@ class Levels:
         Parameters
         ----------
         pattern, detection, genes
-            (B, G), and (B, 1) or (B, G), standardised; and what is known of the genes.
+            (B, G), and (B, 1) or (B, G), standardised; levels of the genes.
         """
         features = self.features.standard(genes.features()).clamp(-_MOST_STANDARD, _MOST_STANDARD)
         rows = rows_within(_MOST_VALUES, len(features))
@@ -207,20 +209,20 @@ def fit_levels(
     generator: torch.Generator,
     by_cell: bool = True,
 ) -> Levels:
-    """Learn levels from genes of the panel, each predicted without it.
+    """Learn levels from panel genes, each predicted without its own measurement.
 
     Parameters
     ----------
     pattern, truth
-        (n_sample, n_panel) standardised patterns, and what was measured.
+        (n_sample, n_panel) standardised patterns, and measured values.
     detection
-        (n_sample, n_panel) standardised, of each gene without it.
+        (n_sample, n_panel) standardised detection, computed without the gene itself.
     genes
-        What is known of the panel's genes.
+        Levels of the panel genes.
     settings, generator
-        How, and from which random stream.
+        Settings of the training, and the random generator.
     by_cell
-        Whether to learn a network by pattern and cell, too.
+        Whether to also train the network with pattern and cell.
     """
     moments = Moments.of(genes.features())
     features = moments.standard(genes.features())
@@ -251,18 +253,18 @@ def fit_levels(
 
 
 def choose_share(learned: torch.Tensor, own: torch.Tensor, truth: torch.Tensor) -> float:
-    """Return how much of what networks learned to use beside the reference's own level.
+    """Return the weight of the networks relative to the level of the reference.
 
     Parameters
     ----------
     learned, own, truth
-        (n_sample, n_panel) predictions of genes by networks that were trained without them, the same with
-        the reference's level, and what was measured.
+        (n_sample, n_panel) predictions of genes by networks trained without them, the same with the level of
+        the reference, and measured values.
 
     Returns
     -------
-    0 to 1: where the mean over the genes of the logarithm of their squared error is lowest. By the logarithm,
-    a gene that is hard to tell, or abundant, counts as much as any other.
+    0 to 1: the share with the lowest mean, over genes, of the logarithm of the squared error. With the
+    logarithm, abundant genes, and genes that are hard to predict, have the same weight as all others.
     """
     learned, own, truth = (values.cpu().double() for values in (learned, own, truth))
     change, error = learned - own, own - truth
@@ -274,14 +276,14 @@ def choose_share(learned: torch.Tensor, own: torch.Tensor, truth: torch.Tensor) 
 
 
 def mixed(learned: torch.Tensor, own: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the mean of learned and own, weighted by ``share`` and the rest."""
+    """Return the mean of learned and own, with weights ``share`` and 1 - ``share``."""
     return learned if share == 1 else own + share * (learned - own)
 
 
 def _value(corrections: torch.Tensor, pattern: torch.Tensor, genes: GeneLevels) -> torch.Tensor:
     """Return expression from corrections of intercept and log slope, (..., G, 2), and patterns, (B, G)."""
     intercept, slope = genes.start()
-    # a factor of e^3 either way is more than any panel showed
+    # a factor of e^3 up or down is more than any panel showed
     steepness = slope * torch.exp(corrections[..., 1].clamp(-3, 3))
     value: torch.Tensor = F.softplus(intercept + corrections[..., 0] + steepness * pattern)
     return value

@@ -1,4 +1,4 @@
-"""How alike genes are: cosines of columns and of rows, the paper's replacement rule, the largest per row."""
+"""Similarity of genes: cosines of columns and rows, the paper's replacement rule, the largest per row."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cellweft._statistics import unit_length
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 _BLOCK = 2048  # rows of either side in one product
-_RANK_VALUES = 5e6  # numbers in float64 that are ranked at once
-_EXTRA = 8  # candidates beyond those asked for that float32 hands to the ranking in float64
-_SLACK = 1e-5  # more than float32 can be wrong about the difference of two cosines
+_RANK_VALUES = 5e6  # float64 numbers ranked at once
+_EXTRA = 8  # additional float32 candidates for the ranking in float64
+_SLACK = 1e-5  # above the float32 error of the difference of two cosines
 
 
 class NearestRows(NamedTuple):
-    """The most similar rows of every row.
+    """The most similar rows of each row.
 
     Attributes
     ----------
     places
-        (n_rows, most) their positions, most similar first; ties go by position.
+        (n_rows, most) positions, most similar first; ties are ordered by position.
     cosines
-        (n_rows, most) how similar they are, -1 to 1; a row of zeros has cosine 0 with all.
+        (n_rows, most) cosines, -1 to 1; a row of zeros has cosine 0 with all rows.
     """
 
     places: IntArray
@@ -55,21 +55,22 @@ def centred(values: torch.Tensor, *, dim: int = 0) -> torch.Tensor:
 
 
 def replace_where(expression: DoubleArray, other: DoubleArray, *is_known: BoolArray) -> DoubleArray:
-    """Return the expression weights with those between two genes that are known replaced: Eq. 6.
+    """Return the expression weights, replaced by ``other`` where both genes are known: Eq. 6.
 
     Parameters
     ----------
     expression, other
-        (n_genes, n_sources) weights by Eq. 5, and by what is known besides: of proteins, by Eq. 4.
+        (n_genes, n_sources) weights from expression (Eq. 5), and from another relation, such as proteins (Eq.
+        4).
     is_known
-        (n_genes,) and (n_sources,): which genes are also known, for example those with an embedding.
+        (n_genes,) and (n_sources,): which genes the other relation contains, such as those with an embedding.
     """
     genes, sources = is_known
     return np.where(genes[:, None] & sources[None, :], other, expression)
 
 
 def keep_largest(weights: DoubleArray, most: int) -> DoubleArray:
-    """Return the weights with all but the ``most`` largest of each row set to zero; ties go by position.
+    """Return weights with all but the ``most`` largest of each row set to zero; the first of tied ones stay.
 
     Examples
     --------
@@ -92,18 +93,18 @@ def nearest_rows(
     rows
         (n_rows, n_dim) vectors of any length.
     others
-        (n_others, n_dim) vectors to find them among; by default ``rows``, where a row is none of its own.
+        (n_others, n_dim) vectors to search; by default ``rows``, with each row itself excluded.
     most
-        How many to return, at least 1; all that there are, where there are fewer.
+        Number to return, at least 1; all if there are fewer.
     block
-        Rows of either side in one product; the answer does not depend on it.
+        Rows of either side in one product; the result does not depend on it.
 
     Notes
     -----
-    Products of blocks in float32 pick candidates, and float64 ranks them, so that the answer depends neither
-    on blocks nor on threads. Besides the vectors, no more is held than two blocks, their product (16 MB by
-    default, and copies of it) and the candidates: the nearest 20 of 35,000 rows take some 20 MB. Within one
-    matrix each product serves both of its blocks, which halves the work.
+    Products of blocks in float32 select candidates, which are ranked in float64, so that the result depends
+    neither on blocks nor on threads. In addition to the vectors, memory contains two blocks, their product
+    (16 MB by default, and copies of it) and the candidates: about 20 MB for the nearest 20 of 35,000 rows.
+    Within one matrix, each product is used for both of its blocks, which halves the work.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def nearest_rows(
 
 
 class _Vectors:
-    """Rows, and how long each is."""
+    """Rows, and the length of each."""
 
     def __init__(self, values: FloatArray) -> None:
         self.values = values
@@ -160,7 +161,7 @@ class _Candidates:
         self.places = torch.zeros((n_rows, most), dtype=torch.int64)
 
     def add(self, start: int, other: int, cosines: torch.Tensor) -> None:
-        """Take in (b, c) cosines of the rows from ``start`` on with the others from ``other`` on."""
+        """Add (b, c) cosines of the rows from ``start`` on with the others from ``other`` on."""
         most = self.cosines.shape[1]
         new, places = cosines.topk(min(most, cosines.shape[1]), dim=1)
         part = slice(start, start + len(cosines))
@@ -171,7 +172,7 @@ class _Candidates:
 
 
 def _ranked(left: _Vectors, right: _Vectors, best: _Candidates, most: int) -> NearestRows:
-    """Return the most similar of each row's candidates, as float64 sees them."""
+    """Return the most similar of each row's candidates, ranked in float64."""
     n_rows, within = len(left.values), left is right
     places, cosines = np.empty((n_rows, most), dtype=np.int64), np.empty((n_rows, most))
     candidates = best.places.numpy()
@@ -180,7 +181,7 @@ def _ranked(left: _Vectors, right: _Vectors, best: _Candidates, most: int) -> Ne
         rows = np.arange(start, min(start + size, n_rows))
         places[rows], cosines[rows] = _rank(left, right, rows, candidates[rows], most)
     if candidates.shape[1] < len(right.values) - within:
-        # More rows may be tied than there are candidates, as many copies of a row are: rank all of those.
+        # More rows may be tied than there are candidates, for example copies of a row: rank all tied rows.
         lowest = best.cosines[:, most - 1].numpy() - _SLACK
         for row in np.flatnonzero(best.cosines[:, -1].numpy() >= lowest):
             tied = _at_least(left.unit(np.array([row])), right, lowest[row])
@@ -192,8 +193,8 @@ def _ranked(left: _Vectors, right: _Vectors, best: _Candidates, most: int) -> Ne
 def _rank(
     left: _Vectors, right: _Vectors, rows: IntArray, candidates: IntArray, most: int
 ) -> tuple[IntArray, DoubleArray]:
-    """Return the most similar of (n_rows, n_candidates) positions, and how similar: two of (n_rows, most)."""
-    candidates = np.sort(candidates, axis=1)  # so that a stable sort leaves ties in order of position
+    """Return the most similar of (n_rows, n_candidates) positions, and their cosines, each (n_rows, most)."""
+    candidates = np.sort(candidates, axis=1)  # so that a stable sort orders ties by position
     ones, products = left.values[rows].astype(np.float64), np.empty(candidates.shape)
     size = max(int(_RANK_VALUES // (left.values.shape[1] * len(rows))), 1)
     for start in range(0, candidates.shape[1], size):
@@ -207,7 +208,7 @@ def _rank(
 
 
 def _at_least(vector: torch.Tensor, others: _Vectors, lowest: float) -> IntArray:
-    """Return the positions of the rows whose cosine with one, (1, n_dim), is not below the lowest."""
+    """Return the positions of all rows with a cosine of at least ``lowest`` with a vector, (1, n_dim)."""
     positions = [
         start + np.flatnonzero((others.unit(slice(start, start + _BLOCK)) @ vector.T)[:, 0].numpy() >= lowest)
         for start in range(0, len(others.values), _BLOCK)

@@ -1,7 +1,7 @@
-r"""Which share of a cell's counts its neighbours explain better than any cell of the reference.
+r"""The share of a cell's counts that its neighbours explain better than any cell of the reference.
 
-With x the count of gene g in cell i, n the cell's total over the panel, p the profiles that the reference has
-(groups of its cells, each with a sum of 1 over the panel), z the profile of the cell and s the share that
+With x the count of gene g in cell i, n the cell's total over the panel, p the profiles of the reference
+(groups of its cells, each with a sum of 1 over the panel), z the profile of the cell, and s the share that
 spilled into it, the model is
 
 .. math::
@@ -10,8 +10,8 @@ spilled into it, the model is
     [(1 - s) ((1 - e) \, p_{kg} + e \, r_{ikg}) + s \, q_{ikg}], \ \alpha_g\bigr), \qquad
     p_{kg} \propto f_g P_{kg}.
 
-f is how much more of a gene the spatial platform detects than the reference, and alpha the gene's dispersion.
-q is the mean profile of the nearest cells, r that of cells farther away, around these:
+f is the relative detection of a gene by the spatial platform and the reference, and alpha the gene's
+dispersion. q is the mean profile of the nearest cells, r that of cells farther away, around them:
 
 .. math::
 
@@ -19,16 +19,17 @@ q is the mean profile of the nearest cells, r that of cells farther away, around
 
     l(k) = k \ \text{where} \ p_l \ \text{is like} \ p_k, \ \text{else} \ l,
 
-with w the weight of a neighbour by its distance. Three traps are avoided so. What a neighbour looks like
-comes from the reference, not from its measurement, which holds the counts of others itself. A neighbour that
-is like the cell counts as the cell: of such pairs nothing can be told. And a part e of what is not spill-over
-is left to the wider surroundings, so that what the cells of a part of the tissue have in common, and the
-reference lacks, is not taken for spill-over: only what the adjacent cells explain better counts.
+with w the weight of a neighbour by its distance. This avoids three errors. The profile of a neighbour comes
+from the reference, not from its measurement, which itself contains counts of other cells. A neighbour similar
+to the cell is treated as the cell itself, because spill-over between such cells cannot be distinguished. And
+a part e of what is not spill-over is attributed to the wider surroundings. Otherwise, expression that cells
+of a region share, but the reference lacks, would look like spill-over; only what the adjacent cells explain
+better is counted.
 
-s and e have a few values. How frequent each pair of them is in the tissue, and each profile, is learned
-together with f and alpha from a sample of cells by expectation and maximisation (empirical Bayes; Robbins,
-1956). The estimate of a cell is the mean of s given its counts. Where these say little, it is the mean of
-the tissue.
+s and e have a few discrete values. The frequency of each pair of values in the tissue, and of each profile,
+is learned together with f and alpha from a sample of cells by expectation and maximisation (empirical Bayes;
+Robbins, 1956). The estimate for a cell is the mean of s given its counts. If the counts carry little
+information, the estimate is close to the mean of the tissue.
 """
 
 from __future__ import annotations
@@ -46,32 +47,32 @@ SHARES = np.array([0.0, 0.03, 0.07, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values that the share of a cell may have."""
 
 BACKGROUNDS = np.array([0.1, 0.3, 0.6])
-"""Values of e, the part of the rest that is left to the wider surroundings. Without the first, the simulated
-cortex without spill-over is given .06."""
+"""Values of e, the part of the rest attributed to the wider surroundings. Without the first value, the
+estimate for the simulated cortex without spill-over is .06."""
 
 CANDIDATES = 4
-"""Profiles that a cell may have, at most; all others are much less likely."""
+"""Largest number of profiles considered for a cell; all others are much less likely."""
 
-_ALIKE = 0.7  # correlation of the roots of two profiles, from which on they are alike
+_ALIKE = 0.7  # profiles are similar if the correlation of their square roots is at least this
 _STEPS, _INNER_STEPS = 6, 20  # of expectation and maximisation; of the frequencies within each
 _LEAST_MEAN = 1e-6  # counts
 _DISPERSIONS = (0.02, 20.0)
 _CLIMB = (0.6, 1.0, 1.6)  # factors on the dispersion that a step tries
-_PSEUDO_COUNTS = 1.0  # of a gene, that keep its factor near 1 where nothing is counted
-_PSEUDO_CELLS = 5.0  # without spill-over, beside those of the sample
+_PSEUDO_COUNTS = 1.0  # per gene; they keep the factor of a gene without counts near 1
+_PSEUDO_CELLS = 5.0  # cells without spill-over, added to the sample
 _EXPECTED_SHARE = 0.1  # mean of the first guess of the shares
-_VALUES = 2**16  # of means that are held at once
+_VALUES = 2**16  # of means in memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surroundings:
-    """What lies around cells, as shares of profiles.
+    """The surroundings of cells, as shares of profiles.
 
     Attributes
     ----------
     near, wide
-        (n_cells, n_profiles) m of the nearest cells, and the same of cells farther away. A row's sum is 1, or
-        0 for a cell that has none.
+        (n_cells, n_profiles) m of the nearest cells, and of cells farther away. A row's sum is 1, or 0 for a
+        cell without such cells.
     """
 
     near: DoubleArray
@@ -82,19 +83,19 @@ class Surroundings:
 
     @classmethod
     def none(cls, n_cells: int, n_profiles: int) -> Surroundings:
-        """Return those of cells that lie alone."""
+        """Return the surroundings of isolated cells."""
         empty = np.zeros((n_cells, n_profiles))
         return cls(near=empty, wide=empty)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellPosterior:
-    """What is known of cells given their counts.
+    """Posterior distributions of cells, given their counts.
 
     Attributes
     ----------
     candidates, of_profile
-        (n_cells, n_candidates) numbers of profiles, and the probability of each; a cell's sum is 1.
+        (n_cells, n_candidates) indices of profiles, and the probability of each; a cell's sum is 1.
     of_share, likelihood
         (n_cells, n_shares) probability of each of `SHARES`, and (n_cells, n_backgrounds, n_shares) likelihood
         of each pair of `BACKGROUNDS` and `SHARES`, relative to the cell's largest.
@@ -116,7 +117,7 @@ class CellPosterior:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SpilloverModel:
-    """Profiles of cells as the spatial platform sees them, and how shares of spill-over are distributed.
+    """Profiles of cells on the spatial platform, and the distribution of spill-over shares.
 
     Attributes
     ----------
@@ -125,9 +126,9 @@ class SpilloverModel:
     dispersion
         (n_genes,) alpha.
     frequency
-        (n_profiles,) share of the tissue's cells; the sum is 1.
+        (n_profiles,) share of the tissue's cells with each profile; the sum is 1.
     prior
-        (n_backgrounds, n_shares) how frequent each pair of `BACKGROUNDS` and `SHARES` is; the sum is 1.
+        (n_backgrounds, n_shares) frequency of each pair of `BACKGROUNDS` and `SHARES`; the sum is 1.
     """
 
     profiles: DoubleArray
@@ -137,14 +138,14 @@ class SpilloverModel:
 
     @classmethod
     def of_reference(cls, means: DoubleArray, sizes: DoubleArray) -> SpilloverModel:
-        """Return the model before it has seen the tissue.
+        """Return the initial model, without data of the tissue.
 
         Parameters
         ----------
         means
             (n_profiles, n_genes) mean expression of groups of reference cells, at least 0.
         sizes
-            (n_profiles,) cells of each group, to which one average cell is added.
+            (n_profiles,) number of cells in each group; one average cell is added to each.
         """
         average = sizes @ means / sizes.sum()
         held = (means * sizes[:, None] + average) / (sizes[:, None] + 1)
@@ -157,17 +158,17 @@ class SpilloverModel:
         )
 
     def candidates(self, counts: FloatArray) -> IntArray:
-        """Return the profiles that cells may have, (n_cells, n_candidates).
+        """Return the candidate profiles of cells, (n_cells, n_candidates).
 
         Parameters
         ----------
         counts
-            (n_cells, n_genes) of the panel.
+            (n_cells, n_genes) counts of the panel.
 
         Notes
         -----
-        The most likely ones where what spills in is the tissue's mean, for totals rounded to a power of the
-        square root of 2: a few tables of profiles x genes then do for all cells.
+        The most likely profiles if the spill-over were the tissue's mean, for totals rounded to a power of
+        the square root of 2, so that a few tables of profiles x genes are enough for all cells.
         """
         share = float(self.prior.sum(axis=0) @ SHARES)
         profiles = (1 - share) * self.profiles + share * (self.frequency @ self.profiles)
@@ -178,7 +179,7 @@ class SpilloverModel:
             means = np.maximum(2 ** (this_level / 2) * profiles, _LEAST_MEAN)
             spread = np.log1p(self.dispersion * means)
             cells = np.flatnonzero(level == this_level)
-            logs = counts[cells] @ (np.log(means) - spread).T  # n_cells of the level x n_profiles
+            logs = counts[cells] @ (np.log(means) - spread).T  # cells of this total x n_profiles
             logs += np.log(self.frequency) - spread @ (1 / self.dispersion)
             candidates[cells] = np.argsort(-logs, axis=1, kind="stable")[:, :n_candidates]
         return candidates
@@ -186,16 +187,16 @@ class SpilloverModel:
     def posterior(
         self, counts: FloatArray, around: Surroundings, candidates: IntArray | None = None
     ) -> CellPosterior:
-        """Return what is known of cells given their counts.
+        """Return the posterior of cells given their counts.
 
         Parameters
         ----------
         counts
-            (n_cells, n_genes) of the panel.
+            (n_cells, n_genes) counts of the panel.
         around
-            Of the cells. The share of a cell without near ones is 0.
+            Surroundings of the cells. The share of a cell without near cells is 0.
         candidates
-            From `candidates`, where they are known.
+            The result of `candidates`, if it is known.
         """
         candidates = self.candidates(counts) if candidates is None else candidates
         n_cells, n_genes = counts.shape
@@ -218,7 +219,7 @@ class SpilloverModel:
         return posterior
 
     def fit(self, counts: FloatArray, around: Surroundings) -> SpilloverModel:
-        """Return the model after it has learned from a sample of cells; parameters as of `posterior`."""
+        """Return the model fitted to a sample of cells; parameters as in `posterior`."""
         model, candidates = self, self.candidates(counts)
         for _ in range(_STEPS if len(counts) else 0):
             model = model._improved(counts, around, candidates)
@@ -226,7 +227,7 @@ class SpilloverModel:
 
     @cached_property
     def _unlike(self) -> BoolArray:
-        """(n_profiles, n_profiles) pairs of profiles that can be told apart."""
+        """(n_profiles, n_profiles) pairs of profiles that can be distinguished."""
         roots = np.sqrt(self.profiles)
         roots = roots - roots.mean(axis=1, keepdims=True)
         roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-12)
@@ -235,7 +236,7 @@ class SpilloverModel:
     def _joint(
         self, counts: FloatArray, around: Surroundings, candidates: IntArray
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-        """Return the probability of profiles with both parts, the parts' likelihood, and expected genes."""
+        """Return joint probabilities of profiles and (s, e), likelihoods of (s, e), expected gene shares."""
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
         near, wide = (
             self._mixed(neighbor_weights, candidates, own) for neighbor_weights in (around.near, around.wide)
@@ -261,21 +262,22 @@ class SpilloverModel:
         return joint, likelihood.sum(axis=1), expected
 
     def _mixed(self, shares: DoubleArray, candidates: IntArray, own: FloatArray) -> FloatArray:
-        """Return mean profiles of surroundings, those like the candidate being the candidate.
+        """Return mean profiles of surroundings; profiles similar to the candidate are replaced by it.
 
         Parameters
         ----------
         shares
-            (n_cells, n_profiles) of the surroundings.
+            (n_cells, n_profiles) shares of the surroundings.
         candidates, own
-            (n_cells, n_candidates) of the cells, and (n_cells, n_candidates, n_genes) their profiles.
+            (n_cells, n_candidates) candidates of the cells, and (n_cells, n_candidates, n_genes) their
+            profiles.
         """
         others = (shares[:, None] * self._unlike[candidates]).astype(np.float32)
         same = (shares.sum(axis=1)[:, None] - others.sum(axis=2)).astype(np.float32)
         return np.asarray(others @ self.profiles.astype(np.float32) + same[:, :, None] * own)
 
     def _improved(self, counts: FloatArray, around: Surroundings, candidates: IntArray) -> SpilloverModel:
-        """Return the model after a step of expectation and maximisation."""
+        """Return the model after one step of expectation and maximisation."""
         posterior = self.posterior(counts, around, candidates)
         totals = counts.sum(axis=1, dtype=np.float64)[:, None]
         means = np.maximum(totals * posterior.expected, 1e-9)  # n_cells x n_genes
@@ -293,7 +295,7 @@ class SpilloverModel:
 
 
 def _share_frequencies(likelihood: DoubleArray, prior: DoubleArray) -> DoubleArray:
-    """Return a prior of a higher likelihood; shapes as those of the model and of what is known of cells."""
+    """Return a prior with a higher likelihood; shapes as in the model and the posterior."""
     for _ in range(_INNER_STEPS if len(likelihood) else 0):
         mixed = np.maximum(np.tensordot(likelihood, prior), 1e-300)
         prior = prior * np.tensordot(1 / mixed, likelihood, axes=1)
@@ -304,7 +306,7 @@ def _share_frequencies(likelihood: DoubleArray, prior: DoubleArray) -> DoubleArr
 
 
 def _better_dispersion(counts: FloatArray, means: DoubleArray, dispersion: DoubleArray) -> DoubleArray:
-    """Return the most likely of a few dispersions of each gene, (n_genes,); arrays as of the model's."""
+    """Return the most likely of a few dispersions of each gene, (n_genes,); arrays as in the model."""
     tried = np.stack([factor * dispersion for factor in _CLIMB]).clip(*_DISPERSIONS)
     logs = np.empty(tried.shape)
     for number, alpha in enumerate(tried):
@@ -316,7 +318,7 @@ def _better_dispersion(counts: FloatArray, means: DoubleArray, dispersion: Doubl
 
 
 def _log_likelihood(counts: FloatArray, shares: FloatArray, dispersion: DoubleArray) -> FloatArray:
-    """Return log likelihoods (n_cells, n_profiles) of counts, but for what the means do not change.
+    """Return log likelihoods (n_cells, n_profiles) of counts, without terms that do not depend on the means.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""STEM from top to bottom: the encoder that both sides share, its losses, training, embeddings."""
+"""STEM: the encoder that both sides share, its losses, training, embeddings."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from cellweft.nn.training import EpochProgress, fit_steps, linear
 
 _TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
 _MOST_DROPOUT = 0.99  # something must remain for training
-# Of each side, about as many as the paper's release takes. With 256, places are farther off (docs/stem.md).
+# On each side, about as many as in the paper's release. With 256, the error is larger (docs/stem.md).
 _MOST_MMD_ROWS = 600
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of L_MMD, in multiples of the mean squared distance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """What a step of training sees.
+    """The data of one training step.
 
     Attributes
     ----------
     cells, spots
-        (n_cells, n_genes) and (n_spots, n_genes): log1p of counts brought to a total of 10,000.
+        (n_cells, n_genes) and (n_spots, n_genes): log1p of counts normalised to a total of 10,000.
     adjacency
         (n_spots, n_spots) rows of S that sum to 1 over the spots of the batch, which are of one slice.
     """
@@ -42,7 +42,7 @@ class Batch:
 
 
 class CellEncoder(nn.Module):
-    """The multilayer perceptron that embeds cells and spots alike: n_genes -> hidden -> middle -> latent."""
+    """The multilayer perceptron that embeds both cells and spots: n_genes -> hidden -> middle -> latent."""
 
     def __init__(self, n_genes: int, settings: StemSettings, generator: torch.Generator) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class CellEncoder(nn.Module):
             linear(settings.hidden, settings.middle, generator),
             nn.LayerNorm(settings.middle),
             nn.ReLU(),
-            # The embedding itself is free: its length is how sure a place is. With LayerNorm here, every
-            # inner product of a row with itself is the latent width, and all weights are near 0 or 1.
+            # The embedding has no normalisation, as its length represents certainty. With LayerNorm here, the
+            # inner product of each row with itself would be the latent width, and all weights near 0 or 1.
             linear(settings.middle, settings.latent, generator),
         )
 
@@ -96,15 +96,15 @@ def drop_values(
     values
         (n_spots, n_genes)
     share
-        Probability of a value to be dropped, d, from 0 to below 1.
+        Probability d of dropping a value, from 0 to below 1.
     stream
-        Of the draws, on the CPU.
+        Random generator, on the CPU.
     rescale
-        Whether values that are kept are multiplied by 1 / (1 - d).
+        Whether the remaining values are multiplied by 1 / (1 - d).
 
     Notes
     -----
-    STEM, "Encoder of STEM", has a dropout layer here, and such a layer rescales.
+    The paper ("Encoder of STEM") has a dropout layer here, and dropout layers rescale.
 
     Examples
     --------
@@ -134,13 +134,13 @@ def transition_loss(
     adjacency
         (n_spots, n_spots)
     visit
-        Weight of the mean over cells of -log(the mean of a cell's column in C^).
+        Weight of the visit term: the mean, over cells, of -log(the mean of the cell's column in C^).
 
     Notes
     -----
-    DEVIATION: the visit term is not in STEM. S^ is the way from spots to cells and back, and a cell that no
-    spot goes to is not learned from at all; the term (Haeusser et al. 2017, whose walks STEM extends)
-    has every cell visited.
+    DEVIATION: the visit term is not in STEM. S^ describes walks from spots to cells and back, and cells that
+    no walk visits have no effect on training. The term (Haeusser et al. 2017, whose walks STEM extends) makes
+    walks visit all cells.
     """
     products = cells @ spots.T  # n_cells x n_spots
     to_spots = functional.softmax(products, dim=1)  # C
@@ -162,8 +162,8 @@ def mean_discrepancy(cells: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
 
     Notes
     -----
-    Distances by matrix products. The kernels' widths are set by the mean squared distance of the batch,
-    through which no gradient goes.
+    Distances are computed by matrix products. The kernel widths are set by the mean squared distance of the
+    batch, and no gradient passes through them.
     """
     both = torch.cat([cells, spots])
     squares = (both * both).sum(dim=1)
@@ -178,22 +178,22 @@ def mean_discrepancy(cells: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StemModel:
-    """A fitted STEM: the encoders and what they were trained with.
+    """A fitted STEM model: the encoders, and the settings and data of their training.
 
     Attributes
     ----------
     encoders
-        One, or several whose mappings are averaged geometrically.
+        One encoder, or several; their mappings are averaged geometrically.
     settings
-        What it was trained with.
+        Settings of the training.
     dropout
-        The share of the spots' values that was dropped.
+        The share of the spots' values that was dropped in training.
     history
-        Mean loss of every twentieth of the training, one list per encoder.
+        Mean loss of each twentieth of the training, one list per encoder.
     device
-        Where the encoders are.
+        Device of the encoders.
     evidence
-        What expression alone says, beside the encoders; None if it is not requested.
+        Evidence from expression alone, used in addition to the encoders; None if it is not requested.
     """
 
     encoders: tuple[CellEncoder, ...]
@@ -205,7 +205,7 @@ class StemModel:
 
     @property
     def n_encoded(self) -> int:
-        """Width of the encoders' part of `queries` and `keys`, which stands first."""
+        """Number of columns of the encoders in `queries` and `keys`; they are the first columns."""
         return len(self.encoders) * self.settings.latent
 
     def queries(self, values: torch.Tensor) -> torch.Tensor:
@@ -218,7 +218,7 @@ class StemModel:
 
         Returns
         -------
-        (n_cells, n_encoders * latent) and, with evidence, its axes beside; gradients go through.
+        (n_cells, n_encoders * latent), and the axes of the evidence if there is any; differentiable.
 
         Notes
         -----
@@ -231,7 +231,7 @@ class StemModel:
         )
 
     def keys(self, values: torch.Tensor) -> torch.Tensor:
-        """Return embeddings of spots, (n_spots, n_genes) to as many columns as `queries`."""
+        """Return embeddings of spots, (n_spots, n_genes), with as many columns as `queries`."""
         encoded = self._encoded(values)
         return encoded if self.evidence is None else torch.cat([encoded, self.evidence.keys(values)], dim=1)
 
@@ -258,15 +258,15 @@ def train(
     Parameters
     ----------
     draw
-        From (number of the encoder, step, device) to a batch on that device.
+        Function that returns a batch for (number of the encoder, step, device), on that device.
     n_genes
-        Genes of the batches.
+        Number of genes in the batches.
     dropout
-        Share of the spots' values that is set to zero in a step, from 0 to below 1.
+        Share of the spots' values that each step sets to zero, from 0 to below 1.
     settings, seed
-        How, and from which start.
+        Settings of the training, and the random seed.
     devices
-        Where: one encoder on each at a time. The model comes to lie on the first.
+        Devices of the training: each trains one encoder at a time. The model is on the first one.
     progress
         Called with (steps done, steps of all encoders).
     """
@@ -308,7 +308,7 @@ def train(
 def total_loss(
     cells: torch.Tensor, spots: torch.Tensor, adjacency: torch.Tensor, *, step: int, settings: StemSettings
 ) -> torch.Tensor:
-    """Return L = L_extract + alpha L_MMD + beta L_trans at a step: beta ramps up as training goes on."""
+    """Return L = L_extract + alpha L_MMD + beta L_trans at a step; beta increases during training."""
     start, end = (part * settings.steps for part in (settings.ramp_start, settings.ramp_end))
     ramp = min(max((step - start) / max(end - start, 1.0), 0.0), 1.0)
     loss = extraction_loss(spots, adjacency)
@@ -320,5 +320,5 @@ def total_loss(
 
 
 def _thinned(embeddings: torch.Tensor) -> torch.Tensor:
-    """Return rows at even distances, enough for L_MMD, which costs their number squared."""
+    """Return evenly spaced rows, enough for L_MMD; its cost is quadratic in their number."""
     return embeddings[:: -(-len(embeddings) // _MOST_MMD_ROWS)]

@@ -1,10 +1,10 @@
 """stImpute: autoencoder, neighbours, GraphSAGE over genes (Zeng et al., Commun Biol 2024, Eq. 1-12).
 
-The file reads like the paper: the two networks, the losses, the alternating training, prediction. Everything
-is a function of arrays; where they come from, and where predictions go, is the caller's business.
+The file follows the paper: the two networks, the losses, the alternating training, prediction. All functions
+work on arrays; the caller reads the data and stores the predictions.
 
-Letters: B cells of a block, P panel genes, S source genes of the graph, R genes that are requested,
-k neighbours, d latent numbers.
+Letters: B cells of a block, P panel genes, S source genes of the graph, R requested genes, k neighbours, d
+latent numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cellweft.nn.neighbors import NeighborSearch, neighbor_search
 from cellweft.nn.similarity import centred
 from cellweft.nn.training import EpochProgress, fit_epochs, linear, shuffled
 
-_JUDGED_STEP, _FEWEST_JUDGED, _MOST_JUDGED = 10, 20, 1000  # of the training cells, where training may stop
+_JUDGED_STEP, _FEWEST_JUDGED, _MOST_JUDGED = 10, 20, 1000  # of validation cells, for early stopping
 
 
 class AutoEncoder(torch.nn.Module):
@@ -44,7 +44,7 @@ class AutoEncoder(torch.nn.Module):
         return F.relu(self.encoder(cells))
 
     def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        """Return the cells as they are reconstructed: (B, P) -> (B, P)."""
+        """Return the reconstruction of cells: (B, P) -> (B, P)."""
         return F.relu(self.decoder(self.encode(cells)))
 
 
@@ -57,7 +57,7 @@ class SageLayer(torch.nn.Module):
         self.normalise = normalise
 
     def forward(self, own: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
-        """Return new node features: two of (genes, B, n_in) -> (genes, B, n_out)."""
+        """Return new node features: (genes, B, n_in) twice -> (genes, B, n_out)."""
         of_own, of_neighbors = self.linear.weight.tensor_split(2, dim=1)
         features = F.relu(F.linear(own, of_own, self.linear.bias) + F.linear(neighbors, of_neighbors))
         return F.normalize(features, dim=-1) if self.normalise else features
@@ -79,27 +79,28 @@ class GeneNetwork(torch.nn.Module):
         Parameters
         ----------
         features
-            Of the genes that are requested.
+            Features of the requested genes.
         source_states
-            (S, B, k) what `first` made of the sources.
+            (S, B, k) output of the layer `first` for the sources.
         """
         own = self.first(features.own, features.neighbors)  # (R, B, k)
         messages = torch.tensordot(features.weights, source_states, dims=1)  # (R, S) x (S, B, k) -> (R, B, k)
         states = self.second(own, messages)
         for layer in self.layers[:-1]:
             states = F.relu(layer(states))
-        # DEVIATION: softplus, where the paper leaves the activation open: with ReLU whole genes died at zero.
+        # DEVIATION: softplus; the paper does not specify the activation. With ReLU, some genes stayed at
+        # zero.
         return F.softplus(self.layers[-1](states).squeeze(-1)).T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StImputeModel:
-    """What training learned, and the parts of the reference that prediction reads.
+    """The trained networks, and the parts of the reference that prediction needs.
 
     Attributes
     ----------
     settings
-        As they were used.
+        The settings of the training.
     autoencoder, network
         The two networks, on the device.
     graph
@@ -107,11 +108,11 @@ class StImputeModel:
     sources
         The graph's sources as a table.
     search
-        Nearest reference cells in the embedding.
+        Search for the nearest reference cells in the embedding.
     neighbor_scale
         Factor of the neighbours' mean in Eq. 12: see `neighbor_scale`.
     history
-        Mean loss per epoch of every stage.
+        Mean loss per epoch of each stage.
     """
 
     settings: StImputeSettings
@@ -125,7 +126,7 @@ class StImputeModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.search.device
 
     def to(self, device: torch.device) -> StImputeModel:
@@ -141,15 +142,15 @@ def similarity_loss(
     cells: float = 1.0,
     genes: float = 1.0,
 ) -> torch.Tensor:
-    """Return L_sim of Eq. 10: 1 - cosine of rows and of columns less a mean, each averaged.
+    """Return L_sim of Eq. 10: 1 - cosine of rows and of columns after subtracting a mean, each averaged.
 
     Parameters
     ----------
     predicted, measured
         (B, P) expression.
     mean
-        What is subtracted: from both (1, P) means of the measured genes, see `measured_mean`; from each its
-        overall mean, "each"; or from every row or column its own, "profile".
+        What is subtracted: from both, (1, P) means of the measured genes, see `measured_mean`; from each, its
+        overall mean ("each"); or from each row or column, its own mean ("profile").
     cells, genes
         Weights of the two terms.
     """
@@ -175,8 +176,8 @@ def measured_mean(cells: torch.Tensor, reading: SimilarityMean) -> torch.Tensor 
     cells
         (n_training, P) measured expression.
     reading
-        "overall" gives the mean of all values for every gene, "gene" that of the gene; the others are
-        taken of each batch.
+        "overall" returns the mean of all values for each gene, "gene" that of the gene; the others are
+        computed in each batch.
     """
     if reading == "overall":
         return cells.mean().expand(1, cells.shape[1])
@@ -186,7 +187,7 @@ def measured_mean(cells: torch.Tensor, reading: SimilarityMean) -> torch.Tensor 
 def reconstruction_loss(
     reconstructed: torch.Tensor, measured: torch.Tensor, predicted: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return Eq. 3, or Eq. 11 where the gene network's prediction is given: squares summed over genes."""
+    """Return Eq. 3, or Eq. 11 if the gene network's prediction is given: squares summed over genes."""
     if predicted is not None:
         reconstructed = (reconstructed + predicted) / 2
     return ((measured - reconstructed) ** 2).sum(dim=1).mean()
@@ -216,16 +217,16 @@ def train(
     graph
         Gene-gene weights.
     settings, seed, device, progress
-        How, from which random streams, and where.
+        Settings of the training, random seed, device, and a progress callback.
 
     Notes
     -----
     Rounds: autoencoder, neighbours, gene network; then the autoencoder against the mean of its reconstruction
     and the gene network's prediction (Eq. 11), neighbours, gene network again.
 
-    DEVIATION: an epoch of the gene network draws at most ``cells_per_epoch`` cells instead of all, and a step
-    at most ``batch_genes`` genes to predict and ``batch_sources`` to take messages from, as GraphSAGE samples
-    neighbourhoods; prediction uses all sources.
+    DEVIATION: an epoch of the gene network uses at most ``cells_per_epoch`` cells instead of all. A step
+    predicts at most ``batch_genes`` genes, with messages from at most ``batch_sources`` genes, as GraphSAGE
+    samples neighbourhoods. Prediction uses all sources.
     """
     stages = "start", "autoencoder", "network"
     streams = {stage: torch_stream(seed, f"stimpute.{stage}") for stage in stages}
@@ -270,7 +271,7 @@ def train(
 def new_networks(
     settings: StImputeSettings, n_panel: int, generator: torch.Generator
 ) -> tuple[AutoEncoder, GeneNetwork]:
-    """Return the two networks as they are before training, on the CPU."""
+    """Return the two networks before training, on the CPU."""
     autoencoder = AutoEncoder(n_panel, settings.latent, generator)
     return autoencoder, GeneNetwork(settings.k, settings.hidden, generator, normalise=settings.normalise)
 
@@ -285,16 +286,16 @@ def assemble(
     seed: int,
     device: torch.device,
 ) -> StImputeModel:
-    """Put learned networks and a reference together again, as `train` left them.
+    """Combine trained networks and a reference into a model, as `train` does.
 
     Parameters
     ----------
     networks
-        Both with what they learned.
+        The two trained networks.
     reference
         (n_sc, P) log-normalised expression of the panel in the reference.
     neighbor_scale
-        As it was learned.
+        The fitted factor.
     graph, settings, seed, device
         As in `train`.
     """
@@ -337,7 +338,7 @@ def _fit_autoencoder(
 
 
 def _parted(cells: torch.Tensor, settings: StImputeSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return positions of the cells to train on, and of a tenth to judge by, where training may stop."""
+    """Return positions of training cells and, with early stopping, of a tenth for validation."""
     every = torch.arange(len(cells), device=cells.device)
     if not settings.patience or len(cells) < _FEWEST_JUDGED * 2:
         return every, every[:0]
@@ -361,7 +362,7 @@ def _fit_network(
         drawn = _draw(cells.shape[1], settings.batch_genes, generator, cells.device)
         features = genes.gather(near, drawn)
         senders = None
-        if not sources.is_sparse:  # of a few neighbours each, a draw would leave next to none
+        if not sources.is_sparse:  # of a few neighbours, a draw keeps nearly none
             senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
         if senders is not None:
             features = features.from_sources(senders)
@@ -409,8 +410,9 @@ def _draw(n_genes: int, most: int, generator: torch.Generator, device: torch.dev
 def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
     """Return the embedding of cells: (n_cells, P) -> (n_cells, d).
 
-    Made in float64 and rounded to float32, so that it does not depend on how many cells are embedded at once
-    and copies of a cell are embedded alike: the last bit of a product depends on its shape.
+    It is computed in float64 and rounded to float32, so that it does not depend on the number of cells
+    embedded at once, and copies of a cell have the same embedding. The last bit of a product depends on its
+    shape.
     """
     weight, bias = (
         parameter.detach().cpu().numpy().astype(np.float64) for parameter in autoencoder.encoder.parameters()
@@ -422,7 +424,7 @@ def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
 def source_states(
     network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, *, drawn: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (S, B, k)."""
+    """Return the first layer's output for all or the drawn sources: (B, k) neighbours -> (S, B, k)."""
     features = sources.gather(neighbors, drawn)
     states: torch.Tensor = network.first(features.own, features.neighbors)
     return states
@@ -434,7 +436,7 @@ def find_neighbors(model: StImputeModel, measured: FloatArray) -> IntArray:
 
 
 def neighbor_scale(cells: torch.Tensor, neighbors: torch.Tensor, panel: GeneTable) -> float:
-    """Return the factor that brings the mean of the neighbours nearest to what was measured.
+    """Return the factor that fits the mean of the neighbours best to the measured values.
 
     Parameters
     ----------
@@ -443,17 +445,17 @@ def neighbor_scale(cells: torch.Tensor, neighbors: torch.Tensor, panel: GeneTabl
     neighbors
         (n_training, k) their neighbours.
     panel
-        The P genes.
+        The P genes, in the reference.
 
     Returns
     -------
-    The s that minimises the sum of (measured - s mean)^2; 1 where the neighbours have nothing of the panel.
+    The s that minimises the sum of (measured - s mean)^2; 1 if the neighbours express no panel gene.
 
     Notes
     -----
     DEVIATION: Eq. 12 adds the network, which predicts on the scale of the tissue, and the mean of the
-    neighbours, which is on that of the reference; the authors' release scales the mean by the largest values
-    among the genes that are requested. A factor of the panel is the same whatever is requested.
+    neighbours, which is on that of the reference. The authors' release scales the mean by the largest values
+    among the requested genes. A factor from the panel does not depend on the requested genes.
     """
     both = squared = 0.0
     for rows, measured in zip(torch.split(neighbors, 256), torch.split(cells, 256), strict=True):
@@ -473,7 +475,7 @@ def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[Ge
     neighbors
         (B, k) from `find_neighbors`.
     tables
-        Tables of the R genes that are requested, one after another.
+        Tables that together contain the R requested genes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The one training loop: batches, optimiser, history, progress."""
+"""The training loop of all networks: batches, optimiser, history, progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 EpochProgress = Callable[[int, int], None]
-"""Called with (epochs done, epochs in all)."""
+"""Called with (epochs done, all epochs)."""
 
 
 def no_epoch_progress(done: int, total: int) -> None:
@@ -16,7 +16,7 @@ def no_epoch_progress(done: int, total: int) -> None:
 
 
 LossOf = Callable[[torch.Tensor], torch.Tensor]
-"""From the positions of a batch's rows (n_batch,) to its loss, a scalar."""
+"""Maps the positions of a batch's rows, (n_batch,), to its loss, a scalar."""
 
 
 def fit_epochs(
@@ -35,26 +35,26 @@ def fit_epochs(
     Parameters
     ----------
     parameters
-        What is learned, in place.
+        Parameters to train, in place.
     loss_of
-        The loss of a batch, given the positions of its rows.
+        Returns the loss of a batch, given the positions of its rows.
     batches
-        Called once an epoch: yields positions of rows.
+        Called once per epoch; yields positions of rows.
     epochs, lr
-        Passes, and the learning rate.
+        Number of epochs, and the learning rate.
     progress
-        Called with (epochs done, epochs in all) after every epoch.
+        Called with (epochs done, all epochs) after every epoch.
     patience, judge
-        Where both are given, the loss of rows that are not trained on is looked at after every epoch: after
-        so many epochs without a lower one training ends, with the weights of the lowest.
+        If both are given, ``judge`` returns the validation loss after each epoch. Training stops after
+        ``patience`` epochs without a lower loss, and the weights with the lowest loss are restored.
 
     Returns
     -------
     list of float
-        Mean loss of the batches, an entry per epoch.
+        Mean loss of the batches in each epoch.
     """
     learned = list(parameters)
-    optimiser = torch.optim.Adam(learned, lr=lr, fused=True)  # these nets are small: it saves a fifth
+    optimiser = torch.optim.Adam(learned, lr=lr, fused=True)  # saves a fifth with these small networks
     best = _Best(learned)
     history: list[float] = []
     for epoch in range(epochs):
@@ -75,7 +75,7 @@ def fit_epochs(
 
 
 class _Best:
-    """The weights with the lowest loss so far; none as long as none was looked at."""
+    """The weights with the lowest loss so far; none before the first evaluation."""
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         self._parameters = parameters
@@ -84,7 +84,7 @@ class _Best:
 
     @torch.no_grad()
     def waited(self, judge: Callable[[], torch.Tensor]) -> int:
-        """Look at the loss; return for how many looks there was none lower."""
+        """Evaluate the loss; return the number of evaluations since the lowest one."""
         loss = float(judge())
         if loss < self._lowest:
             self._lowest, self._waited = loss, 0
@@ -95,8 +95,8 @@ class _Best:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back to the weights with the lowest loss."""
-        for parameter, best in zip(self._parameters, self._kept, strict=False):  # keep none, or all
+        """Restore the weights with the lowest loss."""
+        for parameter, best in zip(self._parameters, self._kept, strict=False):  # there are none, or all
             parameter.copy_(best)
 
 
@@ -108,25 +108,25 @@ def fit_steps(
     rate: Callable[[int], float],
     progress: EpochProgress = no_epoch_progress,
 ) -> list[float]:
-    """Minimise a loss over steps, each with a batch of its own.
+    """Minimise a loss over steps, each with its own batch.
 
     Parameters
     ----------
     optimiser
-        Of what is learned, in place.
+        Optimiser of the parameters, which are trained in place.
     loss_at
-        The loss of a step, a scalar, given its number from 0.
+        Returns the loss of a step, a scalar, given its number from 0.
     steps
-        How many.
+        Number of steps.
     rate
-        From the number of a step to the part of the optimiser's learning rate that it takes.
+        Returns the fraction of the optimiser's learning rate to use in a step, given its number.
     progress
-        Called with (steps done, steps in all) after every step.
+        Called with (steps done, all steps) after each step.
 
     Returns
     -------
     list of float
-        Mean loss of every twentieth of the steps (of each step where there are fewer).
+        Mean loss of each twentieth of the steps (of each step if there are fewer than 20).
     """
     losses = []
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
@@ -143,12 +143,12 @@ def fit_steps(
 
 
 def warm_cosine(steps: int, *, warm: int = 20) -> Callable[[int], float]:
-    """Return a schedule for `fit_steps`: a rise over the first steps, then half a cosine down to 0.
+    """Return a schedule for `fit_steps`: an increase over the first steps, then half a cosine down to 0.
 
     Parameters
     ----------
     steps, warm
-        Steps in all, and of the rise.
+        Number of all steps, and of the first ones.
     """
 
     def rate(step: int) -> float:
@@ -160,20 +160,20 @@ def warm_cosine(steps: int, *, warm: int = 20) -> Callable[[int], float]:
 def shuffled(
     n_rows: int, *, size: int, generator: torch.Generator, most: int | None = None
 ) -> Iterator[torch.Tensor]:
-    """Yield batches of row positions in random order: all rows, or the first ``most`` of the shuffle.
+    """Yield batches of row positions in random order: all rows, or ``most`` of them.
 
-    A last batch of a single row is left out, since a batch's genes cannot be compared over one cell.
+    A last batch with a single row is omitted, because genes cannot be compared over one cell.
 
     Parameters
     ----------
     n_rows
-        Rows to draw from.
+        Number of rows.
     size
         Rows per batch.
     generator
-        The stream that shuffles, on the CPU.
+        Random generator, on the CPU.
     most
-        Rows per epoch at most; all by default.
+        Largest number of rows per epoch; all by default.
     """
     order = torch.randperm(n_rows, generator=generator)[:most]
     for rows in torch.split(order, size):
@@ -182,7 +182,7 @@ def shuffled(
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator) -> torch.nn.Linear:
-    """Return a linear layer with torch's usual start, drawn from ``generator`` and not the global stream."""
+    """Return a linear layer with torch's usual initial weights, drawn from ``generator``."""
     layer = torch.nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
     bound = n_in**-0.5
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""Plots: each function goes from a result to matplotlib's Axes.
+"""Plots: each function draws a result on matplotlib's Axes.
 
-Every function draws on the ``ax`` (``axes``) that it is given, or on a new figure, and returns what it drew
-on. None shows a figure, writes a file, or changes its inputs or matplotlib's settings; the one exception is
-`label_colors` with ``keep=True``, which writes the colours of labels where scanpy keeps them. The files are
-private. Plots need the extra ``plot``.
+Each function draws on the given ``ax`` (``axes``), or on a new figure, and returns the Axes. No function
+shows a figure, writes a file, or changes its inputs or matplotlib's settings; the only exception is
+`label_colors` with ``keep=True``, which stores the colours of labels where scanpy does. The files are
+private. Plots require the extra ``plot``.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Axes, colour bars, legends and scale bars, alike in all plots."""
+"""Axes, colour bars, legends and scale bars, with the same style in all plots."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
 
 SMALL, PLAIN = 8.0, 9.0
-"""Sizes of text in points: of ticks and legends, and of labels and titles."""
+"""Font sizes in points: for ticks and legends, and for labels and titles."""
 
 INK = "#333333"
 """Colour of lines and text that do not show data."""
 
-_BAR, _LETTER = 0.7, 0.55  # height of a colour bar in panels, width of a letter in heights
+_BAR, _LETTER = (0.7, 0.55)  # height of a colour bar in panels, width of a letter in heights
 _LEGEND_ROWS, _MOST_NAMES, _LONGEST = 20, 60, 36
-_OWN = "cellweft.pl"  # marks figures that are made here
+_OWN = "cellweft.pl"  # marks figures created here
 
 
 def panels(
     given: Any, n: int, *, argument: str = "axes", size: tuple[float, float] = (4.0, 3.5), across: int = 4
 ) -> tuple[Axes, ...]:
-    """Return the axes to draw on: those given, or those of a new figure.
+    """Return the axes to draw on: the given ones, or those of a new figure.
 
     Parameters
     ----------
     given
         None, one Axes, or several in a sequence or array.
     n
-        How many there must be.
+        Required number of axes.
     argument
-        What errors call them.
+        Name of the argument in errors.
     size
         Width and height of a panel of a new figure, in inches.
     across
-        Panels beside each other at most.
+        Largest number of panels per row.
 
     Raises
     ------
     InputError
-        Another number, or something else than Axes.
+        The number is wrong, or they are not Axes.
     """
     if given is None:
         return _new_panels(n, size=size, across=across)
@@ -70,7 +70,7 @@ def panels(
 
 
 def panel(given: Any, *, size: tuple[float, float] = (4.0, 3.5)) -> Axes:
-    """Return the Axes to draw on, that given or that of a new figure of this ``size`` in inches."""
+    """Return the Axes to draw on: the given one, or that of a new figure of this ``size`` in inches."""
     return panels(given, 1, argument="ax", size=size)[0]
 
 
@@ -89,7 +89,7 @@ def _new_panels(n: int, *, size: tuple[float, float], across: int) -> tuple[Axes
 
 
 def tidy(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
-    """Give an Axes its texts in the sizes of all plots, and take the upper and right lines away.
+    """Set the texts of an Axes in the common style, and remove the upper and right lines.
 
     Parameters
     ----------
@@ -109,27 +109,27 @@ def tidy(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def space_size(places: DoubleArray, *, width: float = 4.0) -> tuple[float, float]:
-    """Return width and height in inches for a map of (n_cells, 2) ``places``, with little left blank."""
+    """Return width and height in inches for a map of (n_cells, 2) ``places`` with little empty space."""
     extent = np.ptp(places, axis=0)
     ratio = extent[1] / extent[0] if extent[0] > 0 else 1.0
     return width, float(np.clip(0.8 * width * ratio, 0.4 * width, 1.6 * width)) + 0.5
 
 
 def space_axes(ax: Axes, places: DoubleArray, *, y: str, unit: str | None, pad: float, title: str) -> None:
-    """Make an Axes a map: equal aspect, no ticks, its directions told, and a scale bar where asked.
+    """Format an Axes as a map: equal aspect, no ticks, labelled directions, and an optional scale bar.
 
     Parameters
     ----------
     ax
         The Axes.
     places
-        (n_cells, 2) what it must show.
+        (n_cells, 2) positions that it must show.
     y
         "down" or "up".
     unit
-        Of the scale bar, or None.
+        Unit of the scale bar, or None.
     pad
-        Room around, in the unit of the places.
+        Margin, in the unit of the places.
     title
         Its title.
     """
@@ -151,11 +151,11 @@ def space_axes(ax: Axes, places: DoubleArray, *, y: str, unit: str | None, pad: 
 
 
 def _scale_bar(ax: Axes, unit: str, *, left: float, right: float) -> None:
-    """Draw a bar of a round length, about a fifth of the width, below the map."""
+    """Draw a scale bar with a round length, about a fifth of the width, below the map."""
     about = (right - left) / 5
     power = 10.0 ** math.floor(math.log10(about))
     length = max(step for step in (1, 2, 5) if step * power <= about) * power
-    # x in coordinates, y as a part of the height
+    # x in coordinates, y relative to the height
     look: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": INK}
     free: dict[str, Any] = {"clip_on": False, "scalex": False, "scaley": False}
     ax.plot([right - length, right], [-0.03, -0.03], lw=2, solid_capstyle="butt", **free, **look)
@@ -163,16 +163,16 @@ def _scale_bar(ax: Axes, unit: str, *, left: float, right: float) -> None:
 
 
 def points_per_unit(ax: Axes, places: DoubleArray, *, pad: float) -> float:
-    """Return how many points (1/72 inch) a unit of the coordinates will take, about.
+    """Return the approximate number of points (1/72 inch) per unit of the coordinates.
 
     Parameters
     ----------
     ax
-        Where the map will be drawn.
+        The panel of the map.
     places
-        (n_cells, 2) what it shows.
+        (n_cells, 2) positions that it shows.
     pad
-        Room around, in the unit of the places.
+        Margin, in the unit of the places.
     """
     figure: Any = ax.get_figure(root=True)
     room = np.array(figure.get_size_inches()) * 72 * np.array(ax.get_position().size)
@@ -182,18 +182,18 @@ def points_per_unit(ax: Axes, places: DoubleArray, *, pad: float) -> float:
 def color_bar(
     drawn: ScalarMappable, axes: Axes | Sequence[Axes], *, label: str, extend: str = "neither"
 ) -> Colorbar:
-    """Draw a colour bar beside one panel or several.
+    """Draw a colour bar next to one or several panels.
 
     Parameters
     ----------
     drawn
-        What has the colours.
+        The drawn object with the colours.
     axes
-        The panels it is for.
+        The panels of the colour bar.
     label
-        What it shows, with the unit; not empty.
+        Label with the unit; not empty.
     extend
-        Which ends are pointed, as values lie beyond: "neither", "min", "max" or "both".
+        Which ends are pointed because values exceed them: "neither", "min", "max" or "both".
     """
     beside = [axes] if isinstance(axes, Axes) else list(axes)
     figure: Any = beside[0].get_figure()
@@ -207,18 +207,18 @@ def color_bar(
 
 
 def _letters(ax: Axes) -> int:
-    """Return roughly how many letters fit along a colour bar beside a panel."""
+    """Return roughly how many letters fit along a colour bar next to a panel."""
     figure: Any = ax.get_figure()
     place, (width, height) = ax.get_position(original=True), figure.bbox.size / figure.dpi
     tall = float(place.height * height)
-    if ax.get_aspect() == 1:  # as long as the panel is wide, at most
+    if ax.get_aspect() == 1:  # at most the width of the panel
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         tall = min(tall, float(place.width * width) * abs((top - bottom) / (right - left)))
     return max(round(_BAR * tall / (_LETTER * PLAIN / 72)), 20)
 
 
 def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missing: bool = False) -> Legend:
-    """Draw a legend of labels to the right of a panel; of more than 60, the first ones and how many more.
+    """Draw a legend of labels to the right of a panel; with more than 60, the first ones and a count.
 
     Parameters
     ----------
@@ -227,9 +227,9 @@ def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missin
     colors
         Colour of each label.
     title
-        What they are labels of.
+        Title of the legend.
     missing
-        Whether to name missing labels too.
+        Whether to include missing labels.
     """
     entries = list(colors.items())[:_MOST_NAMES] + ([(UNKNOWN, MISSING)] if missing else [])
     handles = [
@@ -254,7 +254,7 @@ def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missin
     )
     legend.set_alignment("left")
     figure: Any = ax.get_figure(root=True)
-    if figure.get_gid() == _OWN:  # made here: room for the legend, so that the panel keeps its size
+    if figure.get_gid() == _OWN:  # created here: add space for the legend, so that the panel keeps its size
         width, height = figure.get_size_inches()
         needed = legend.get_window_extent().height / figure.dpi + 0.6
         figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, max(height, needed))
@@ -262,7 +262,7 @@ def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missin
 
 
 def _shortened(name: str) -> str:
-    """Return a name that fits a legend; "_" before it would keep it out."""
+    """Return a name that fits in a legend, without a leading "_", which would exclude it."""
     short_name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
     return f" {short_name}" if short_name.startswith("_") else short_name
 
@@ -279,24 +279,24 @@ def heat_map(
     names: tuple[str, str],
     label: str,
 ) -> None:
-    """Draw a table as fields with their names and a colour bar, its colours symmetric around 0.
+    """Draw a table as a heat map with names and a colour bar; colours are symmetric around 0.
 
     Parameters
     ----------
     ax
         The panel.
     values
-        (n_rows, n_columns), NaN if there is none.
+        (n_rows, n_columns) values, NaN if missing.
     rows, columns
-        Their names.
+        Names of rows and columns.
     marked
-        (n_rows, n_columns) fields that get a dot, white on dark ones.
+        (n_rows, n_columns) fields with a dot, which is white on dark fields.
     limit
-        Value of the last colour on both sides, above 0; by default the largest size there is.
+        Absolute value at both ends of the colour scale, above 0; by default the largest one.
     cmap
         A diverging colour map.
     names, label
-        What columns and rows are, and the values.
+        Labels of the columns and rows, and of the values.
     """
     size = np.abs(values[np.isfinite(values)])
     most = float(size.max(initial=0.0)) or 1.0 if limit is None else float(limit)

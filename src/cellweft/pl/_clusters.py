@@ -1,4 +1,4 @@
-"""Groups of cells and genes: UMAP before and after, modules of genes, neighbouring cell types."""
+"""Groups of cells and genes: UMAPs of measured and imputed genes, gene modules, neighbouring cell types."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from cellweft.place.placement import Placement
 
 _N_PCS = 50
-_VARIABLE = 2_000  # genes of most variance that the PCA sees
+_VARIABLE = 2_000  # most variable genes, used for the PCA
 _BLOCK_ROWS = 2_000
-_NAMED = 30  # genes whose names there is room for
+_NAMED = 30  # largest number of genes with names
 _STEPS = 200  # of UMAP
-_OF_MODULE = 3  # genes by which a module is named
-_WRITTEN = 20  # types for whose diagonal there is room to write
+_OF_MODULE = 3  # genes in the name of a module
+_WRITTEN = 20  # largest number of types with values on the diagonal
 _SPOTS = "#d9d9d9"
 _REGION_COLUMNS = ("type", "region", "z")
 
@@ -379,7 +379,7 @@ def _labels(sides: tuple[Input, Input], label: Any, colors: Mapping[str, str] | 
 
 
 def _reader(data: Input) -> Any:
-    """Return what reads values as they stand, as arrays."""
+    """Return a function that reads unchanged values as arrays."""
     source = open_rows(data.values(None, argument="layer"), where=data.where)
 
     def read(rows: Rows, columns: IntArray | None = None) -> FloatArray:
@@ -390,7 +390,7 @@ def _reader(data: Input) -> Any:
 
 
 def _variable(read: Any, rows: IntArray, *, n_genes: int) -> FloatArray:
-    """Return some cells and the genes that vary most among them, read block by block."""
+    """Return some cells with their most variable genes, read block by block."""
     sums, squares = np.zeros(n_genes), np.zeros(n_genes)
     for part in row_blocks(len(rows), _BLOCK_ROWS):
         block = read(rows[part]).astype(np.float64)
@@ -407,7 +407,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     from anndata import AnnData
     from sklearn.neighbors import KNeighborsTransformer
 
-    cells, seed = AnnData(values), seed % 2**32  # NumPy's and scikit-learn's largest
+    cells, seed = AnnData(values), seed % 2**32  # the largest seed of NumPy and scikit-learn
     n_pcs = min(_N_PCS, min(values.shape) - 1)
     start = "random"
     if n_pcs >= 2:
@@ -415,7 +415,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
         start = "start"
         cells.obsm[start] = cells.obsm["X_pca"][:, :2]
     use = "X_pca" if not reduced and min(values.shape) > _N_PCS else "X"
-    # a neighbour less than asked for: the cell itself is one of them
+    # one neighbour fewer, because the cell itself counts
     exact = KNeighborsTransformer(n_neighbors=neighbors - 1, algorithm="brute")
     sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed, use_rep=use, transformer=exact)
     sc.tl.umap(cells, random_state=seed, init_pos=start, maxiter=_STEPS)
@@ -423,7 +423,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
 
 
 def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[DoubleArray, NDArray[np.str_]]:
-    """Return the values of the genes that are drawn, and their names."""
+    """Return the values of the genes to draw, and their names."""
     if isinstance(data, pd.DataFrame) and layer is not None:
         fix = "Omit it, or pass the AnnData."
         raise SettingError("layer", expected="None with a table", got=repr(layer), fix=fix)
@@ -455,13 +455,13 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
 
 
 def _correlations(values: DoubleArray) -> DoubleArray:
-    """Return the n_genes x n_genes Pearson correlations; those of constants are 0."""
+    """Return the n_genes x n_genes Pearson correlations, 0 for constants."""
     columns = unit_length(centred(values))
     return np.asarray(np.clip(columns.T @ columns, -1.0, 1.0))
 
 
 def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:
-    """Return genes by module, those without any last, and within it by mean correlation with it."""
+    """Return genes sorted by module (genes without one are last) and by mean correlation with the module."""
     within = np.zeros(len(group))
     for module in np.unique(group):
         members = np.flatnonzero(group == module)
@@ -471,7 +471,7 @@ def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:
 
 
 def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
-    """Draw lines between modules, and name those that there is room for by their first genes."""
+    """Draw lines between modules, and name those with enough space by their first genes."""
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
     ends = np.append(starts[1:], len(group))
     for start in starts[1:]:
@@ -495,7 +495,7 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
 
 
 def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, str]:
-    """Return the z-scores as a table of types x others, which fields are marked, and what the columns are."""
+    """Return z-scores as a table of types x others, which fields to mark, and the label of the columns."""
     if not isinstance(table, pd.DataFrame) or table.empty:
         raise InputError(
             "table",
@@ -523,7 +523,7 @@ def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, s
 
 
 def _pivoted(table: pd.DataFrame, values: str) -> pd.DataFrame:
-    """Return a column as a table of types x regions, in natural order or as they first stand there."""
+    """Return a column as a table of types x regions, in natural order or in order of appearance."""
     pivoted = table.pivot_table(index="type", columns="region", values=values, observed=True)
     pivoted = pivoted.set_axis(pivoted.index.astype(str)).set_axis(pivoted.columns.astype(str), axis=1)
     rows, columns = (natural_order(pd.unique(table[column])) for column in ("type", "region"))

@@ -1,4 +1,4 @@
-"""Colours: of labels, the same in every plot, and colour maps that colour-blind readers can distinguish."""
+"""Colours of labels, the same in all plots, and colour maps that are safe for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MISSING = "#D0D0D0"
 """Colour of missing labels and of values that are NaN."""
 
 UNKNOWN = "unknown"
-"""What a missing label is called."""
+"""Name of missing labels."""
 
 _PALETTE = [
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#0000FF",
@@ -117,9 +117,9 @@ def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -
 
 
 def categories_of(values: pd.Series[Any] | pd.Categorical) -> list[str]:
-    """Return the labels of a column as text, in the order in which they are shown.
+    """Return the labels of a column as text, in display order.
 
-    That is the natural order, but for categories with an order of their own: ordered ones, and those that are
+    This is the natural order, except for categories with their own order: ordered ones, and those that are
     not simply sorted as text.
     """
     labels = _stored_labels(values)
@@ -128,7 +128,7 @@ def categories_of(values: pd.Series[Any] | pd.Categorical) -> list[str]:
 
 
 def natural_order(labels: Iterable[Any]) -> list[str]:
-    """Return labels as text: in natural order where they are sorted as text, else in the order they have.
+    """Return labels as text: in natural order if they are sorted as text, otherwise in their own order.
 
     Examples
     --------
@@ -140,21 +140,21 @@ def natural_order(labels: Iterable[Any]) -> list[str]:
 
 
 def _stored_labels(values: pd.Series[Any] | pd.Categorical) -> list[str]:
-    """Return the labels of a column in the order of the colours that scanpy keeps for them."""
+    """Return the labels of a column in the order of the colours that scanpy stores for them."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return [str(label) for label in values.dtype.categories]
     return list(natsorted({str(label) for label in pd.unique(values) if not pd.isna(label)}))
 
 
 def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str, str]:
-    """Return the colours that an input keeps for a column, or those of the palette, by label as shown.
+    """Return the colours stored in an input for a column, or those of the palette, by label.
 
     Parameters
     ----------
     opened
         The input.
     column
-        Of its ``obs``.
+        Column of its ``obs``.
     values
         The column itself.
 
@@ -173,7 +173,7 @@ def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str,
             if stored_value is None
             else [_text(one) for one in np.atleast_1d(np.asarray(stored_value, dtype=object))]
         )
-    if len(stored_colors) < len(stored):  # as scanpy: too few are those of another column, and are not used
+    if len(stored_colors) < len(stored):  # as in scanpy: too few colours are from another column
         return dict(zip(labels, map(to_hex, palette(len(labels))), strict=True))
     wrong = [one for one in stored_colors if not is_color_like(one)]
     if wrong:
@@ -190,16 +190,16 @@ def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str,
 def chosen_colors(
     labels: Sequence[str], colors: Mapping[str, str] | None, *, kept: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return a colour for every label: those given, which must be colours, and the palette for others.
+    """Return a colour for each label: the given ones, which are checked, and the palette for others.
 
     Parameters
     ----------
     labels
-        In order.
+        Labels in order.
     colors
-        By label, or None. There may be colours of further labels, which other plots have.
+        Colours by label, or None. There may be colours of other labels, used in other plots.
     kept
-        By label, for those without one in ``colors``.
+        Colours by label, for labels without one in ``colors``.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def chosen_colors(
 
 
 def number_map(name: str) -> Colormap:
-    """Return a colour map that draws NaN grey, or raise `SettingError` if there is none of the name."""
+    """Return a colour map that draws NaN in grey; raise `SettingError` if the name is unknown."""
     check_known(name, colormaps, "cmap", expected="a colour map of matplotlib", error=SettingError)
     return colormaps[name].with_extremes(bad=MISSING)
 

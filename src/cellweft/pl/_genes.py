@@ -1,4 +1,4 @@
-"""Genes along an axis, and genes that decide where cells were placed."""
+"""Plots of genes along an axis, and of genes that determine where cells were placed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def trends(
         raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
     curves = {
         (gene, cell_type): _curve(trends, gene, cell_type) for gene in wanted for cell_type in cell_types
-    }  # before any figure
+    }  # fail before creating a figure
     drawn_on = panels(axes, len(wanted), size=(2.8, 2.5), across=3)
     color_of = chosen_colors(fitted, colors)
     for ax, gene in zip(drawn_on, wanted, strict=True):
@@ -202,7 +202,7 @@ def attribution(
 
 
 def _curve(trends: Trends, gene: str, cell_type: str) -> pd.DataFrame:
-    """Return the fitted mean and its band, which stop at 0 if no value of the gene is below it."""
+    """Return the fitted mean and its band, clipped at 0 if no value of the gene is negative."""
     curve = trends.curves(gene, cell_type)
     if trends.fits[cell_type].nonnegative[np.flatnonzero(trends.genes == gene)[0]]:
         sides = ["mean", "lower", "upper"]
@@ -211,19 +211,19 @@ def _curve(trends: Trends, gene: str, cell_type: str) -> pd.DataFrame:
 
 
 def _trending(trends: Trends) -> list[str]:
-    """Return the genes of the smallest p-values in any type, each once; those of equal ones by F."""
+    """Return the genes with the smallest p-values in any type, each once; ties are sorted by F."""
     table = trends.table.sort_values(["p", "f"], ascending=[True, False], kind="stable")
     return [str(gene) for gene in table["gene"].drop_duplicates().head(_MOST_TRENDS)]
 
 
 def _most_dominant(tested: pd.DataFrame, n_genes: int) -> list[str]:
-    """Return the genes of the highest statistic of each segment in turn, each once."""
+    """Return the genes with the highest statistic of each segment in turn, each once."""
     best = tested.groupby("segment", observed=True, sort=False).head(n_genes)
     return [str(gene) for gene in best["gene"].drop_duplicates()]
 
 
 def _dominant(tested: pd.DataFrame, genes: Sequence[str], segments: pd.Index) -> NDArray[np.bool_]:
-    """Return in which segments genes are dominant, (n_genes, n_segments); untested ones are not."""
+    """Return which genes are dominant in which segments, (n_genes, n_segments); False for untested ones."""
     dominant = tested[tested["dominant"]]
     marked = pd.crosstab(dominant["gene"], dominant["segment"])
     return marked.reindex(index=pd.Index(genes), columns=segments, fill_value=0).to_numpy(dtype=np.bool_)

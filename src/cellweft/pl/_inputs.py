@@ -1,4 +1,4 @@
-"""What plots read of their inputs: places, genes, labels, values; nothing else is read, nothing changed."""
+"""Data that plots read from their inputs: positions, genes, labels, values. Inputs are not changed."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shade:
-    """What cells are coloured by: numbers, or labels.
+    """Values for colouring cells: numbers or labels.
 
     Attributes
     ----------
     name
-        What it is called.
+        Name of the values.
     numbers
-        (n_cells,) NaN if there is none; None of labels.
+        (n_cells,) numbers, NaN if missing; None for labels.
     codes
-        (n_cells,) number of the label, -1 where it is missing; None of numbers. Without both, all cells are
-        alike.
+        (n_cells,) index of the label, -1 if missing; None for numbers. Without both, all cells have the same
+        colour.
     colors
         Colour of each label, in the order of the codes.
     measure
-        What numbers measure, with their unit in brackets where there is one, as a colour bar says it.
+        Label of the colour bar: the quantity, with its unit in brackets if there is one.
     """
 
     name: str
@@ -61,11 +61,11 @@ _MEASURES = {
     "spread": f"spread ({_DISTANCE})",
     "similarity": "similarity to the reference (1: identical)",
 }
-"""What the numbers are that cellweft writes to ``obs``, with their units."""
+"""Labels of the numbers that cellweft writes to ``obs``, with their units."""
 
 
 def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
-    """Open an AnnData or a path, which must have a cell.
+    """Open an AnnData or a path with at least one cell.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
     Raises
     ------
     InputError
-        There is no cell.
+        There are no cells.
     """
     result = open_result(data, argument=argument)
     if len(result.obs) == 0:
@@ -86,21 +86,21 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
 
 
 def places_of(data: Input, coordinates: str | None) -> DoubleArray:
-    """Return the first two coordinates of every cell, (n_cells, 2).
+    """Return the first two coordinates of each cell, (n_cells, 2).
 
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``, or None for the usual places.
+        ``"obsm:KEY"`` or ``"obs:X,Y"``, or None for the default coordinates.
 
     Raises
     ------
     KeyMissingError
-        No coordinates.
+        There are no coordinates.
     InputError
-        They are not numbers, or NaN or infinite, or "none" was requested.
+        They are not numbers, NaN or infinite, or "none" was requested.
     """
     places, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if places is None:
@@ -115,11 +115,11 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
     Parameters
     ----------
     data
-        What is drawn: opened, or a Placement.
+        The input to draw, opened, or a Placement.
     unit
-        What was requested; "" is none.
+        The requested unit; "" means none.
     coordinates
-        As in `places_of`: the unit of others than the usual ones is not known.
+        As in `places_of`; the unit is only known for the default coordinates.
     """
     if unit is not None:
         return unit or None
@@ -131,21 +131,21 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
 
 
 def flat_places(places: Any, n: int, where: str) -> DoubleArray:
-    """Return given places as (n, 2) numbers.
+    """Return given positions as (n, 2) numbers.
 
     Parameters
     ----------
     places
         (n, 2 or 3)
     n
-        Rows that there must be.
+        Required number of rows.
     where
-        What errors call them.
+        Name of the argument in errors.
 
     Raises
     ------
     InputError
-        Another shape, or NaN or infinity.
+        The shape is wrong, or values are NaN or infinite.
     """
     array = array_of(where, places, fix="Pass a position for every plotted cell, in their order.")
     if array.ndim != 2 or len(array) != n or array.shape[1] not in (2, 3) or not np.isfinite(array).all():
@@ -159,21 +159,21 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
 
 
 def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
-    """Return given values as (n,) numbers, NaN if there is none.
+    """Return given values as (n,) numbers, NaN if missing.
 
     Parameters
     ----------
     values
         (n,)
     n
-        Values that there must be.
+        Required number of values.
     where
-        What errors call them.
+        Name of the argument in errors.
 
     Raises
     ------
     InputError
-        Another number of values, infinite ones, or no numbers.
+        The number of values is wrong, or they are infinite or not numbers.
     """
     series = _series(values, n, where, fix="Pass values in the order of the cells.")
     if not _is_number(series):
@@ -182,12 +182,12 @@ def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
 
 
 def of_layer(data: Input, layer: str | None) -> Input:
-    """Return an input with the genes that a layer has, which are others in ``raw``.
+    """Return an input with the genes of a layer; ``raw`` may have other genes.
 
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     layer
         The layer, or None.
 
@@ -208,7 +208,7 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     gene
         Its name, in any case.
     layer
@@ -232,9 +232,9 @@ def values_of(data: Input, genes: IntArray, *, layer: str | None = None) -> Doub
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     genes
-        (n_genes,) their rows in ``var``.
+        (n_genes,) rows of the genes in ``var``.
     layer
         The layer, or None.
 
@@ -249,7 +249,7 @@ def values_of(data: Input, genes: IntArray, *, layer: str | None = None) -> Doub
 
 
 def logged(data: Input) -> Side:
-    """Return an input with values brought to logarithms as `cellweft.pair` brings those of the spatial side.
+    """Return an input with log-normalised values, as in `cellweft.pair` for the spatial side.
 
     Raises
     ------
@@ -264,27 +264,28 @@ def logged(data: Input) -> Side:
 def shade_of(
     data: Input, color: Any, *, layer: str | None = None, colors: Mapping[str, str] | None = None
 ) -> Shade:
-    """Return what cells are coloured by.
+    """Return the values for colouring cells.
 
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     color
-        A gene, a column of ``obs``, either with its slot before a colon, (n_cells,) values, or None.
+        A gene or a column of ``obs``, each optionally with its slot and a colon as a prefix; (n_cells,)
+        values; or None.
     layer
         Layer of a gene.
     colors
-        Colour of labels, or None for those that are kept or the palette's.
+        Colours of labels, or None for stored colours or the palette.
 
     Raises
     ------
     GeneError
-        No gene and no column has the name.
+        Neither a gene nor a column has this name.
     KeyMissingError
-        There is no such layer, whatever is drawn.
+        There is no such layer, for any ``color``.
     InputError
-        It is both; not one value per cell; infinite values.
+        A name is both; there is not one value per cell; values are infinite.
     """
     data = of_layer(data, layer)
     if color is None:
@@ -304,23 +305,23 @@ def shade_of(
 def given_shade(
     values: Any, n_cells: int, *, name: str | None = None, colors: Mapping[str, str] | None = None
 ) -> Shade:
-    """Return the shade of values that were given.
+    """Return the shade of given values.
 
     Parameters
     ----------
     values
         (n_cells,) numbers or labels.
     n_cells
-        Values that there must be.
+        Required number of values.
     name
-        What they are called; that of a series by default.
+        Name of the values; by default that of a series.
     colors
-        Colour of labels, or None.
+        Colours of labels, or None.
 
     Raises
     ------
     InputError
-        Another number of values, or infinite ones.
+        The number of values is wrong, or values are infinite.
     """
     fix = "Pass the name of a gene or column, or values in the order of the cells."
     series = _series(values, n_cells, "color", fix=fix)
@@ -329,7 +330,7 @@ def given_shade(
 
 
 def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any]:
-    """Return values as a series, of which there must be one for each cell."""
+    """Return values as a series, after checking that there is one per cell."""
     if np.shape(values) != (n_cells,):
         expected, got = f"one value for each of the {n_cells:,} cells", f"shape {np.shape(values)}"
         raise InputError(where, expected=expected, got=got, fix=fix)
@@ -350,7 +351,7 @@ def _shade(
         return Shade(name=name, numbers=numbers, measure=measure)
     labels = categories_of(series)
     known_labels = [label for label in labels if label != UNKNOWN]
-    codes, kinds = pd.factorize(series)  # a missing one has code -1
+    codes, kinds = pd.factorize(series)  # missing values have code -1
     number = np.append(pd.Index(known_labels).get_indexer(pd.Index([str(label) for label in kinds])), -1)
     return Shade(
         name=name,
@@ -360,24 +361,24 @@ def _shade(
 
 
 def measure_of(shade: Shade, unit: str | None) -> str:
-    """Return what a colour bar says of numbers, a distance with the unit of the coordinates.
+    """Return the label of a colour bar for numbers; distances have the unit of the coordinates.
 
     Parameters
     ----------
     shade
         The numbers.
     unit
-        Of the coordinates, or None if it is not known.
+        Unit of the coordinates, or None if unknown.
     """
     return shade.measure.replace(_DISTANCE, unit or "unit of the coordinates")
 
 
 EXPRESSION = {"log": "log-normalised expression", "counts": "counts"}
-"""What imputed values are called, by the scale of the result."""
+"""Names of imputed values, by the scale of the result."""
 
 
 def _scale_of(data: Input, values: DoubleArray, layer: str | None) -> str:
-    """Return what values of a gene are, as far as they say it."""
+    """Return the name of the scale of a gene's values, if known."""
     if result_kind(data) == "imputed" and layer in (None, *INTERVAL):
         measure = EXPRESSION[result_scale(data)]
         return measure if layer is None else f"{layer} bound, {measure}"
@@ -388,7 +389,7 @@ def _scale_of(data: Input, values: DoubleArray, layer: str | None) -> str:
 
 
 def _slot(data: Input, color: str, layer: str | None) -> tuple[str, str]:
-    """Return whether a name is a gene's or a column's, and the name without the slot."""
+    """Return whether a name is that of a gene or a column, and the name without the slot."""
     genes, columns = data.var.index.astype(str), data.obs.columns
     slot, _, rest = color.partition(":")
     if (slot == "gene" and rest) or (slot == "obs" and rest in columns):

@@ -1,4 +1,4 @@
-"""Labels that were told: whether their confidence is what it says."""
+"""Plots of labels: the calibration of their confidence."""
 
 from __future__ import annotations
 

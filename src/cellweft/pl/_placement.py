@@ -1,4 +1,4 @@
-"""Where cells were placed, and what spots are made of."""
+"""Plots of placed cells, and of the composition of spots."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _MOST_PANELS = 8
 _ARC = 12  # points of a wedge's arc
-_LEAST_SHARE = 1e-3  # of a pie that is drawn
+_LEAST_SHARE = 1e-3  # smallest share drawn in a pie
 
 
 @checks_kinds
@@ -221,7 +221,7 @@ def composition(
 
 
 def _placed_cells(placement: Any) -> tuple[Input, DoubleArray]:
-    """Return what is known of the placed cells, and their places in two dimensions."""
+    """Return the data of the placed cells, and their positions in two dimensions."""
     if not hasattr(placement, "deconvolve"):
         data = opened(placement, "placement")
         return data, places_of(data, f"obsm:{PLACES}" if PLACES in data.obsm else None)
@@ -262,7 +262,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
 
 
 def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int) -> None:
-    """Draw lines from true places to those found, of cells drawn by their places and not by their order."""
+    """Draw lines from true to predicted positions, for cells sampled by position, not by order."""
     drawn = np.argsort(place_hashes(np.hstack([lived, places])), kind="stable")[:most]
     ends = np.stack([lived[drawn], places[drawn]], axis=1).tolist()
     look: dict[str, Any] = {"alpha": 0.35, "zorder": 0.5, "rasterized": len(drawn) > 500}
@@ -278,7 +278,7 @@ _PLACES_OF = {
 def _shares_of(
     spots: Any, places: Any, coordinates: str | None, unit: str | None
 ) -> tuple[pd.DataFrame, DoubleArray, str | None]:
-    """Return the composition of spots, columns as text, their places, and the unit of these."""
+    """Return the composition of spots, with columns as text, their positions, and the unit of these."""
     is_table, is_placement = isinstance(spots, pd.DataFrame), hasattr(spots, "deconvolve")
     for name, value, unused in (
         ("places", places, not is_table),
@@ -335,7 +335,7 @@ def _stored_shares(data: Input) -> pd.DataFrame:
 def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int | None) -> list[str]:
     types = [str(label) for label in table.columns]
     if labels is None:
-        # by what they make up, but drawn in their own order
+        # chosen by total share, but drawn in their own order
         rank = np.argsort(-table.mean(axis=0).to_numpy(), kind="stable")[:most]
         return [types[number] for number in sorted(rank)]
     wanted = [labels] if isinstance(labels, str) else [str(label) for label in labels]
@@ -346,7 +346,7 @@ def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int
 def _draw_pies(
     ax: Axes, table: pd.DataFrame, at: DoubleArray, *, colors: Mapping[str, str], look: Look
 ) -> Axes:
-    """Draw a pie for each spot; what is missing to 1 is grey."""
+    """Draw a pie chart for each spot; a remainder up to 1 is grey."""
     shares = np.nan_to_num(table.to_numpy())  # n_spots x n_shown
     rest = np.clip(1 - shares.sum(axis=1), 0, None)
     whole = np.column_stack([shares, rest]) / np.maximum(shares.sum(axis=1) + rest, 1e-12)[:, None]

@@ -1,4 +1,4 @@
-"""Very many cells as pixels: the mean of their values, or their most frequent label."""
+"""Draws very many cells as pixels: the mean of their values, or their most frequent label."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from scipy.ndimage import convolve, distance_transform_edt
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 
 CELLS_PER_PIXEL = 2.5
-"""Of a pixel where there are cells, on average."""
+"""Mean number of cells in non-empty pixels."""
 
 MOST_PIXELS = 1_500
-"""Along the longer side."""
+"""Largest number of pixels along the longer side."""
 
-_ENCLOSED = 5  # of eight neighbours, beyond which an empty pixel is taken for one between cells
+_ENCLOSED = 5  # filled ones of eight neighbours that make an empty pixel count as between cells
 
 
 def cell_width(places: DoubleArray) -> float:
-    """Return the side of the square that a cell has for itself, from how dense the cells lie.
+    """Return the side of the square available per cell, from the density of the cells.
 
     Parameters
     ----------
     places
-        (n_cells, 2), in any unit; at least one.
+        (n_cells, 2) in any unit; at least one cell.
 
     Returns
     -------
     float
-        In the unit of the places, above 0; 1 where all cells lie at one place.
+        In the unit of the places, above 0; 1 if all cells have the same position.
 
     Notes
     -----
-    The tissue's area is that of the squares of a grid that hold a cell, as large as four cells that are even
-    over the bounding box. Holes of the tissue thus do not count.
+    The area of the tissue is that of the non-empty squares of a grid. A square has the area of four cells if
+    cells were distributed evenly over the bounding box. Holes in the tissue are therefore excluded.
 
     Examples
     --------
@@ -57,16 +57,16 @@ def cell_width(places: DoubleArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Square pixels over a tissue, and in which of them each cell lies.
+    """Square pixels over a tissue, and the pixel of each cell.
 
     Attributes
     ----------
     shape
-        Rows (by y, from the smallest on) and columns (by x).
+        Number of rows (by increasing y) and columns (by x).
     extent
-        Left, right, lowest and highest coordinate of the pixels' outer sides.
+        Left, right, lowest and highest coordinate of the outer edges.
     pixel
-        (n_cells,) number of each cell's pixel, row by row.
+        (n_cells,) index of each cell's pixel, row by row.
     """
 
     shape: tuple[int, int]
@@ -75,21 +75,21 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """Pixels in all."""
+        """Number of pixels."""
         return self.shape[0] * self.shape[1]
 
 
 def grid_of(places: DoubleArray, *, per_pixel: float = CELLS_PER_PIXEL, most: int = MOST_PIXELS) -> Grid:
-    """Return pixels for cells, as small as their density allows.
+    """Return a grid of pixels for cells, as fine as their density allows.
 
     Parameters
     ----------
     places
         (n_cells, 2)
     per_pixel
-        Cells of a pixel, on average where there are cells.
+        Mean number of cells in non-empty pixels.
     most
-        Pixels along the longer side at most.
+        Largest number of pixels along the longer side.
     """
     low, size = places.min(axis=0), np.ptp(places, axis=0)
     side = max(cell_width(places) * per_pixel**0.5, float(size.max()) / most)
@@ -106,20 +106,20 @@ def grid_of(places: DoubleArray, *, per_pixel: float = CELLS_PER_PIXEL, most: in
 
 
 def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray]:
-    """Return the mean of the values in each pixel, and which pixels show something.
+    """Return the mean of the values in each pixel, and which pixels to draw.
 
     Parameters
     ----------
     grid
-        Of the cells.
+        Grid of the cells.
     values
-        (n_cells,) NaN if there is none, which counts for no mean.
+        (n_cells,) values; NaN are ignored.
 
     Returns
     -------
     means, shown : ndarray
-        Both of the grid's shape. A pixel whose cells have no value shows NaN; enclosed empty ones show what
-        the nearest one shows.
+        Both with the shape of the grid. Pixels with cells but without values are NaN; enclosed empty pixels
+        get the value of the nearest pixel.
 
     Examples
     --------
@@ -136,20 +136,20 @@ def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray
 
 
 def pixel_modes(grid: Grid, codes: IntArray) -> tuple[IntArray, BoolArray]:
-    """Return the most frequent label in each pixel, and which pixels show something.
+    """Return the most frequent label in each pixel, and which pixels to draw.
 
     Parameters
     ----------
     grid
-        Of the cells.
+        Grid of the cells.
     codes
-        (n_cells,) number of the label, -1 where it is missing, which counts as a label of its own. Of equally
-        frequent ones the smallest number is taken, a missing one last.
+        (n_cells,) index of the label, -1 if missing, which counts as a separate label. In a tie, the smallest
+        index is used, and missing ones last.
 
     Returns
     -------
     codes, shown : ndarray
-        Both of the grid's shape; enclosed empty pixels show what the nearest one shows.
+        Both with the shape of the grid; enclosed empty pixels get the label of the nearest pixel.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def pixel_modes(grid: Grid, codes: IntArray) -> tuple[IntArray, BoolArray]:
 
 
 def _spread(image: NDArray[Any], is_filled: BoolArray) -> tuple[NDArray[Any], BoolArray]:
-    """Give empty pixels between cells what the nearest pixel shows."""
+    """Fill empty pixels between cells from the nearest pixel."""
     around = convolve(is_filled.astype(np.int64), np.ones((3, 3), dtype=np.int64), mode="constant")
     enclosed = ~is_filled & (around >= _ENCLOSED)
     if not enclosed.any():

@@ -1,4 +1,4 @@
-"""Drawing cells in space: as dots, or very many as pixels."""
+"""Draws cells in space: as dots, or very many cells as pixels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from cellweft.pl._inputs import Shade
 from cellweft.pl._rasterize import Grid, cell_width, grid_of, pixel_means, pixel_modes
 
 Upward: TypeAlias = Literal["down", "up"]
-"""Where y grows to: down, as in images and in the files of all imaging platforms, or up."""
+"""Direction of increasing y: down, as in images and in the files of all imaging platforms, or up."""
 
-_HIGHEST = 0.995  # quantile of the values that the last colour is for
-_DOT = 0.95  # of the width that a cell has for itself
+_HIGHEST = 0.995  # quantile of the values for the last colour
+_DOT = 0.95  # relative to the width available per cell
 _SMALLEST, _LARGEST = 0.4, 14.0  # diameters of dots, in points
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How cells are drawn; as the arguments of `cellweft.pl.spatial`, which are checked here."""
+    """Drawing options, as in `cellweft.pl.spatial`; they are checked here."""
 
     limits: tuple[float, float] | None = None
     cmap: str = "viridis"
@@ -49,18 +49,18 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """What is drawn: every cell, or the pixels that stand for them.
+    """The objects to draw: all cells, or pixels instead of cells.
 
     Attributes
     ----------
     places
         (n_cells, 2)
     shade
-        What the cells are coloured by.
+        Values for colouring the cells.
     grid
-        Of the pixels; None if every cell is drawn.
+        Grid of pixels; None if all cells are drawn.
     image, shown
-        Means or labels of the pixels, and which are drawn.
+        Means or labels of the pixels, and which pixels to draw.
     """
 
     places: DoubleArray
@@ -71,7 +71,7 @@ class Picture:
 
     @property
     def drawn(self) -> NDArray[Any]:
-        """Numbers that are drawn, in one row; of labels their codes."""
+        """The drawn numbers, one-dimensional; codes for labels."""
         if self.image is not None and self.shown is not None:
             return np.asarray(self.image[self.shown])
         return np.asarray(self.shade.codes if self.shade.numbers is None else self.shade.numbers)
@@ -79,7 +79,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Limits:
-    """Values of the first and last colour, and the ends of the colour bar beyond which there are values."""
+    """Values of the first and last colour, and the ends of the colour bar that values exceed."""
 
     limits: tuple[float, float]
     extend: str
@@ -100,14 +100,14 @@ def check_limits(limits: tuple[float, float]) -> None:
 
 
 def limits_of(values: Sequence[NDArray[Any]], given: tuple[float, float] | None = None) -> Limits:
-    """Return the limits of colours for all values together.
+    """Return common limits of colours for all values.
 
     Parameters
     ----------
     values
-        Arrays of numbers, NaN if there is none.
+        Arrays of numbers, NaN if missing.
     given
-        Limits that were requested, or None.
+        Requested limits, or None.
     """
     there = np.concatenate([array[~np.isnan(array)] for array in values])
     least, most = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
@@ -123,16 +123,16 @@ def limits_of(values: Sequence[NDArray[Any]], given: tuple[float, float] | None 
 
 
 def picture(places: DoubleArray, shade: Shade, *, most_dots: int) -> Picture:
-    """Return what is drawn of cells.
+    """Return the picture of cells.
 
     Parameters
     ----------
     places
         (n_cells, 2)
     shade
-        What they are coloured by.
+        Values for colouring the cells.
     most_dots
-        Cells beyond which pixels stand for them.
+        Largest number of cells to draw as dots instead of pixels.
     """
     if len(places) <= most_dots:
         return Picture(places=places, shade=shade)
@@ -145,20 +145,20 @@ def picture(places: DoubleArray, shade: Shade, *, most_dots: int) -> Picture:
 def draw(
     ax: Axes, one: Picture, *, look: Look, limits: tuple[float, float] | None = None, title: str = ""
 ) -> Any:
-    """Draw a picture as a map; return its collection of dots, or its image.
+    """Draw a picture as a map, and return its collection of dots, or its image.
 
     Parameters
     ----------
     ax
         The panel.
     one
-        What is drawn.
+        The picture.
     look
-        How.
+        Drawing options.
     limits
-        Values of the first and last colour; None of labels.
+        Values of the first and last colour; None for labels.
     title
-        Of the panel.
+        Title of the panel.
     """
     width = cell_width(one.places) if look.size is None else look.size
     space_axes(ax, one.places, y=look.y, unit=look.unit, pad=width, title=title)
@@ -190,7 +190,7 @@ def _draw_pixels(ax: Axes, plot: Picture, *, look: Look, limits: tuple[float, fl
         drawn: Any = ax.imshow((colored * 255).round().astype(np.uint8), **frame)
     else:
         low, high = limits or limits_of([plot.drawn]).limits
-        # masked is not shown, NaN is grey: both cannot be said by an array, so grey is laid below
+        # masked values are hidden, NaN are grey; an array cannot express both, so grey is drawn below
         ax.imshow(np.where(shown[..., None], to_rgba(MISSING), 0.0), **frame)
         means = np.ma.masked_array(image, mask=~shown | np.isnan(image))
         plain = number_map(look.cmap).with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
@@ -206,13 +206,13 @@ def _codes(plot: Picture) -> NDArray[np.int64]:
 
 
 def _label_colors(shade: Shade) -> DoubleArray:
-    """Return the colour of each code, the last for a missing label; (n_labels + 1, 4)."""
+    """Return the colour of each code, the last one for missing labels; (n_labels + 1, 4)."""
     colors = list((shade.colors or {}).values()) or ["#56708A"]
     return np.asarray(to_rgba_array([*colors, MISSING]))
 
 
 def _order(plot: Picture) -> NDArray[np.intp]:
-    """Return the order in which dots are drawn: by value or by place, what is missing first."""
+    """Return the drawing order of dots: by value or position, missing values first."""
     x, y = plot.places.T
     numbers = plot.shade.numbers
     if numbers is None:

@@ -1,4 +1,4 @@
-"""How good results are: methods beside each other, and reliability against what was reached."""
+"""Plots of accuracy: comparison of methods, and reliability against observed scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _LEVELS = ("gene", "cell", "type")
-_LONG_NAME = 16  # characters of a method's name from which on it is written over several lines
+_LONG_NAME = 16  # longer method names are split over several lines
 _LESS_IS_BETTER = ("mse", "rmse_z", "js", "location_error")
 _COLUMNS = ("method", "level", "item", "metric", "value")
 _POINTS = "#0072B2"
@@ -105,7 +105,7 @@ def methods(
     most = int(table.groupby("method").size().max())
     tidy(ax, title=f"{most:,} {items}", x=_named(metric))
     _annotate(ax, "median", (1.0, 1.0), (4, 2), xycoords="axes fraction", fontsize=SMALL, color=INK)
-    # A name with settings, auto:models=1+steps=150, would leave no room for the boxes.
+    # A name with settings, auto:models=1+steps=150, would leave no space for the boxes.
     ax.set_yticks(
         range(len(names)),
         [re.sub("([:+])", r"\1\n", name) if len(name) > _LONG_NAME else name for name in names],
@@ -200,7 +200,7 @@ def reliability(
 
 
 def _annotate(ax: Axes, text: str, place: tuple[float, float], apart: tuple[int, int], **look: Any) -> None:
-    """Write a text some points apart from a place."""
+    """Write a text at a distance (in points) from a position."""
     ax.annotate(text, place, xytext=apart, textcoords="offset points", **look)
 
 
@@ -224,7 +224,7 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame:
-    """Return the scores of single genes, cells or types: one row per method and item, seeds averaged."""
+    """Return the scores of single genes, cells or types: one row per method and item, averaged over seeds."""
     scores = _checked(scores)
     single = scores[scores["level"].isin(_LEVELS)]
     of_metric = single[single["metric"] == metric]
@@ -246,7 +246,7 @@ def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame
 
 
 def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
-    """Draw one method: its quartiles, its tails, its median in words, and its points where they are few."""
+    """Draw one method: quartiles, tails, the median as text, and points if there are few."""
     if len(values) == 0:
         return
     low, first, median, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -277,7 +277,7 @@ def _scores_of_genes(scores: pd.DataFrame, metric: str, method: str) -> pd.Serie
 
 
 def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Return what is known of the reliability of genes, by their names."""
+    """Return the reliability of genes, by name."""
     if expected is None:
         table = _scores_of_genes(scores, RELIABILITY, method).to_frame(RELIABILITY)
     elif isinstance(expected, pd.Series):

@@ -1,4 +1,4 @@
-"""Cells in space: by gene, by label, by any value, and by how sure an imputed gene is."""
+"""Plots of cells in space: by gene, label, any value, or the uncertainty of an imputed gene."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def draw_alone(
     legend: bool = True,
     bar: str = "",
 ) -> Axes:
-    """Draw one panel of cells with a legend or colour bar of its own.
+    """Draw one panel of cells with its own legend or colour bar.
 
     Parameters
     ----------
@@ -295,15 +295,15 @@ def draw_alone(
     places
         (n_cells, 2)
     shade
-        What they are coloured by.
+        Values for colouring the cells.
     look
-        How they are drawn.
+        Drawing options.
     title
-        By default the name of the shade.
+        Title; by default the name of the shade.
     legend
         Whether to draw the legend or the colour bar.
     bar
-        What the colour bar says; by default what the shade measures.
+        Label of the colour bar; by default that of the shade.
     """
     plot = picture(places, shade, most_dots=look.most_dots)
     color_limits = limits_of([plot.drawn], look.limits) if shade.numbers is not None else None
@@ -321,18 +321,18 @@ def draw_alone(
 def draw_alike(
     axes: Sequence[Axes], pictures: Sequence[Picture], *, look: Look, same: Limits, label: str
 ) -> None:
-    """Draw panels of numbers in the same colours, with one colour bar for all.
+    """Draw panels of numbers with the same colour scale, and one colour bar for all.
 
     Parameters
     ----------
     axes, pictures
-        The panels, and what is drawn on each.
+        The panels, and the picture of each.
     look
-        How they are drawn.
+        Drawing options.
     same
-        Limits of the colours.
+        Common limits of the colours.
     label
-        What the colour bar says.
+        Label of the colour bar.
     """
     for ax, plot in zip(axes, pictures, strict=True):
         mappable = draw(ax, plot, look=look, limits=same.limits, title=plot.shade.name)
@@ -340,7 +340,7 @@ def draw_alike(
 
 
 def shade_legend(ax: Axes, shade: Shade, codes: IntArray, *, title: str = "") -> None:
-    """Draw a legend of the labels that ``codes`` of drawn cells have."""
+    """Draw a legend of the labels in the ``codes`` of drawn cells."""
     there = np.unique(codes)
     colors = [entry for number, entry in enumerate((shade.colors or {}).items()) if number in there]
     label_legend(ax, dict(colors), title=title, missing=bool(there[0] < 0))
@@ -367,12 +367,12 @@ def _widths(data: Input, gene: str) -> DoubleArray:
 
 
 def _width(data: Input) -> str:
-    """Return what the bar of the widths of intervals says."""
+    """Return the label of the colour bar for widths of intervals."""
     return f"upper - lower ({EXPRESSION[result_scale(data)]})"
 
 
 def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
-    """Return measurements of a gene in the cells of a result, on the scale of the result."""
+    """Return measurements of a gene for the cells of a result, on the scale of the result."""
     n_cells = len(imputed.obs)
     if isinstance(measured, Pair):
         side, columns = measured.st, measured.st_shared[measured.find_shared([gene], where="measured")]

@@ -1,4 +1,4 @@
-"""How a model was trained, and whether the intervals that it gives hold."""
+"""Plots of the training of a model, and of the calibration of its intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cellweft.impute.imputer import Imputer
     from cellweft.place.placer import Placer
 
-_MOST_LINES = 8  # that a legend names
+_MOST_LINES = 8  # largest number of lines in a legend
 _EPOCHS, _PART = "epoch", "part of the training (%)"
 
 
@@ -166,7 +166,7 @@ def history(
 
 
 def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
-    """Return the levels in order, once it is clear that there is something to hold them against."""
+    """Return the levels in order, after checking that there are measurements."""
     if not bounds:
         raise InputError(
             "bounds", expected="at least one level", got="none", fix="Pass {0.9: (lower, upper)}."
@@ -190,7 +190,7 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
 def _coverage(
     truth: DoubleArray, bounds: Any, names: list[str] | None, where: str
 ) -> tuple[float, DoubleArray]:
-    """Return which part of the measured entries lies inside, of all together and of each gene."""
+    """Return the share of measured entries inside the bounds, overall and for each gene."""
     if isinstance(bounds, tuple | list):
         lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
     else:
@@ -217,7 +217,7 @@ def _layer(data: Input, name: str, genes: list[str] | None) -> DoubleArray:
 
 
 def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
-    """Return the losses of every stage of training, a line or several each, and what they run along."""
+    """Return the losses of each stage of training, as one or several lines, and the label of the x axis."""
     recorded = estimator
     if hasattr(estimator, "fit"):
         saved = getattr(estimator, "_restored", None)  # loaded, without data yet

@@ -1,7 +1,6 @@
-"""Placing: the `Placer`, and `Placement`, its lazy result.
+"""Placement: the `Placer`, and its lazy result, `Placement`.
 
-Networks and the mapping are in `cellweft.nn`; genes that decide a place, axes and neighbourhoods are in
-`cellweft.tl`.
+Networks and the mapping are in `cellweft.nn`; dominant genes, axes and neighbourhoods are in `cellweft.tl`.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""One place for every cell: the best spot, or the best for all where a spot holds only so many cells."""
+"""Assigns each cell to one spot: its best spot, or the best overall assignment with a capacity per spot."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from cellweft._errors import check_range
 from cellweft._typing import IntArray
 
-_TINY = 1e-30  # weights that are zero in float32 get the cost of this one
-_OUT = 1e3  # cost of no place at all: above that of any weight
+_TINY = 1e-30  # weight used instead of weights that are zero in float32
+_OUT = 1e3  # cost of not assigning a cell: above that of any weight
 
 
 def assign_cells(weights: sp.csr_matrix, *, capacity: int | None = None) -> IntArray:
-    """Return one spot for every cell.
+    """Return one spot for each cell.
 
     Parameters
     ----------
     weights
-        (n_cells, n_spots) the largest mapping weights of every cell, above 0 and at most 1.
+        (n_cells, n_spots) the largest mapping weights of each cell, above 0 and at most 1.
     capacity
-        Cells per spot at most; without it each cell takes its best spot.
+        Largest number of cells per spot; without it, each cell is assigned to its best spot.
 
     Returns
     -------
-    (n_cells,) positions of spots; -1 for cells that find no place among their candidates.
+    (n_cells,) indices of spots; -1 for cells without a free spot among their candidates.
 
     Raises
     ------
@@ -34,8 +34,8 @@ def assign_cells(weights: sp.csr_matrix, *, capacity: int | None = None) -> IntA
 
     Notes
     -----
-    With a capacity it is a linear assignment: the largest sum of log weights, every spot standing there as
-    often as it may be taken, and each cell having the way out of no place at a cost above that of any.
+    With a capacity, this is a linear assignment with the largest sum of log weights. Each spot occurs as
+    often as its capacity, and each cell may stay unassigned at a cost above that of any weight.
 
     Examples
     --------
@@ -53,8 +53,8 @@ def assign_cells(weights: sp.csr_matrix, *, capacity: int | None = None) -> IntA
         return best
     check_range("capacity", capacity, low=1, integer=True)
     entries = weights.tocoo()
-    cost = 1.0 - np.log(np.maximum(entries.data.astype(np.float64), _TINY))  # above 0: 0 would be no edge
-    # No spot needs more copies than there are cells that want it.
+    cost = 1.0 - np.log(np.maximum(entries.data.astype(np.float64), _TINY))  # above 0, as 0 means no edge
+    # No spot needs more copies than the number of cells with this candidate.
     copies = np.minimum(np.bincount(entries.col, minlength=n_spots), min(int(capacity), len(entries.row)))
     first = np.concatenate([[0], np.cumsum(copies)])
     times = copies[entries.col]

@@ -1,4 +1,4 @@
-"""The placed cells that are nearest to each placed cell, by embedding or by place."""
+"""The nearest placed cells of each placed cell, by embedding or by position."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.nn.mapping import Mapping
 
 MOST_COMPARED = 20_000
-"""Cells up to which all are compared with all by place."""
+"""Largest number of cells for which positions of all pairs are compared."""
 
 LISTED_CELLS = 128
-"""Of more cells: those that a cell is compared with at each of its spots."""
+"""With more cells: number of cells to compare with at each spot of a cell."""
 
 
 def nearest_by_product(features: torch.Tensor, k: int) -> IntArray:
@@ -38,7 +38,7 @@ def nearest_by_product(features: torch.Tensor, k: int) -> IntArray:
     """
     candidates = Mapping(queries=features, keys=features).topk(k + 1)[1].cpu().numpy()
     is_self = candidates == np.arange(len(candidates))[:, None]
-    is_self[~is_self.any(axis=1), -1] = True  # a cell that is not among its own nearest loses the last
+    is_self[~is_self.any(axis=1), -1] = True  # otherwise, drop the last one
     nearest: IntArray = candidates[~is_self].reshape(-1, k)
     return nearest
 
@@ -52,33 +52,33 @@ def nearest_by_overlap(
     listed: int = LISTED_CELLS,
     block_bytes: float = BLOCK_BYTES,
 ) -> IntArray:
-    """Return the other cells that are most probably near.
+    """Return the other cells with the largest expected proximity.
 
     Parameters
     ----------
     weights
-        (n_cells, n_spots) mapping weights of every cell.
+        (n_cells, n_spots) mapping weights of each cell.
     nearness
-        (n_spots, n_spots) symmetric: how near two spots lie, 1 for the same one, falling to 0.
+        (n_spots, n_spots) symmetric proximity of two spots: 1 for the same spot, decreasing to 0.
     k
         From 1 to all other cells.
     most_cells
-        Up to this number of cells, every cell is compared with every other.
+        Up to this number of cells, all pairs of cells are compared.
     listed
-        With more cells, each is only compared with this number of cells at a spot (at least ``k`` + 1), those
-        that are most probably near it.
+        With more cells, each is only compared with this number of cells per spot (at least ``k`` + 1), those
+        with the largest expected proximity to the spot.
     block_bytes
-        Memory for a block of cells.
+        Memory for a block of cells, in bytes.
 
     Returns
     -------
-    (n_cells, k) positions, nearest first; cells that overlap alike go by position.
+    (n_cells, k) positions, nearest first; ties are ordered by position.
 
     Notes
     -----
-    The sum over pairs of spots of (weight of one cell) x nearness x (weight of the other) is the expected
-    nearness of two cells' places. Unlike the distance of their mean places it does not take two cells for
-    neighbours which both may live anywhere.
+    The expected proximity of two cells is the sum, over pairs of spots, of (weight of one cell) x nearness x
+    (weight of the other). In contrast to the distance of mean positions, it is low for two cells with unknown
+    positions.
     """
     n_cells = weights.shape[0]
     if n_cells > most_cells:
@@ -98,11 +98,11 @@ def nearest_by_overlap(
 def _nearest_listed(
     weights: sp.csr_matrix, nearness: sp.csr_matrix, k: int, *, listed: int, block_bytes: float
 ) -> IntArray:
-    """Return the nearest of the cells that are listed at a cell's spots."""
+    """Return the nearest cells among those listed at a cell's spots."""
     n_cells = weights.shape[0]
     near = _cells_near_spots(weights, nearness, listed=listed, block_bytes=block_bytes)
     nearest = np.empty((n_cells, k), dtype=np.int64)
-    widest = int(np.diff(weights.indptr).max(initial=1)) * listed  # cells that a cell may be compared with
+    widest = int(np.diff(weights.indptr).max(initial=1)) * listed  # largest number of comparisons of a cell
     for rows in row_blocks(n_cells, rows_within(block_bytes, 24 * widest)):
         overlap = (weights[rows] @ near).tocsr()
         values, cells = _padded(overlap, least=k + 1)
@@ -112,7 +112,7 @@ def _nearest_listed(
         values, cells = np.take_along_axis(values, top, axis=1), np.take_along_axis(cells, top, axis=1)
         order = np.lexsort((cells, -values), axis=1)
         nearest[rows] = np.take_along_axis(cells, order, axis=1)
-    for cell in np.flatnonzero((nearest < 0).any(axis=1)):  # one that shares lists with hardly any other
+    for cell in np.flatnonzero((nearest < 0).any(axis=1)):  # cells with fewer than k candidates
         candidates = nearest[cell][nearest[cell] >= 0]
         others = np.setdiff1d(np.arange(min(2 * k + 2, n_cells)), [*candidates, cell])
         nearest[cell] = np.concatenate([candidates, others])[:k]
@@ -122,9 +122,9 @@ def _nearest_listed(
 def _cells_near_spots(
     weights: sp.csr_matrix, nearness: sp.csr_matrix, *, listed: int, block_bytes: float
 ) -> sp.csr_matrix:
-    """Return the cells that are most probably near each spot, (n_spots, n_cells), so many at most."""
+    """Return the ``listed`` cells with the largest expected proximity to each spot, (n_spots, n_cells)."""
     n_cells, n_spots = weights.shape
-    least = np.zeros(n_spots, dtype=np.float32)  # what a spot's list takes in
+    least = np.zeros(n_spots, dtype=np.float32)  # lower bound of a spot's list
     parts: list[tuple[NDArray[Any], ...]] = []
     n_waiting, per_row = 0, max(weights.nnz / n_cells * (nearness.nnz / n_spots), 1.0)
     for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * per_row)):
@@ -144,7 +144,7 @@ def _cells_near_spots(
 
 
 def _padded(matrix: sp.csr_matrix, *, least: int) -> tuple[FloatArray, IntArray]:
-    """Return the entries of every row and their columns, each (n_rows, width); -1 where a row has no more."""
+    """Return the entries of each row and their columns, each (n_rows, width), padded with -1."""
     counts = np.diff(matrix.indptr)
     width = max(int(counts.max(initial=0)), least)
     there = np.arange(width) < counts[:, None]
@@ -162,9 +162,9 @@ def spot_nearness(coordinates: DoubleArray, groups: Iterable[IntArray], *, width
     coordinates
         (n_spots, 2 or 3)
     groups
-        Positions of the spots of every slice.
+        Positions of the spots of each slice.
     width
-        In the unit of the coordinates, above 0.
+        Width in the unit of the coordinates, above 0.
     """
     n_spots = len(coordinates)
     parts: list[tuple[NDArray[Any], ...]] = []
@@ -187,7 +187,7 @@ def knn_matrix(nearest: IntArray) -> sp.csr_matrix:
     Returns
     -------
     csr_matrix
-        (n_cells, n_cells) float32: 1 for the nearest of a cell, 1/2 for the next, falling to 1 / k.
+        (n_cells, n_cells) float32: 1 for the nearest cell, 1/2 for the next, down to 1 / k.
     """
     n_cells, k = nearest.shape
     values = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), n_cells)
@@ -197,14 +197,14 @@ def knn_matrix(nearest: IntArray) -> sp.csr_matrix:
 
 
 def by_rows(values: NDArray[Any], columns: IntArray, *, n_columns: int) -> sp.csr_matrix:
-    """Return a sparse matrix with as many entries in each row.
+    """Return a sparse matrix with the same number of entries in each row.
 
     Parameters
     ----------
     values, columns
         (n_rows, n_entries) the entries and their columns.
     n_columns
-        Columns of the matrix.
+        Number of columns of the matrix.
     """
     n_rows, n_entries = columns.shape
     starts = np.arange(0, n_rows * n_entries + 1, n_entries)

@@ -1,4 +1,4 @@
-"""Where a mapping puts cells: slice, mean and median of their possible places, their spread, and a radius."""
+"""Positions of cells from a mapping: slice, mean and median of the possible positions, spread, and radius."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from cellweft.nn.clustered_mapping import AnyMapping, CoarseMapping, largest, ma
 from cellweft.nn.mapping import Mapping
 
 FLATTEN = 0.6
-"""What the logarithms of weights are multiplied by for the median and the radius: encoders are too sure.
+"""Factor on log weights for the median and the radius, because the encoders are overconfident.
 
-One number for all data; docs/stem.md says what it was chosen on.
+It is the same for all data; docs/stem.md describes how it was chosen.
 """
 
 KEPT_SPOTS = 64
-"""Of a cell, with their weights; more of them are looked for again when they are requested."""
+"""Number of spots per cell that are kept with their weights; more are computed again on request."""
 
 MEDIAN_SPOTS = 500
-"""Of a cell, those with the largest weights, that its geometric median is taken over."""
+"""Number of spots, those with the largest weights, in the geometric median of a cell."""
 
 MEDIAN_SPOTS_COARSE = 128
-"""The same where there are so many spots that far ones are known by groups."""
+"""The same for mappings in which distant spots are summarised by groups."""
 
 _MEDIAN_STEPS = 20
-_BINS = 1024  # of distances, narrow near the place and wide far from it
-_ROWS = 2048  # cells whose bins are there at once: 8 MB for each number of them
-_BLOCK_ENTRIES = 2**19  # weights that are there at once with their distances and bins, of 8 bytes
+_BINS = 1024  # of distances, narrow near the position and wide far from it
+_ROWS = 2048  # cells with bins in memory: 8 MB per number
+_BLOCK_ENTRIES = 2**19  # weights in memory with their distances and bins, of 8 bytes
 
 
 def encoder_mappings(
     mapping: AnyMapping, n_encoders: int, n_encoded: int, *, flatten: float = FLATTEN
 ) -> list[Mapping]:
-    """Return the mapping of each encoder by itself, of several that stand side by side in the embeddings.
+    """Return the mapping of each encoder, from embeddings in which several encoders are concatenated.
 
     Parameters
     ----------
     mapping
-        Their geometric mean: queries stand side by side and are divided by the number of encoders, keys stand
-        side by side.
+        Geometric mean of the encoders' mappings: queries are concatenated and divided by the number of
+        encoders, keys are concatenated.
     n_encoders
-        How many.
+        Number of encoders.
     n_encoded
-        Columns that are the encoders'; those after them, evidence from expression, go with each encoder.
+        Number of columns of the encoders. The columns after them, evidence from expression, are added to each
+        encoder.
     flatten
-        What the logarithms of the weights are multiplied by, above 0; below 1 flattens.
+        Factor on the log weights, above 0; values below 1 flatten the weights.
     """
 
     def apart(rows: torch.Tensor) -> list[torch.Tensor]:
@@ -71,18 +72,18 @@ def encoder_mappings(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Places:
-    """Where a mapping puts every cell, and what it rests on.
+    """Positions of cells from a mapping, with their uncertainty and largest weights.
 
     Attributes
     ----------
     mean
-        (n_cells, 2 or 3) C Y.
+        (n_cells, 2 or 3) mean position, C Y.
     median
-        (n_cells, 2 or 3) the geometric median of the places that a cell is mapped to.
+        (n_cells, 2 or 3) geometric median of the positions to which a cell is mapped.
     spread
-        (n_cells,) root of the mean squared distance of a cell's places from their mean.
+        (n_cells,) root mean squared distance of a cell's possible positions from their mean.
     entropy
-        (n_cells,) of the weights, in nats.
+        (n_cells,) entropy of the weights, in nats.
     weights, spots
         (n_cells, k) the largest weights, largest first, float32, and the positions of their spots, int32.
     """
@@ -104,28 +105,28 @@ def find_places(
     heaviest: int | None = None,
     flatten: float = FLATTEN,
 ) -> Places:
-    """Return all that is read of a mapping's rows, in one go over it.
+    """Return all summaries of a mapping's rows, computed in one pass.
 
     Parameters
     ----------
     mapping
-        Of n_cells to n_spots.
+        Mapping of n_cells to n_spots.
     coordinates
         (n_spots, 2 or 3)
     spacing
-        Of the spots, above 0: a cell lies somewhere in the square (the cube) around its spot.
+        Spacing of the spots, above 0. A cell is assumed to be in the square (or cube) around its spot.
     keep
-        Spots of a cell that are kept with their weights, fewer where there are not as many.
+        Number of spots per cell to keep with their weights; fewer if there are fewer spots.
     heaviest
-        Spots that the median is taken over, those with the largest weights; by default `MEDIAN_SPOTS`
-        or `MEDIAN_SPOTS_COARSE`.
+        Number of spots, those with the largest weights, in the median; by default `MEDIAN_SPOTS` or
+        `MEDIAN_SPOTS_COARSE`.
     flatten
-        What the logarithms of weights are multiplied by for the median, above 0.
+        Factor on the log weights for the median, above 0.
 
     Notes
     -----
-    The geometric median is the point with the least expected distance, where the mean has the least expected
-    squared distance: a second, far place that a cell may also come from hardly moves it.
+    The geometric median minimises the expected distance, whereas the mean minimises the expected squared
+    distance. A second possible position far away therefore has little effect on the median.
     """
     (n_cells, n_spots), n_axes = mapping.shape, coordinates.shape[1]
     there, centre, extent = _scaled(coordinates)
@@ -142,7 +143,7 @@ def find_places(
         rows, (near, far) = visit.rows.cpu().numpy(), visit.weights
         means[rows] = numpy_of(near @ both[visit.columns] + far @ far_both)
         entropy[rows] = numpy_of(visit.entropy(sizes))
-        # By product, not by weight: small weights are all zero in float32.
+        # By product, not by weight, because small weights are zero in float32.
         products, order = largest(visit.products, max(keep, heaviest))
         ordered = visit.columns[order]
         weights[rows] = near.gather(1, order[:, :keep]).cpu().numpy()
@@ -161,14 +162,14 @@ def find_places(
 
 
 def heaviest_of(mapping: AnyMapping, k: int) -> tuple[FloatArray, IntArray]:
-    """Return the largest weights of every row of a mapping, and where they are.
+    """Return the largest weights of each row of a mapping, and their positions.
 
     Parameters
     ----------
     mapping
-        Of n_rows to n_columns.
+        Mapping of n_rows to n_columns.
     k
-        How many; all where there are not as many.
+        Number of weights; all if there are fewer.
 
     Returns
     -------
@@ -190,11 +191,11 @@ def sparse_weights(
     Parameters
     ----------
     groups
-        Rows and columns of every group, which has a mapping of its own.
+        Rows and columns of each group; each group has its own mapping.
     heaviest
-        Of every group, as `heaviest_of`: positions are those among the group's columns.
+        Results of `heaviest_of` for each group, with positions within the group's columns.
     shape
-        Rows and columns of the matrix; a row is in one group at most.
+        Shape of the matrix; a row belongs to at most one group.
 
     Examples
     --------
@@ -216,10 +217,10 @@ def sparse_weights(
 
 
 def _medians(places: torch.Tensor, weights: torch.Tensor, *, within: float) -> torch.Tensor:
-    """Return geometric medians of places, (n_rows, n_places, n_axes), weighted, (n_rows, n_axes).
+    """Return weighted geometric medians, (n_rows, n_axes), of places, (n_rows, n_places, n_axes).
 
-    Weiszfeld's iteration (1937) from the mean on. Distances count the square around a spot as `place_radius`
-    does, so that none is 0.
+    Weiszfeld's iteration (1937), starting from the mean. Distances include the square around a spot, as in
+    `place_radius`, so that none is 0.
     """
     axes = [axis.contiguous() for axis in places.unbind(dim=2)]  # each n_rows x n_places
     pulls = weights
@@ -234,7 +235,7 @@ def _medians(places: torch.Tensor, weights: torch.Tensor, *, within: float) -> t
 
 
 def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArray]) -> IntArray:
-    """Return the slice in which every cell finds most: where the sum of exp(product) is the largest.
+    """Return the best slice of each cell: the one with the largest sum of exp(product).
 
     Parameters
     ----------
@@ -245,7 +246,7 @@ def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArra
 
     Returns
     -------
-    (n_cells,) numbers of slices; 0, the first, for cells whose embedding is zero.
+    (n_cells,) indices of slices; 0, the first, for cells with a zero embedding.
     """
     groups = list(groups)
     if len(groups) == 1:
@@ -260,34 +261,35 @@ def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArra
 def place_radius(
     mappings: list[Mapping], coordinates: DoubleArray, places: DoubleArray, *, share: float, spacing: float
 ) -> DoubleArray:
-    """Return the radius around every place within which a share of the cell's possible places lies.
+    """Return the radius around each position that contains a share of the cell's possible positions.
 
     Parameters
     ----------
     mappings
-        Of n_cells to n_spots, one or several; possible places are drawn from each alike.
+        One or several mappings of n_cells to n_spots; possible positions are drawn equally from each.
     coordinates
         (n_spots, 2 or 3)
     places
-        (n_cells, 2 or 3) what the radius is around.
+        (n_cells, 2 or 3) centres of the radii.
     share
-        Above 0 and below 1.
+        Share of possible positions, above 0 and below 1.
     spacing
-        Of the spots: a cell lies somewhere in the square (the cube) around its spot.
+        Spacing of the spots. A cell is assumed to be in the square (or cube) around its spot.
 
     Returns
     -------
-    (n_cells,) in the unit of the coordinates, at or above 0.
+    (n_cells,) in the unit of the coordinates, at least 0.
 
     Notes
     -----
-    The quantile of the distances, each with the weight of its spot, which are counted in bins so that no row
-    need be held whole: they grow with the root of the distance, and within one the quantile is interpolated.
-    The square around a spot adds its mean squared distance from its middle to the squared distance.
+    The radius is a quantile of the distances, weighted by spot. Distances are counted in bins, so that rows
+    are not stored; bin indices are proportional to the root of the distance, and quantiles are interpolated
+    within a bin. The square around a spot adds its mean squared distance from the centre to the squared
+    distance.
     """
     there, centre, extent = _scaled(coordinates)
     around = (places - centre) / extent
-    within = coordinates.shape[1] * (spacing / extent) ** 2 / 12  # of a square of that side
+    within = coordinates.shape[1] * (spacing / extent) ** 2 / 12  # of a square with this side
     spots, cells = (_tensor(points, mappings[0].keys) for points in (there, around))
     corner = float(np.max(np.abs(np.concatenate([there, around])), axis=0) @ np.ones(there.shape[1]))
     most = 2 * corner + np.sqrt(within)  # the largest possible distance
@@ -304,13 +306,13 @@ def place_radius(
 
 
 def _part(mapping: Mapping, rows: slice, *, flatten: float = 1.0) -> Mapping:
-    """Return the mapping of some queries, its logarithms multiplied."""
+    """Return the mapping of some queries, with log weights multiplied by ``flatten``."""
     entries = min(mapping.block_entries, _BLOCK_ENTRIES)
     return Mapping(queries=mapping.queries[rows] * flatten, keys=mapping.keys, block_entries=entries)
 
 
 def _quantile(mass: DoubleArray, share: float) -> DoubleArray:
-    """Return where each row of bins reaches a share of its mass, from 0 to 1: bin b begins at (b / n)^2."""
+    """Return where each row of bins reaches a share of its mass, 0 to 1; bin b starts at (b / n)^2."""
     below = np.cumsum(mass, axis=1)
     wanted = share * below[:, -1]
     bins = (below < wanted[:, None]).sum(axis=1).clip(max=_BINS - 1)
@@ -322,7 +324,7 @@ def _quantile(mass: DoubleArray, share: float) -> DoubleArray:
 
 
 def _squares(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return squared distances, axis by axis: by products, those of near places would lose their digits."""
+    """Return squared distances, summed over axes, because products lose digits for small distances."""
     squares = one.new_zeros(len(one), len(other))
     for axis in range(one.shape[1]):
         squares += (one[:, axis, None] - other[None, :, axis]) ** 2
@@ -330,7 +332,7 @@ def _squares(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(coordinates: DoubleArray) -> tuple[DoubleArray, DoubleArray, float]:
-    """Return coordinates around 0, at most 1, so that float32 keeps their digits; their centre and extent."""
+    """Return coordinates scaled to -1 to 1 for float32, with their centre and extent."""
     centre = coordinates.mean(axis=0)
     extent = float(np.abs(coordinates - centre).max()) or 1.0
     return (coordinates - centre) / extent, centre, extent

@@ -1,4 +1,4 @@
-"""The Placement: the positions of all cells, as operators that are carried out when they are requested."""
+"""The Placement: the positions of all cells, as operators that are evaluated on request."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ Which: TypeAlias = Literal["cells", "spots"]
 """One of the two sides of a mapping."""
 
 Nearness: TypeAlias = Literal["place", "embedding"]
-"""What makes two cells neighbours: the places they were given, or the product of their embeddings."""
+"""What defines neighbours: the positions of cells, or the product of their embeddings."""
 
 AXES = ("x", "y", "z")
-_OVERLAP_SPOTS = 50  # of a cell, in the nearness of two cells' places
-_READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
+_OVERLAP_SPOTS = 50  # spots per cell in the proximity of two cells
+_READ_KEYS = 2048  # cells per read when genes are transferred to spots
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class Placement(NotebookText):
     model
         The fitted model.
     inputs
-        Cells and spots as the model's encoders see them.
+        Model inputs of cells and spots.
     cells, spots
         (n_cells, n_latent) and (n_spots, n_latent) embeddings from the encoders, joined with the expression
         that is compared directly. Their products are the logarithms of the mapping's weights. Rows without
@@ -87,7 +87,7 @@ class Placement(NotebookText):
     genes
         (n_genes,) names of the genes that the model uses.
     record
-        How it was made.
+        Record of how it was made.
 
     Notes
     -----
@@ -130,7 +130,7 @@ class Placement(NotebookText):
         )
 
     def values(self, rows: IntArray | slice) -> FloatArray:
-        """Return the model's input of some cells: log-normalised expression, (n_rows, n_genes) float32.
+        """Return the model input of some cells: log-normalised expression, (n_rows, n_genes) float32.
 
         Parameters
         ----------
@@ -364,7 +364,7 @@ class Placement(NotebookText):
             report("cells", keys.stop, len(cells))
             return torch.from_numpy(block).to(self.cells.device)
 
-        # each cell is read once: by blocks of them
+        # each cell is read once, by blocks
         mapping = Mapping(queries=mapping.queries, keys=mapping.keys)
         with progress_callback(progress) as report:
             imputed = mapping.gather(read, len(positions), most_keys=_READ_KEYS).cpu().numpy()
@@ -508,13 +508,13 @@ class Placement(NotebookText):
 
     @cached_property
     def _blank(self) -> BoolArray:
-        """Cells without counts of the model's genes, (n_cells,)."""
+        """Which cells have no counts in the model's genes, (n_cells,)."""
         blank: BoolArray = ~self.cells.any(dim=1).cpu().numpy()
         return blank
 
     @cached_property
     def _groups(self) -> list[tuple[IntArray, IntArray, AnyMapping]]:
-        """Cells and spots of every slice, and the mapping C between them."""
+        """Cells and spots of each slice, and the mapping C between them."""
         groups = []
         for number, spots in enumerate(self.spot_groups.values()):
             cells = np.flatnonzero(self.slice_of_cells == number)
@@ -532,7 +532,7 @@ class Placement(NotebookText):
 
     @cached_property
     def _found(self) -> list[Places]:
-        """What one go over the mapping of every slice says of its cells."""
+        """Summaries of the cells of each slice, from one pass over its mapping."""
         coordinates, spacing = coordinates_of(self.pair), self.pair.spacing or 1.0
         groups = self._groups
         return [find_places(mapping, coordinates[spots], spacing=spacing) for _, spots, mapping in groups]
@@ -545,14 +545,14 @@ class Placement(NotebookText):
         for (cells, _, _), there in zip(self._groups, self._found, strict=True):
             places[cells], spread[cells] = there.mean, there.spread
             if self.model.settings.location == "median":
-                # A cell without counts is everywhere alike, and the median looks at some of the spots only.
+                # Cells without counts are mapped to all spots; the median uses only some of these.
                 places[cells] = np.where(self._blank[cells, None], there.mean, there.median)
         return places, spread
 
     def _received(self, types: NDArray[np.str_]) -> pd.DataFrame:
-        """Return the share of each type in the weight that the cells give a spot, (n_spots, n_types).
+        """Return the share of each type in the weight that a spot receives from cells, (n_spots, n_types).
 
-        Cells without counts lie everywhere and give nothing.
+        Cells without counts are ignored.
         """
         names, codes = np.unique(types, return_inverse=True)
         numbers = np.eye(len(names))[codes] * ~self._blank[:, None]
@@ -588,9 +588,10 @@ def embeddings_of(placed: Placement, of: Which) -> FloatArray:
 
     Returns
     -------
-    (n_cells, n_latent) or (n_spots, n_latent) float32; of several encoders, beside each other. Zero where the
-    model's genes have no counts. The mean over the encoders of products of a cell's and a spot's embeddings,
-    with the evidence from expression, is the logarithm of the mapping's weight, up to a constant of the cell.
+    (n_cells, n_latent) or (n_spots, n_latent) float32; several encoders are concatenated. Zero for rows
+    without counts in the model's genes. The mean over encoders of the product of a cell's and a spot's
+    embeddings, plus the evidence from expression, is the logarithm of the mapping weight, up to a constant
+    per cell.
     """
     encoded = slice(placed.model.n_encoded)
     if of == "spots":

@@ -1,6 +1,6 @@
-"""The Placer: from a pair to the place of every cell in the tissue.
+"""The Placer: from a pair to the position of each cell in the tissue.
 
-It contains the contract (checks, devices, streaming, results); the method is `cellweft.nn.stem`.
+This file contains checks, devices, streaming and results; the method is `cellweft.nn.stem`.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ from cellweft.place.training_data import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedPlacer:
-    """What a model folder contains: all of a fitted Placer but its data.
+    """Contents of a model folder: a fitted Placer without its data.
 
     Attributes
     ----------
     preset, seed
-        As it was made with.
+        Preset and seed of the fit.
     model
-        What was trained, on the CPU.
+        The trained model, on the CPU.
     genes
-        (n_genes,) names of the model's genes, as the reference spells them.
+        (n_genes,) names of the model's genes in the reference.
     totals
-        What the totals of cells and of spots were brought to.
+        Totals to which cells and spots were normalised.
     fit_seconds
-        How long learning took.
+        Duration of the training.
     """
 
     preset: PlacerPreset
@@ -84,7 +84,7 @@ class SavedPlacer:
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
-        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        """Read from a folder; damaged contents raise the errors that `read_folder` handles."""
         config = folder.config
         # models saved before these settings existed were trained this way
         former = {"dropout_rescale": False, "slice_genes": "common", "expression_counts": 0.0}
@@ -123,7 +123,7 @@ class SavedPlacer:
         )
 
     def folder(self) -> ModelFolder:
-        """Return what is written of it."""
+        """Return the contents of its model folder."""
         config = {
             "kind": "placer",
             "preset": self.preset,
@@ -193,7 +193,7 @@ class Placer(NotebookText, FolderModel):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._checked_settings()  # so that a wrong name is reported before any work
+        self._checked_settings()  # so that wrong names are reported immediately
         self.settings = dict(self.settings)
         self.model_: StemModel | None = None
         self.genes_: NDArray[np.str_] | None = None
@@ -235,7 +235,7 @@ class Placer(NotebookText, FolderModel):
         """
         settings = self._checked_settings()
         devices = resolve_devices(self.device)
-        return_memory()  # of the files' reading
+        return_memory()  # used to read the files
         start = time.monotonic()
         coordinates, spacing = _checked_places(pair)
         check_unique_names(pair.sc)
@@ -263,7 +263,7 @@ class Placer(NotebookText, FolderModel):
             evidence = ExpressionEvidence.learn(*source.sample(), counts=settings.expression_counts)
             model = replace(model, evidence=evidence.to(model.device))
         self.pair_ = pair
-        return_memory()  # of the training
+        return_memory()  # used by the training
         return self._keep(
             SavedPlacer(
                 preset=self.preset,
@@ -393,7 +393,7 @@ class Placer(NotebookText, FolderModel):
         return placer._keep(replace(saved, model=saved.model.to(resolve_devices(device)[0])))
 
     def _checked_settings(self) -> StemSettings:
-        """Return all settings of the preset with the changes, after a look at what may have been assigned."""
+        """Return all settings of the preset with the changes, after checking them."""
         check_choice("preset", self.preset, get_args(PlacerPreset))
         check_seed(self.seed)
         check_device_name(self.device)
@@ -435,13 +435,13 @@ def _embedded(
     device: torch.device,
     report: Callable[[int], None],
 ) -> torch.Tensor:
-    """Return the embeddings of all rows of a side, zero where the model's genes have no counts."""
+    """Return the embeddings of all rows of a side; zero for rows without counts in the model's genes."""
     embedded = torch.empty(0)
     with torch.no_grad():
         for rows in row_blocks(side.side.n_cells, READ_ROWS):
             values = torch.from_numpy(side.values(rows)).to(device)
             block = embed(values) * values.any(dim=1, keepdim=True)
-            if rows.start == 0:  # blocks that are put together at the end would be there twice
+            if rows.start == 0:  # joining blocks at the end would need twice the memory
                 embedded = block.new_empty(side.side.n_cells, block.shape[1])
             embedded[rows] = block
             report(rows.stop)
@@ -449,7 +449,7 @@ def _embedded(
 
 
 def _members_with_counts(pair: Pair) -> list[IntArray]:
-    """Return the spots of every slice that have counts, of slices with two or more, or raise `InputError`."""
+    """Return the spots with counts of each slice with two or more of them, or raise `InputError`."""
     members = [spots[~pair.st.empty_cells[spots]] for spots in slice_members(pair).values()]
     members = [spots for spots in members if len(spots) > 1]
     if not members:
@@ -463,7 +463,7 @@ def _members_with_counts(pair: Pair) -> list[IntArray]:
 
 
 def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
-    """Return the spots' coordinates and their spacing, or raise where cells cannot be placed."""
+    """Return the coordinates and spacing of the spots, or raise if cells cannot be placed."""
     coordinates = coordinates_of(pair)
     if pair.spacing is None:
         slices = "" if pair.slices is None else " in the same slice"

@@ -1,4 +1,4 @@
-"""Memory that placing takes, estimated before any work."""
+"""The memory of a placement, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from cellweft._text import NotebookText, enough_bytes, human_bytes
 from cellweft.data._pair import Pair
 from cellweft.nn.config import EVIDENCE_AXES, StemSettings
 
-_WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
-_PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, places, while they are found
+_WEIGHT_COPIES = 8  # tensors of the size of a batch's products in a step, including gradients
+_PLACED_BYTES = 1600.0  # a placed cell: largest weights with their spots, positions
 _GROUPED_BYTES = 1000.0  # a spot, while spots are grouped
-_NAMED_BYTES = 500.0  # a cell's or a spot's name and annotation, of both sides
+_NAMED_BYTES = 500.0  # name and annotation of a cell or spot
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PlacingPlan(NotebookText):
-    """What placing takes, in bytes and steps.
+    """The plan of a placement: memory and training steps.
 
     Attributes
     ----------
     n_cells, n_spots, n_genes
-        Cells to place, spots, and genes that the model sees.
+        Numbers of cells to place, of spots, and of genes in the model.
     steps
-        Steps of training, of all encoders.
+        Training steps of all encoders.
     peak_bytes
         Estimated peak memory of the whole process.
     """
@@ -57,16 +57,16 @@ def plan_placing(
     pair
         The data.
     settings
-        Of the method.
+        Settings of the method.
     memory
-        Budget for the whole process, as "4 GB"; none by default.
+        Budget for the whole process, for example "4 GB"; none by default.
     trainings
-        That go on at once, on several devices.
+        Number of trainings at the same time, on several devices.
 
     Raises
     ------
     MemoryBudgetError
-        The work does not fit, with what it needs.
+        The work does not fit in the budget; the error states the required memory.
     """
     n_slices = 1 if pair.slices is None or settings.slice_genes == "common" else len(set(pair.slices))
     n_genes = min(len(pair.shared_genes), n_slices * settings.n_genes)
@@ -82,8 +82,8 @@ def plan_placing(
     training = 2 * held + 4.0 * min(trainings, settings.models) * (layers + products)
     width = settings.latent * settings.models
     width += min(EVIDENCE_AXES, n_genes) if settings.expression_counts > 0 else 0
-    embeddings = 2 * 4.0 * (n_cells + n_spots) * width  # and as they are written
-    # products and weights of the cells that are looked at together
+    embeddings = 2 * 4.0 * (n_cells + n_spots) * width  # including a copy while they are written
+    # products and weights of a block of cells
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
     placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots
     names = _NAMED_BYTES * (n_cells + n_spots)

@@ -1,4 +1,4 @@
-"""What training STEM reads of a pair: model inputs of both sides, and batches of cells and spots."""
+"""Training data of STEM: model inputs of both sides, and batches of cells and spots."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from cellweft.nn.config import StemSettings
 from cellweft.nn.stem import Batch, matching_dropout
 
 KERNELS: tuple[Kernel, ...] = ("gaussian", "exponential", "knn")
-_SAMPLE = 5000  # cells and spots that means and axes of expression are learned from
-_GENE_ROWS = 5000  # spots that variable genes are chosen from
-_LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
-_NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
-_SIGMA_WHOLE, _SIGMA_PART = 0.5, 0.8  # in spot spacings: of a slice that fits in a batch, and of a larger one
+_SAMPLE = 5000  # cells and spots used for means and axes of expression
+_GENE_ROWS = 5000  # spots used to choose variable genes
+_LEAST_ROWS = 3  # a gene detected in fewer is rare, not variable
+_NUMBA = threading.Lock()  # numba, used by scanpy, supports one calling thread at a time
+_SIGMA_WHOLE, _SIGMA_PART = (0.5, 0.8)  # in spot spacings: slices that fit in a batch, larger ones
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelInput:
-    """One side as the encoder sees it.
+    """One side as input of the encoder.
 
     Attributes
     ----------
     side
-        Normalised to the total that the model was trained with.
+        The side, normalised to the total used in training.
     genes
         (n_genes,) positions of the model's genes in ``side.genes``.
     """
@@ -52,14 +52,14 @@ class ModelInput:
         return self.side.dense(rows, self.genes)
 
     def sparse(self, rows: IntArray) -> sp.csr_matrix:
-        """Return the same for many rows, read by blocks and held sparse."""
+        """Return the same for many rows, read by blocks, as a sparse matrix."""
         parts = row_blocks(len(rows), READ_ROWS)
         blocks = [sp.csr_matrix(self.side.block(rows[part], self.genes)) for part in parts]
         return sp.csr_matrix(sp.vstack(blocks, format="csr"))
 
 
 def totals_of(pair: Pair, settings: StemSettings) -> tuple[float, float]:
-    """Return what the totals of cells and of spots are brought to, as ``settings.total`` says."""
+    """Return the totals to which cells and spots are normalised, according to ``settings.total``."""
     if settings.total == "median":
         return pair.sc.target, pair.st.target
     multiple = 1.0 if isinstance(settings.total, str) else float(settings.total)
@@ -69,7 +69,7 @@ def totals_of(pair: Pair, settings: StemSettings) -> tuple[float, float]:
 def model_inputs(
     pair: Pair, genes: Iterable[str], totals: tuple[float, float]
 ) -> tuple[ModelInput, ModelInput]:
-    """Return cells and spots as the encoder sees them.
+    """Return cells and spots as inputs of the encoder.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def model_inputs(
     genes
         Names of the model's genes, all of them shared genes.
     totals
-        What the totals of cells and of spots are brought to.
+        Totals to which cells and spots are normalised.
 
     Raises
     ------
@@ -87,8 +87,8 @@ def model_inputs(
 
     Notes
     -----
-    Values that come as logarithms stay as they are, whatever the total. Of the reference's batches, genes are
-    at one level, and all totals at that of the cells.
+    Values that are already logarithms are not changed. If the reference has batches, their genes are at one
+    level, and all totals at that of the cells.
     """
     places = pair.find_shared(genes, where="genes of the model")
     batches = None if pair.sc.batches is None else pair.sc.batches.at_one_depth()
@@ -97,21 +97,21 @@ def model_inputs(
 
 
 def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
-    """Return the genes that the encoder sees: the panel, or the most variable of it.
+    """Return the genes of the encoder: the panel, or its most variable genes.
 
     Parameters
     ----------
     pair
         The data.
     settings
-        ``n_genes`` is how many at most, of several slices as ``slice_genes`` says.
+        ``n_genes`` is the largest number of genes; with several slices, ``slice_genes`` applies.
     seed
-        Of the draw of spots that are looked at.
+        Seed of the sample of spots.
 
     Notes
     -----
-    scanpy's dispersions (flavour "seurat") of the spots. "Data preprocessing" of the paper joins the 2,000
-    genes of each of the liver's four sections to 4,866.
+    Uses scanpy's dispersions (flavour "seurat") of the spots. In the paper ("Data preprocessing"), the union
+    of 2,000 genes of each of the liver's four sections has 4,866 genes.
     """
     if len(pair.shared_genes) <= settings.n_genes:
         return pair.shared_genes
@@ -133,7 +133,7 @@ def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.
 def _dispersion(
     side: ModelInput, rows: IntArray, *, slices: NDArray[np.str_] | None, seed: int
 ) -> DoubleArray:
-    """Return how variable each gene is, (n_genes,), the larger the more; -inf for those hardly seen."""
+    """Return the variability of each gene, (n_genes,), higher for more variable ones; -inf for rare genes."""
     import scanpy as sc
     from anndata import AnnData
 
@@ -147,7 +147,7 @@ def _dispersion(
     with _NUMBA, _threads_kept():
         table = sc.pp.highly_variable_genes(data, flavor="seurat", batch_key=batch, inplace=False)
     dispersions = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
-    if batch is not None:  # first by the number of slices in which a gene is variable
+    if batch is not None:  # sort by the number of slices in which a gene is variable
         dispersions = dispersions + 1e3 * table["highly_variable_nbatches"].to_numpy()
     score = np.full(len(n_seen), -np.inf)
     score[seen] = dispersions
@@ -155,7 +155,7 @@ def _dispersion(
 
 
 def slice_members(pair: Pair) -> dict[str, IntArray]:
-    """Return the positions of the spots of every slice, by its name, in the order of the names."""
+    """Return the positions of the spots of each slice, by name, in the order of the names."""
     if pair.slices is None:
         return {"": np.arange(pair.st.n_cells)}
     return {str(name): np.flatnonzero(pair.slices == name) for name in np.unique(pair.slices)}
@@ -165,30 +165,30 @@ def slice_members(pair: Pair) -> dict[str, IntArray]:
 class _Slice:
     rows: sp.csr_matrix  # n_drawn x n_genes
     coordinates: DoubleArray
-    n_spots: int  # of the slice, drawn or not
+    n_spots: int  # in the slice, drawn or not
 
 
 class BatchSource:
-    """Batches of cells and of spots for training; both sides are held as sparse draws of a bounded size.
+    """Batches of cells and of spots for training, from sparse samples of both sides of limited size.
 
     Parameters
     ----------
     inputs
-        Cells and spots as the encoder sees them.
+        Cells and spots as inputs of the encoder.
     coordinates
         (n_spots, 2 or 3)
     members
         Positions of the spots of every slice.
     spacing
-        Of the spots, in the unit of the coordinates.
+        Spacing of the spots, in the unit of the coordinates.
     settings, seed
-        How, and from which stream.
+        Settings of the training, and the random seed.
 
     Notes
     -----
-    Where a slice has more spots than a batch, a batch is drawn from all over it, and the kernel's width grows
-    with the distance of the spots that are left. Neighbouring spots drawn together would teach the encoder
-    to tell a place from its surroundings, but not from the rest of the tissue.
+    If a slice has more spots than a batch, a batch is drawn from the whole slice, and the width of the kernel
+    increases with the distance between the drawn spots. With batches of neighbouring spots, the encoder would
+    learn to distinguish a position from its surroundings, but not from the rest of the tissue.
     """
 
     def __init__(
@@ -209,12 +209,10 @@ class BatchSource:
         n_spots = sum(map(len, members))
         self._slices = []
         for spots in members:
-            ordered = spots[
-                np.lexsort(coordinates[spots].T)
-            ]  # so that their order in the file does not matter
+            ordered = spots[np.lexsort(coordinates[spots].T)]  # independent of their order in the file
             most = -(-settings.training_spots * len(spots) // n_spots)
             drawn = ordered[sample_rows(np.arange(len(ordered)), most, stream)]
-            back = np.argsort(np.argsort(drawn))  # rows are read in the order of the file
+            back = np.argsort(np.argsort(drawn))  # rows are read in file order
             rows = inputs[1].sparse(np.sort(drawn))[back]
             self._slices.append(_Slice(rows=rows, coordinates=coordinates[drawn], n_spots=len(spots)))
         check_counts(inputs[1], sum(section.rows.nnz for section in self._slices))
@@ -224,14 +222,14 @@ class BatchSource:
         self._streams: dict[int, np.random.Generator] = {}
 
     def dropout(self) -> float:
-        """Return the share of the spots' values to drop: as set, or by the formula."""
+        """Return the share of the spots' values to drop, from the settings or the formula."""
         if self._settings.dropout is not None:
             return self._settings.dropout
         spots = np.concatenate([np.diff(section.rows.indptr) for section in self._slices])
         return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
 
     def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return some cells and some spots of all slices, dense, 5,000 of each side at most, on the CPU."""
+        """Return a sample of cells and of spots of all slices, dense, at most 5,000 of each, on the CPU."""
         spots = sp.vstack([section.rows for section in self._slices], format="csr")
         stream = numpy_stream(self._seed, "stem sample")
         drawn = [
@@ -240,16 +238,16 @@ class BatchSource:
         return _tensor(drawn[0], torch.device("cpu")), _tensor(drawn[1], torch.device("cpu"))
 
     def draw(self, model: int, step: int, device: torch.device) -> Batch:
-        """Return the batch of a step: cells of all, spots of one slice. Models may draw at the same time.
+        """Return the batch of a step: any cells, spots of one slice. Several models may draw in parallel.
 
         Parameters
         ----------
         model
-            Number of the encoder; each has a stream of its own.
+            Number of the encoder; each has its own random stream.
         step
-            Number of the step, from 0; steps come in order.
+            Number of the step, from 0, in increasing order.
         device
-            Where the batch is put.
+            Device of the batch.
         """
         if step == 0 or model not in self._streams:
             self._streams[model] = numpy_stream(self._seed, f"stem batches {model}")
@@ -268,7 +266,7 @@ class BatchSource:
             return self._whole[number, device]
         drawn = sample_rows(np.arange(len(one.coordinates)), settings.batch_spots, stream)
         coordinates = one.coordinates[drawn]
-        spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of those drawn
+        spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of drawn spots
         sigma = settings.sigma
         if sigma is None:
             sigma = _SIGMA_WHOLE if len(drawn) == one.n_spots else _SIGMA_PART
@@ -289,14 +287,14 @@ def spatial_adjacency(
     Parameters
     ----------
     coordinates
-        (n_spots, 2 or 3); the result is n_spots x n_spots, so that these are the spots of a batch.
+        (n_spots, 2 or 3) coordinates of a batch; the result is n_spots x n_spots.
     kernel
         "gaussian", exp(-d^2 / (2 width^2)); "exponential", exp(-d / width); "knn", 1 for the ``k`` nearest
         spots, the spot itself included, else 0.
     width
         Sigma, or the scale of the exponential, in the unit of the coordinates, above 0.
     k
-        Neighbours of the "knn" kernel; all spots where there are fewer.
+        Number of neighbours of the "knn" kernel; all spots if there are fewer.
 
     Returns
     -------
@@ -336,7 +334,7 @@ def _tensor(rows: sp.csr_matrix, device: torch.device) -> torch.Tensor:
 
 
 def check_counts(side: ModelInput, n_values: int) -> None:
-    """Raise `InputError` where a side has no values: it has counts, but none of the model's genes."""
+    """Raise `InputError` if a side has no counts in the model's genes."""
     if not n_values:
         raise InputError(
             f"the {side.side.name} side",
@@ -348,9 +346,9 @@ def check_counts(side: ModelInput, n_values: int) -> None:
 
 @contextlib.contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Keep torch's number of threads: numba, under scanpy, sets that of the whole process.
+    """Keep torch's number of threads, because numba, used by scanpy, sets it for the whole process.
 
-    Training would then be as fast, and its sums as ordered, as what ran before it in the process.
+    Otherwise, the speed of training and the order of sums would depend on earlier work in the process.
     """
     threads = torch.get_num_threads()
     try:

@@ -1,4 +1,4 @@
-"""How good it is: tables of scores and figures, each with a sentence that says what it means."""
+"""The accuracy of results: tables of scores and figures, each with a sentence that explains it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from cellweft.reports.standards import Check, Grade, checks_of, tissue_width, wo
 
 Outcome = Literal["better", "alike", "worse"]
 _OWN = {*get_args(Preset), *get_args(PlacerPreset)}
-_CERTAIN = 0.05  # of the sign test
+_CERTAIN = 0.05  # significance level of the sign test
 _COLUMNS = (
     ("median gene", "median over genes", ("pearson", "spearman", "cosine", "mse")),
     ("median gene, counts", "median over genes", ("pearson_counts", "spearman_counts", "mse_counts")),
@@ -43,11 +43,11 @@ _COLUMNS = (
     ("gene modules", "modules", ("ari",)),
     ("reliable half", "most reliable half", ("pearson",)),
 )
-"""Columns of a table of scores: their head, the item of the summary, and its metrics."""
+"""Columns of a table of scores: heading, item of the summary, and its metrics."""
 
 
 def summary_table(scores: Scores) -> Table:
-    """Return the summary of a table of scores: a row for each method, the best of each column marked."""
+    """Return the summary of a table of scores: one row per method, with the best of each column marked."""
     columns = _columns(scores)
     rows = [
         [summary_number(scores, item, metric, method=method) for _, item, metric in columns]
@@ -70,13 +70,13 @@ def summary_table(scores: Scores) -> Table:
 
 
 def summary_number(scores: Scores, item: str, metric: str, *, method: str) -> Number:
-    """Return a score of the summary of a method, with its source."""
+    """Return a summary score of a method, with its source."""
     value = scores.summary(item, metric, method=method)
     return scores.number(value, f"summary of {method}, {item}, {metric}", form_of(metric))
 
 
 def _columns(scores: Scores) -> list[tuple[str, str, str]]:
-    """Return the columns that a table can fill: head, item of the summary, metric."""
+    """Return the columns available in a table: heading, item of the summary, metric."""
     rows = scores.table[scores.table["level"] == "summary"]
     there = dict.fromkeys(zip(rows["item"], rows["metric"], strict=True))
     if scores.by == "place":
@@ -106,7 +106,7 @@ def _mark_best(rows: Sequence[list[Number]], place: int, *, lower: bool) -> None
 
 
 def quality_blocks(given: Given) -> tuple[Block, ...]:
-    """Return what the tables of scores say of imputed expression."""
+    """Return the section on the accuracy of imputed expression."""
     blocks: list[Block] = []
     for scores in given.scored(place=False):
         heading = Heading((HEADINGS.get(scores.by, "Scores"),))
@@ -126,7 +126,7 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
 
 
 def place_blocks(given: Given) -> tuple[Block, ...]:
-    """Return what the tables of scores say of places and of compositions."""
+    """Return the section on the accuracy of positions and compositions."""
     from cellweft import pl
 
     blocks: list[Block] = []
@@ -196,12 +196,12 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
 
 
 def reliability_metric(var: pd.DataFrame) -> str:
-    """Return the score that the reliability expects: a correlation, where it comes with an interval."""
+    """Return the metric that the reliability predicts: a correlation, if it has an interval."""
     return "pearson" if RELIABILITY_LOWER in var.columns else "cosine"
 
 
 def _held_in(var: pd.DataFrame, reached: pd.Series[float], source: str) -> tuple[Part, ...]:
-    """Return in how many genes the score lay within the interval that was given."""
+    """Return the number of genes with a score inside their interval."""
     if RELIABILITY_LOWER not in var.columns:
         return ()
     low, high = (var[side].set_axis(var.index.astype(str)) for side in (RELIABILITY_LOWER, RELIABILITY_UPPER))
@@ -217,7 +217,7 @@ def _held_in(var: pd.DataFrame, reached: pd.Series[float], source: str) -> tuple
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method beside the best baseline, item by item.
+    """A comparison of a method with the best baseline, item by item.
 
     Attributes
     ----------
@@ -226,9 +226,9 @@ class Comparison:
     own_score, other_score
         Their medians.
     wins, items
-        Items in which the method is ahead, and all.
+        Number of items in which the method is better, and of all items.
     outcome
-        What the medians and a sign test both say; "alike" where they do not agree.
+        The conclusion of both the medians and a sign test; "alike" if they disagree.
     """
 
     own: str
@@ -241,28 +241,28 @@ class Comparison:
 
 
 def own_method(scores: Scores, result: Result | None) -> str | None:
-    """Return which method of a table made the result; None if there is none of cellweft's own."""
+    """Return the method of a table that made the result; None if there is no method of cellweft."""
     own = [name for name in scores.methods if base_of(name) in _OWN]
     preset = None if result is None else result.record.get("preset")
     return next((name for name in own if base_of(name) == preset), own[0] if own else None)
 
 
 def compared(scores: Scores, own: str, *, metric: str) -> Comparison | None:
-    """Return a method beside the baseline of the best median; None if there is nothing to compare.
+    """Return a comparison of a method with the baseline with the best median; None without baselines.
 
     Parameters
     ----------
     scores
-        Of genes, or of places.
+        Scores of genes, or of positions.
     own
         The method.
     metric
-        "pearson" or "mse" of genes, "location_error" of cells.
+        "pearson" or "mse" for genes, "location_error" for cells.
 
     Notes
     -----
-    The sign test counts the items in which one of the two is ahead, ties left out. Neighbouring cells err
-    together, so that for cells it is too sure of small differences.
+    The sign test counts the items in which one of the two is better, without ties. Errors of neighbouring
+    cells are correlated, so that the test for cells overstates the significance of small differences.
     """
     from scipy.stats import binomtest
 
@@ -296,28 +296,28 @@ def compared(scores: Scores, own: str, *, metric: str) -> Comparison | None:
 
 
 def form_of(metric: str) -> Literal["score", "value"]:
-    """Return how a metric is written: a distance as a value, all else as a score."""
+    """Return the format of a metric: a value for distances, a score for all others."""
     return "value" if metric.startswith("location_error") else "score"
 
 
 def verdict(scores: Scores, result: Result | None, *, lead: bool = False, width: float | None = None) -> Text:
-    """Return plain sentences: whether the method is better than the baselines, and how good it is by itself.
+    """Return sentences on whether the method is better than the baselines, and on its own accuracy.
 
     Parameters
     ----------
     scores
         A table of scores.
     result
-        What was made, if given.
+        The result, if given.
     lead
-        Whether to say before what was scored.
+        Whether to start with what was scored.
     width
-        Of the tissue, for errors of places; None if it is not known.
+        Width of the tissue, for location errors; None if unknown.
 
     Notes
     -----
-    Its tone is the worst of both: of the comparison, and of each quality by the thresholds of
-    `cellweft.reports.standards`. Being better than a poor baseline is not being good.
+    The tone is the worst of the comparison and of each quality, by the thresholds of
+    `cellweft.reports.standards`, because a method that is better than a poor baseline may still be poor.
     """
     said, own = _verdict(scores, result), own_method(scores, result)
     if own is not None:
@@ -326,7 +326,7 @@ def verdict(scores: Scores, result: Result | None, *, lead: bool = False, width:
 
 
 def _with_checks(said: Text, checks: Sequence[Check]) -> Text:
-    """Return a verdict with what the scores are by themselves, its tone the worst of all."""
+    """Return a verdict with sentences on the scores themselves; its tone is the worst of all."""
     grades: list[Grade] = [check.grade for check in checks]
     parts = list(said.parts)
     for check in checks:
@@ -391,7 +391,7 @@ _TONES: dict[Outcome, Tone] = {"better": "good", "alike": "even", "worse": "poor
 
 
 def _of_levels(scores: Scores, own: str) -> list[Part]:
-    """Return what the squared error adds to the correlations: whether levels are right too."""
+    """Return a sentence on the squared error, which also depends on levels, unlike correlations."""
     comparison = compared(scores, own, metric="mse")
     if comparison is None:
         return []

@@ -1,7 +1,7 @@
-"""What a report is made of, as plain data: texts, tables, facts and pictures, and numbers with their source.
+"""The elements of a report as plain data: texts, tables, facts, pictures, and numbers with their source.
 
-Nothing here knows HTML. Every number that is shown is a `Number`, so that the page can say where it comes
-from and a test can look it up there; what else holds digits (genes, files, versions, settings) is a `Name`.
+There is no HTML here. Each number shown is a `Number`, so that the page can state its source and a test can
+look it up there. Other texts with digits (genes, files, versions, settings) are a `Name`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Form: TypeAlias = Literal["count", "score", "value", "share"]
-"""How a number is written: a whole number, a score, a value in some unit, a share of all."""
+"""Format of a number: a count, a score, a value with a unit, a share."""
 
 Tone: TypeAlias = Literal["plain", "lead", "good", "even", "poor", "note", "caution"]
-"""How a text is meant: an introduction, a finding that is good, middling or poor, a remark, a warning."""
+"""Tone of a text: an introduction, a good, middling or poor finding, a remark, a warning."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number of a table or a record.
+    """A number from a table or a record.
 
     Attributes
     ----------
     value
-        As stored there, not rounded; NaN if it is not known.
+        The stored value, not rounded; NaN if unknown.
     form
-        How it is written.
+        Format of the number.
     source
-        The table, and the row and column in it, in words.
+        Description of its table, row and column.
     best
         Whether it is the best of its column.
     """
@@ -54,12 +54,12 @@ class Name:
 
 @dataclass(frozen=True)
 class Link:
-    """A work that is cited.
+    """A cited work.
 
     Attributes
     ----------
     text, address
-        What is read, and where it leads.
+        Text and address of the link.
     """
 
     text: str
@@ -67,7 +67,7 @@ class Link:
 
 
 Part: TypeAlias = str | Number | Name | Link
-"""A piece of a text: words without any digit, a number, a name, or a work."""
+"""A part of a text: words without digits, a number, a name, or a link."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Text:
     Attributes
     ----------
     parts
-        What stands in it, in order.
+        Parts of the text, in order.
     tone
-        How it is meant.
+        Tone of the text.
     """
 
     parts: tuple[Part, ...]
@@ -88,14 +88,14 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Things with what they are, one a line.
+    """Terms with their values, one per line.
 
     Attributes
     ----------
     title
-        What they are facts of.
+        Title of the list.
     rows
-        Each a term and the parts of what it is.
+        Each term, with the parts of its value.
     """
 
     title: str
@@ -104,22 +104,22 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table whose first column names the row.
+    """A table with row names in the first column.
 
     Attributes
     ----------
     caption
         What it shows.
     groups
-        Heads above the columns with the number of columns that each spans; empty for none.
+        Headings above the columns, with the number of columns of each; may be empty.
     heads
-        Heads of the columns.
+        Headings of the columns.
     rows
-        (n_rows, n_columns) cells; None is an empty one.
+        (n_rows, n_columns) cells; None for empty cells.
     note
         Text below.
     mixed
-        Whether its columns hold words and numbers, which then stand below each other.
+        Whether columns contain both words and numbers, which are then aligned.
     """
 
     caption: tuple[Part, ...]
@@ -139,11 +139,11 @@ class Picture:
     data
         The image as a data URI.
     alt
-        What it shows, for those who do not see it.
+        Description of the image, for readers who cannot see it.
     caption
         Text below.
     width, height
-        In pixels of the page.
+        Size in pixels of the page.
     """
 
     data: str
@@ -155,7 +155,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side, where the page is wide enough.
+    """Pictures side by side, if the page is wide enough.
 
     Attributes
     ----------
@@ -168,7 +168,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """Texts of one kind, each with a mark before it.
+    """A bulleted list of texts.
 
     Attributes
     ----------
@@ -181,12 +181,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Heading:
-    """A head within a section.
+    """A heading within a section.
 
     Attributes
     ----------
     parts
-        What it says.
+        Parts of its text.
     """
 
     parts: tuple[Part, ...]
@@ -216,11 +216,11 @@ class Section:
     Attributes
     ----------
     key
-        Its place in the page's address.
+        Its anchor in the page's address.
     title
-        Its head.
+        Its heading.
     blocks
-        What it contains.
+        Its blocks.
     """
 
     key: str
@@ -235,13 +235,13 @@ class Page:
     Attributes
     ----------
     title
-        What it is called.
+        Title of the report.
     made_of
-        Names of the files and tables that it shows.
+        Names of the files and tables of the report.
     sections
-        In order.
+        Sections in order.
     version
-        Of cellweft, that made it.
+        Version of cellweft that made it.
     """
 
     title: str
@@ -251,7 +251,7 @@ class Page:
 
 
 def text(*parts: Part, tone: Tone = "plain") -> Text:
-    """Return a paragraph of some parts."""
+    """Return a paragraph with some parts."""
     return Text(parts, tone)
 
 
@@ -261,9 +261,9 @@ def joined(parts: Sequence[Part], *, between: str = ", ", last: str = " and ") -
     Parameters
     ----------
     parts
-        What is put together.
+        Parts to join.
     between, last
-        What stands between two, and before the last.
+        Separators between parts, and before the last one.
 
     Examples
     --------

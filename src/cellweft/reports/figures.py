@@ -1,4 +1,4 @@
-"""Figures of `cellweft.pl` as images that stand in the page itself, the same bytes for the same data."""
+"""Figures of `cellweft.pl` as images embedded in the page, with the same bytes for the same data."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def picture(draw: Draw, *, alt: str, caption: Sequence[Part], form: Literal["png
     Parameters
     ----------
     draw
-        What draws it.
+        Function that draws the figure.
     alt
-        What it shows, for those who do not see it.
+        Description of the image, for readers who cannot see it.
     caption
         Text below.
     form
-        "png" for cells in space, "svg" for what has few marks.
+        "png" for cells in space, "svg" for figures with few marks.
     """
     with quiet_figure(draw) as figure:
         data = encoded(figure, form=form)
@@ -61,7 +61,7 @@ def png(draw: Draw, *, dpi: int = 110) -> bytes:
     Parameters
     ----------
     draw
-        What draws it.
+        Function that draws the figure.
     dpi
         Pixels per inch.
     """
@@ -71,7 +71,7 @@ def png(draw: Draw, *, dpi: int = 110) -> bytes:
 
 @contextmanager
 def quiet_figure(draw: Draw) -> Iterator[Figure]:
-    """Lend the figure that is drawn, in the page's style and on no screen; it is closed afterwards."""
+    """Provide the drawn figure, in the style of the page and without a screen; it is closed afterwards."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -88,14 +88,14 @@ def quiet_figure(draw: Draw) -> Iterator[Figure]:
 
 
 def encoded(figure: Figure, *, form: Literal["png", "svg"], dpi: int | None = None) -> bytes:
-    """Return a figure as an image file without the time and the program that made it.
+    """Return a figure as an image file, without time stamp and program name.
 
     Parameters
     ----------
     figure
-        What was drawn.
+        The drawn figure.
     form
-        Of the file.
+        Format of the file.
     dpi
         Pixels per inch; by default those of the page.
     """
@@ -117,8 +117,8 @@ def _inches(data: bytes, form: Literal["png", "svg"]) -> tuple[float, float]:
 
 
 def _fewer_colors(file: io.BytesIO) -> bytes:
-    """Return a PNG file with 256 colours, which the eye hardly tells from all: a third of the size."""
-    from PIL import Image  # which matplotlib brings
+    """Return a PNG file with 256 colours, which looks nearly the same at a third of the size."""
+    from PIL import Image  # installed with matplotlib
 
     with Image.open(file) as image:
         fewer = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

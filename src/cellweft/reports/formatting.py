@@ -1,4 +1,4 @@
-"""How numbers are written, in one place, and the words that do not hang on the data."""
+"""The format of numbers, and texts that do not depend on the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METRICS = {
     "location_error_median": "median error",
     "celltype_pcc": "composition, Pearson",
 }
-"""Heads of columns of scores; others are shown by the name that they have in the table."""
+"""Headings of columns of scores; other metrics are shown by their name in the table."""
 
 HEADINGS = {
     "genes": "Panel genes, each predicted without using itself",
@@ -31,7 +31,7 @@ HEADINGS = {
     "truth": "Genes that the panel did not measure, compared with the truth",
     "place": "Cells of known position",
 }
-"""Heads above tables of scores, by what was held out."""
+"""Headings of tables of scores, by what was held out."""
 
 LOWER_IS_BETTER = ("mse", "rmse", "js", "location_error")
 """Prefixes of metrics for which lower is better."""
@@ -43,7 +43,7 @@ PRESETS = {
     },
     "placed": {"auto": "auto: STEM with cellweft's own settings, the default", "stem": "STEM as published"},
 }
-"""What the presets are, by the kind of result."""
+"""Descriptions of the presets, by the kind of result."""
 
 SCALES = {
     "raw": "raw counts",
@@ -59,7 +59,7 @@ SCALES = {
     "arcsinh": "arcsinh of normalised counts",
     "arcsinh_raw": "arcsinh of counts",
 }
-"""What values of an input are, by the name of the scale."""
+"""Descriptions of an input's values, by scale."""
 
 PAPERS = {
     "imputed": (
@@ -73,7 +73,7 @@ PAPERS = {
         "https://doi.org/10.1038/s42003-023-05640-1",
     ),
 }
-"""Papers of the methods, by the kind of result that they make."""
+"""Papers of the methods, by the kind of result."""
 
 CAUTIONS = {
     "imputed": (
@@ -116,11 +116,11 @@ CAUTIONS = {
         "reference lacks is assigned to the most similar types.",
     ),
 }
-"""What to keep in mind, by what the report shows."""
+"""Caveats, by the contents of the report."""
 
 
 def shown(number: Number) -> str:
-    """Return a number as the page writes it.
+    """Return a number as shown on the page.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def shown(number: Number) -> str:
 
 
 def written(value: float, form: Form) -> str:
-    """Return a value in one of the forms; a dash where it is not known."""
+    """Return a value in one of the formats; a dash if unknown."""
     if not math.isfinite(value):
         return NOT_KNOWN
     if form == "count":
@@ -149,7 +149,7 @@ def written(value: float, form: Form) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Say whether less of a metric is better.
+    """Return whether lower values of a metric are better.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The imputed genes: those to trust most and least, pictures of a few, and how intervals hold."""
+"""The imputed genes: the most and least reliable ones, pictures of a few, and the coverage of intervals."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from cellweft.reports.inputs import Given, Result
 from cellweft.reports.standards import coverage_beside
 
 MOST_ROWS = 12
-"""Genes at the top, and at the bottom, of the table."""
+"""Number of genes at the top, and at the bottom, of the table."""
 
 USE_MEASURED = (
     "use the measurement itself: it is better than any prediction, and statistical tests require it."
 )
-"""What to do with a gene that was measured."""
+"""Advice for genes that were measured."""
 
 BLENDED = (
     "Values of panel genes are the best estimate from measurement and prediction together; their "
     "reliability is that of the prediction alone."
 )
-"""What values of measured genes are where both were put together."""
+"""Description of measured genes that were blended with their predictions."""
 
-_MOST_TESTED = 100  # genes whose intervals are looked at
+_MOST_TESTED = 100  # largest number of genes with tested intervals
 
 
 def gene_blocks(given: Given) -> tuple[Block, ...]:
@@ -75,7 +75,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
 
 
 def _ranked_tables(given: Given, result: Result, names: pd.Index, *, most: int) -> list[Block]:
-    """Return tables of genes in the order of their reliability, of many the first and the last ones."""
+    """Return tables of genes by reliability; with many genes, only the first and the last ones."""
     if len(names) <= 2 * most:
         return [_table(given, result, names, caption="All of them, the most reliable first")]
     left = result.number(len(names) - 2 * most, "genes with a reliability that are in neither table")
@@ -87,7 +87,7 @@ def _ranked_tables(given: Given, result: Result, names: pd.Index, *, most: int) 
 
 
 def reliable_genes(result: Result) -> tuple[Part, ...]:
-    """Return how many genes, of those not measured, are called reliable; nothing where it is not said."""
+    """Return how many of the unmeasured genes are reliable; nothing if unknown."""
     var = result.data.var
     if RELIABLE not in var.columns:
         return ()
@@ -161,7 +161,7 @@ _TESTED = {"truth": "against the truth", "genes": "when held out", "fraction": "
 
 
 def _reached(given: Given, metric: str) -> list[tuple[str, dict[str, float]]]:
-    """Return what each table of scores says of the genes, by the method that made the result."""
+    """Return the scores of genes in each table, for the method that made the result."""
     columns = []
     for scores in given.scored(place=False):
         own, table = own_method(scores, given.imputed), scores.each("gene", metric)
@@ -171,16 +171,16 @@ def _reached(given: Given, metric: str) -> list[tuple[str, dict[str, float]]]:
 
 
 def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) -> dict[str, list[str]]:
-    """Return the genes that are drawn, by why they are.
+    """Return the genes to plot, by the reason for plotting them.
 
     Parameters
     ----------
     given
-        With imputed genes.
+        Inputs of the report, with imputed genes.
     genes
-        Those that were requested, which come first.
+        Requested genes, which are first.
     each
-        Genes of each of the other kinds.
+        Number of genes of each other kind.
     """
     if given.imputed is None:
         return {}
@@ -211,16 +211,16 @@ _WHY = {
 
 
 def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None) -> tuple[Block, ...]:
-    """Return pictures of a few genes in space: measured where they were, imputed, and how uncertain.
+    """Return pictures of a few genes in space: measured if available, imputed, and their uncertainty.
 
     Parameters
     ----------
     given
-        With imputed genes.
+        Inputs of the report, with imputed genes.
     genes
-        Those that were requested.
+        Requested genes.
     truth
-        Measurements of genes that the panel did not have, if known.
+        Measurements of genes that are not on the panel, if available.
     """
     result = given.imputed
     if result is None or not any("spatial" in key for key in result.data.obsm):
@@ -275,7 +275,7 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
 def _measured(
     few: AnnData, gene: str, pairs: Sequence[Pair | None], *, scale: ResultScale
 ) -> tuple[FloatArray | None, str]:
-    """Return the values of a gene from the first pair, of measurements and of the truth, that has them."""
+    """Return the values of a gene from the first pair, measurements or truth, that contains it."""
     for said, pair in zip(("measured", "true"), pairs, strict=True):
         if pair is None or pair.st.n_cells != few.n_obs or not _has_scale(pair, scale):
             continue
@@ -291,7 +291,7 @@ def _has_scale(pair: Pair, scale: ResultScale) -> bool:
 
 
 def _values_of(pair: Pair, genes: IntArray, scale: ResultScale) -> FloatArray:
-    """Return what was measured of some genes in all cells, on the scale of a result: (n_cells, n_genes)."""
+    """Return measured values of some genes in all cells, on the scale of a result: (n_cells, n_genes)."""
     rows = slice(0, pair.st.n_cells)
     if scale == "log":
         return pair.st.dense(rows, genes)
@@ -300,7 +300,7 @@ def _values_of(pair: Pair, genes: IntArray, scale: ResultScale) -> FloatArray:
 
 
 def _places_in(pair: Pair, var: pd.DataFrame) -> IntArray:
-    """Return where genes of a result stand among the shared genes of a pair, -1 where they do not."""
+    """Return the positions of a result's genes among the shared genes of a pair, -1 for others."""
     names = pd.Index(var.get("reference_name", var.index)).astype(str)
     places = pd.Index(pair.sc.input_names[pair.sc_shared]).get_indexer(names)
     by_name = pd.Index(pair.shared_genes).get_indexer(var.index.astype(str))
@@ -308,7 +308,7 @@ def _places_in(pair: Pair, var: pd.DataFrame) -> IntArray:
 
 
 def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
-    """Return how many of the true values lie within the intervals, where both are known."""
+    """Return the share of true values inside the intervals, if both are known."""
     from cellweft import pl
 
     result = given.imputed
@@ -353,7 +353,7 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
 
 
 def _coverage(given: Given, level: float) -> tuple[Part, ...]:
-    """Return which share of all values a table of scores says to lie within the intervals."""
+    """Return the share of all values inside the intervals, from a table of scores."""
     for scores in given.scored(place=False):
         own, metric = own_method(scores, given.imputed), f"coverage@{level:g}"
         value = np.nan if own is None else scores.summary("all values", metric, method=own)
@@ -364,7 +364,7 @@ def _coverage(given: Given, level: float) -> tuple[Part, ...]:
 
 
 def _testable(result: Result, truth: Pair | None) -> list[str]:
-    """Return genes that were imputed, not measured and are known, evenly drawn where there are many."""
+    """Return imputed, unmeasured genes with known values; evenly spaced ones if there are many."""
     if truth is None or truth.st.n_cells != result.n_cells:
         return []
     if not _has_scale(truth, result_scale(result.data)):

@@ -1,4 +1,4 @@
-"""What a report is given: results and tables of scores, recognised by their contents, read piece by piece."""
+"""The inputs of a report: results and tables of scores, recognised by their contents, read piece by piece."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Result:
     Attributes
     ----------
     kind, name
-        What it is, and what the page calls it.
+        Kind of result, and its name on the page.
     data
         The opened file, or AnnData.
     """
@@ -76,11 +76,11 @@ class Result:
 
     @property
     def n_cells(self) -> int:
-        """Cells or spots."""
+        """Number of cells or spots."""
         return len(self.data.obs)
 
     def number(self, value: float, what: str, form: Form = "count") -> Number:
-        """Return a number of the result, with what it is of as its source."""
+        """Return a number of the result, with its source."""
         return Number(value, form, f"{self.name}: {what}")
 
     @property
@@ -90,7 +90,7 @@ class Result:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """How it was made, as plain values; empty if it does not say."""
+        """How it was made, as plain values; empty without a record."""
         uns = self.data.uns
         stored = uns[RECORD] if isinstance(uns, Mapping) and RECORD in uns else None
         return checked_record(stored, f"{self.data.where}.uns[{RECORD!r}]")
@@ -102,18 +102,18 @@ class Result:
         return name or None
 
     def column(self, name: str) -> pd.Series[Any] | None:
-        """Return a column of ``obs``, if it is there."""
+        """Return a column of ``obs``, if it exists."""
         return self.data.obs[name] if name in self.data.obs.columns else None
 
     def few(self, genes: Sequence[str] = (), *, columns: Iterable[str] = ()) -> AnnData:
-        """Return an AnnData of all cells with a few genes and columns, and what belongs to the whole.
+        """Return an AnnData of all cells with a few genes and columns, and all other elements.
 
         Parameters
         ----------
         genes
-            Genes to read, of ``X`` and of the layers.
+            Genes to read from ``X`` and the layers.
         columns
-            Columns of ``obs`` to read; those that are not there are left out.
+            Columns of ``obs`` to read; missing ones are ignored.
         """
         places = pd.Index(self.genes).get_indexer(pd.Index(list(genes))).astype(np.int64)
         obs = pd.DataFrame(
@@ -133,16 +133,16 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """A table of scores and how it came about.
+    """A table of scores and its record.
 
     Attributes
     ----------
     name
-        What the page calls it.
+        Name on the page.
     table
-        The columns of `cellweft.evaluate.score_table.COLUMNS`.
+        A table with the columns of `cellweft.evaluate.score_table.COLUMNS`.
     record
-        Versions, parameters, seeds and what was found of the inputs, as far as known.
+        Versions, parameters, seeds and findings about the inputs, if known.
     """
 
     name: str
@@ -150,12 +150,12 @@ class Scores:
     record: dict[str, Any]
 
     def number(self, value: float, what: str, form: Form = "count") -> Number:
-        """Return a number of the table, with what it is of as its source."""
+        """Return a number of the table, with its source."""
         return Number(value, form, f"{self.name}: {what}")
 
     @property
     def by(self) -> str:
-        """What was held out: genes, cells, fraction, place; "truth" where genes off the panel were known."""
+        """What was held out: genes, cells, fraction, place; "truth" if other genes were known."""
         metrics = set(self.table["metric"])
         if any(str(metric).startswith(("location_error", "hits@", "celltype_pcc")) for metric in metrics):
             return "place"
@@ -164,7 +164,7 @@ class Scores:
         return str(self.record.get("parameters", {}).get("by", "genes"))
 
     def summary(self, item: str, metric: str, *, method: str) -> float:
-        """Return a score of the summary, the mean over the seeds; NaN if there is none."""
+        """Return a summary score, averaged over seeds; NaN if there is none."""
         return float(self._summary.get((method, item, metric), np.nan))
 
     @cached_property
@@ -173,7 +173,7 @@ class Scores:
         return rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().to_dict()
 
     def each(self, level: str, metric: str) -> pd.DataFrame:
-        """Return a score of every item of a level by every method, the mean over the seeds.
+        """Return a score of each item of a level for each method, averaged over seeds.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class Scores:
 
     @property
     def n_seeds(self) -> int:
-        """Seeds of the methods."""
+        """Number of seeds of the methods."""
         return int(self.table["seed"].nunique())
 
 
@@ -226,18 +226,18 @@ class CellTypes:
         return len(self.table.cells)
 
     def number(self, value: float, what: str, form: Form = "count") -> Number:
-        """Return a number of the table or its record, with what it is of as its source."""
+        """Return a number of the table or its record, with its source."""
         return Number(value, form, f"{self.name}: {what}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
-    """All that a report is made of.
+    """All inputs of a report.
 
     Attributes
     ----------
     imputed, placed, spots
-        Results, each if given.
+        Results, if given.
     labels
         Cell types, if given.
     scores
@@ -260,27 +260,27 @@ class Given:
         return tuple(result for result in results if result is not None)
 
     def scored(self, *, place: bool) -> tuple[Scores, ...]:
-        """Return the tables of places, or those of expression."""
+        """Return the tables of scores for positions, or for expression."""
         return tuple(scores for scores in self.scores if (scores.by == "place") is place)
 
 
 def given_of(results: Sequence[Any]) -> Given:
-    """Tell results, tables of scores and a pair apart.
+    """Sort arguments into results, tables of scores and a pair.
 
     Parameters
     ----------
     results
-        In any order; at least one result or table.
+        Arguments in any order; at least one result or table.
 
     Raises
     ------
     FormatError
-        Something of another kind.
+        An argument is of another kind.
     InputError
-        Nothing to report on, two of what there can be but one of, or a table without the columns of scores
-        or of cell types.
+        There is nothing to report on, two results of the same kind, or a table without the columns of scores
+        or cell types.
     MissingFileError
-        Nothing lies at a path.
+        A path does not exist.
     """
     by_kind: dict[str, Any] = {}
     scores: list[Scores] = []
@@ -315,7 +315,7 @@ _SAID = {
 
 
 def checked_genes(given: Given, genes: Sequence[str]) -> list[str]:
-    """Return genes as the result names them, or raise `GeneError` for one that was not imputed."""
+    """Return genes by their names in the result; raise `GeneError` for genes that were not imputed."""
     if not genes:
         return []
     gene_names = [] if given.imputed is None else given.imputed.genes
@@ -352,7 +352,7 @@ def _opened(source: Any, where: str, *, n_scores: int) -> Result | CellTypes | S
 
 
 def _check_result(result: Result) -> None:
-    """Raise `InputError` where a result does not hold what cellweft writes, as far as a report reads it."""
+    """Raise `InputError` if a part of a result that reports read is not as cellweft writes it."""
     var = result.data.var
     result.record  # noqa: B018  (it is checked where it is read first)
     where, fix = f"{result.data.where}.var", "Use the result as cellweft wrote it."
@@ -392,7 +392,7 @@ def _kind_of(data: Input, where: str) -> ResultKind:
 
 
 def _is_of_labels(columns: Iterable[Any], record: Any) -> bool:
-    """Return whether a table is one of cell types, complete or not, by its columns or by its record."""
+    """Return whether a table contains cell types, complete or not, by its columns or record."""
     names = {str(name) for name in columns}
     if names >= set(COLUMNS):
         return False
@@ -400,7 +400,7 @@ def _is_of_labels(columns: Iterable[Any], record: Any) -> bool:
 
 
 def _cell_types(source: pd.DataFrame | Path, where: str) -> CellTypes:
-    """Return a table of cell types, of which a report needs the record too."""
+    """Return a table of cell types with its record, which reports need."""
     table = read_cell_labels(source, argument=where)
     if not table.record:
         missing = "no .json file beside the table" if isinstance(source, Path) else "none in attrs"
@@ -440,7 +440,7 @@ def _read_table(path: Path, where: str) -> Scores | CellTypes:
 
 
 def _beside(path: Path) -> dict[str, Any]:
-    """Return what the file beside a table says of it, if there is one."""
+    """Return the record in the file next to a table, if there is one."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Cell types of the tissue: how far to trust them, how frequent each is, and where they lie."""
+"""Cell types of the tissue: their calibration, frequencies, and positions."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from cellweft.reports.inputs import CellTypes, Given
 from cellweft.reports.standards import check_of, worst
 
 MOST_LABELS = 30
-"""Labels that a table shows; of more, the rest is left out with a note."""
+"""Largest number of labels in a table; the rest is omitted, with a note."""
 
 _DIFFERS = "On average, confidence differs from the share of correct labels by "
 
 
 def label_verdicts(given: Given) -> list[Text]:
-    """Return for each column of labels how far to trust it; nothing if there are no labels."""
+    """Return a verdict on each column of labels; nothing if there are no labels."""
     if given.labels is None:
         return []
     return [_verdict(given.labels, column) for column in given.labels.table.columns]
@@ -55,7 +55,7 @@ def label_blocks(given: Given) -> tuple[Block, ...]:
 
 
 def label_cautions(given: Given) -> list[Text]:
-    """Return what should be known of these labels, besides what holds for all."""
+    """Return cautions about these labels, in addition to those for all labels."""
     if given.labels is None:
         return []
     labels, said = given.labels, list[Text]()
@@ -156,7 +156,7 @@ def _table(labels: CellTypes, column: LabelColumn) -> Table:
 
 
 def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]) -> tuple[Part, ...]:
-    """Return what a table of labels leaves out."""
+    """Return a note on what a table of labels omits."""
     parts: list[Part] = []
     if len(each) > MOST_LABELS:
         left = labels.number(len(each) - MOST_LABELS, "labels that are not shown")
@@ -170,7 +170,7 @@ def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]
 
 
 def _reference_shares(labels: CellTypes, column: LabelColumn) -> dict[str, Number]:
-    """Return the share of the reference's labelled cells that each label has; empty if it is not known."""
+    """Return the share of each label among the reference's labelled cells; empty if unknown."""
     cells = labels.record["labels"][column.name].get("reference_cells", {})
     total = sum(float(n) for n in cells.values())
     source = f"record, labels, {column.name}, reference_cells, share of"
@@ -195,7 +195,7 @@ def _diagram(labels: CellTypes, column: LabelColumn) -> Picture:
 
 
 def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
-    """Return maps of the labels with the most detail; a remark where no places are known."""
+    """Return maps of the most detailed labels, or a remark if there are no positions."""
     from cellweft import pl
 
     placed = _cells_with_places(given, labels)
@@ -227,7 +227,7 @@ def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
 
 
 def _cells_with_places(given: Given, labels: CellTypes) -> tuple[AnnData, IntArray, str] | None:
-    """Return the cells of the labels that have a place, their rows in the table, and where that stands."""
+    """Return the labelled cells with positions, their rows in the table, and the source of the positions."""
     for data, source in _places(given):
         rows = labels.table.cells.get_indexer(data.obs_names.astype(str))
         if (rows >= 0).any():
@@ -236,7 +236,7 @@ def _cells_with_places(given: Given, labels: CellTypes) -> tuple[AnnData, IntArr
 
 
 def _places(given: Given) -> list[tuple[AnnData, str]]:
-    """Return cells of the tissue with their places, of every part of the report that has them."""
+    """Return tissue cells with their positions, for each part of the report that contains them."""
     tables = [(result.few(), result.name) for result in (given.imputed, given.spots) if result is not None]
     tables = [(data, name) for data, name in tables if len(data.obsm)]
     if given.pair is not None and given.pair.coordinates is not None:

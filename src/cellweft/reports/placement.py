@@ -1,4 +1,4 @@
-"""Where cells were placed, how sure that is, and what the spots are made of."""
+"""Positions of placed cells, their uncertainty, and the composition of spots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellweft.reports.figures import picture
 from cellweft.reports.inputs import Given, Result
 
 MOST_TYPES = 20
-"""Types that a table shows; the rest is left out with a note."""
+"""Largest number of types in a table; the rest is omitted, with a note."""
 
 _QUANTILES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
 _MEASURES: tuple[tuple[str, str, Form], ...] = (
@@ -30,12 +30,12 @@ _MEASURES: tuple[tuple[str, str, Form], ...] = (
 
 
 def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None = None) -> tuple[Block, ...]:
-    """Return how sure places are, maps of them, and scores where the truth is known.
+    """Return the uncertainty of positions, maps, and scores if the truth is known.
 
     Parameters
     ----------
     given
-        With placed cells, with scores of places, or both.
+        Inputs of the report, with placed cells, scores of positions, or both.
     true_places
         True positions of the placed cells, if known, as in `cellweft.pl.placed`.
     """
@@ -56,7 +56,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
 
 
 def _true_places(given: Given, true_places: str | NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Return the true positions of the placed cells: as given, or from the reference or the placed cells."""
+    """Return the true positions of the placed cells, as given, or from the reference or the placed cells."""
     if true_places is None or given.placed is None:
         return None
     if not isinstance(true_places, str):
@@ -93,7 +93,7 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
 
 
 def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table:
-    """Return quantiles of how sure places are; each is the value of a cell."""
+    """Return quantiles of the uncertainty of positions; each is the value of a cell."""
     rows: list[tuple[Part | None, ...]] = []
     for name, said, form in columns:
         values = np.asarray(result.column(name), dtype=np.float64)
@@ -182,7 +182,7 @@ def _maps(
 
 
 def composition_blocks(given: Given) -> tuple[Block, ...]:
-    """Return what the spots are made of."""
+    """Return the section on the composition of spots."""
     from cellweft import pl
 
     result = given.spots

@@ -1,4 +1,4 @@
-"""Inputs and runs: the findings of the check and the contents of the records, in words."""
+"""Inputs and runs: the findings of the check and the contents of the records, as text."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cellweft.reports.inputs import CellTypes, Given, Result, Scores
 from cellweft.tl._spillover import LARGE_SPILLOVER
 
 _MOST_NAMES = 12
-_OF_IMPUTER = ("imputed", "labels")  # kinds of results that an Imputer makes
+_OF_IMPUTER = ("imputed", "labels")  # kinds of results of an Imputer
 
 
 def findings_of(given: Given) -> tuple[dict[str, Any], str]:
-    """Return what the check found of the inputs, and where that is written; empty if nothing says it."""
+    """Return the findings about the inputs, and their source; empty if unknown."""
     if given.pair is not None:
         return given.pair.findings, "check of the inputs"
     for scores in given.scores:
@@ -150,7 +150,7 @@ def _results(given: Given) -> Facts:
 
 
 def run_blocks(given: Given) -> tuple[Block, ...]:
-    """Return how the results were made."""
+    """Return the section on how the results were made."""
     blocks: list[Block] = []
     for result in given.results:
         if given.placed is not None and result.record == given.placed.record | {"kind": "spots"}:
@@ -198,7 +198,7 @@ def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _input_parts(result: Result | CellTypes, input_record: Mapping[str, Any], side: str) -> tuple[Part, ...]:
-    """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
+    """Return the record of an input: path, size, and digest of its values."""
     if not input_record:
         return ("not recorded",)
     cells, genes = (
@@ -209,12 +209,12 @@ def _input_parts(result: Result | CellTypes, input_record: Mapping[str, Any], si
 
 
 def changed_settings(result: Result | CellTypes) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ from the preset's, each with the preset's value.
+    """Return the settings that differ from the preset, with the value of the preset.
 
     Parameters
     ----------
     result
-        With a record.
+        A result with a record.
     """
     settings, preset = result.record.get("settings", {}), result.record.get("preset")
     usual: AttentionSettings | StImputeSettings | StemSettings
@@ -268,7 +268,7 @@ def _versions(given: Given) -> Block | None:
 
 
 def commands(given: Given) -> str:
-    """Return the commands that made the results, or would make them again as far as their records say."""
+    """Return the commands that made the results, or that would reproduce them according to the records."""
     lines: list[str] = []
     if given.imputed is not None and given.imputed.record:
         lines.append(_command("impute", given.imputed))
@@ -284,7 +284,7 @@ def commands(given: Given) -> str:
 
 
 def made_facts(given: Given) -> tuple[Facts, ...]:
-    """Return when each result was made, from what, and how long that took, as far as the records tell."""
+    """Return when each result was made, from which inputs, and the duration, if recorded."""
     rows: list[tuple[str, tuple[Part, ...]]] = []
     everything: list[Result | CellTypes | Scores] = [*given.results, *given.scores]
     for item in everything:
@@ -300,7 +300,7 @@ def made_facts(given: Given) -> tuple[Facts, ...]:
 
 
 def _evaluate_line(scores: Scores) -> str:
-    """Return the command that made a table of scores, or would as far as its record says."""
+    """Return the command that made a table of scores, or that would reproduce it according to its record."""
     record = scores.record
     if record.get("command_line"):
         return str(record["command_line"])
@@ -321,7 +321,7 @@ def _evaluate_line(scores: Scores) -> str:
 
 
 def _label_words(labels: CellTypes) -> list[str]:
-    """Return the options that name the labels; none where they were passed as values."""
+    """Return the options for the labels; none if they were passed as values."""
     columns = [str(name) for name in labels.record["labels"]]
     given_as_values = columns == ["labels"]
     return [] if given_as_values else ["--columns", ",".join(columns)]
@@ -372,7 +372,7 @@ def _name(value: Any) -> Part:
 
 
 def input_cautions(given: Given) -> list[Text]:
-    """Return what the check says should be known, and where the parts of the report do not fit together."""
+    """Return the cautions of the check, and inconsistencies between the parts of the report."""
     said = [] if given.pair is None else [text(Name(one), tone="caution") for one in given.pair.cautions]
     findings, source = findings_of(given)
     for one in given.results:
@@ -385,7 +385,7 @@ def input_cautions(given: Given) -> list[Text]:
 
 
 def spillover_cautions(given: Given) -> list[Text]:
-    """Return how much of the cells' counts spilled over from their neighbours, where a result tells it."""
+    """Return the share of counts that spilled over from neighbours, if a result contains it."""
     result = given.imputed
     column = None if result is None else result.column(SPILLOVER)
     if result is None or column is None:

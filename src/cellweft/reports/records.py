@@ -1,4 +1,4 @@
-"""Records of results and of tables of scores: checked once, where they are read, for all that reports say."""
+"""Records of results and of tables of scores, checked once when they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellweft._errors import InputError
 
 _Form: TypeAlias = "type | tuple[type, ...] | dict[str, Any]"
 
-_ANY = "*"  # stands for every other key
+_ANY = "*"  # matches all other keys
 _OR_NONE, _LIST = (Real, type(None)), (list, type(None))
 _INPUT: dict[str, Any] = {"path": object, "cells": Real, "genes": Real, "digest": object}
 _SIDE: dict[str, Any] = {
@@ -56,7 +56,8 @@ _RECORD: dict[str, Any] = {
     "labels": {_ANY: _LABELS},
     "reference_cells_without_label": Real,
 }
-"""What reports compute with; "?" may be missing. Any other entry is shown as it stands, or not at all."""
+"""Entries that reports compute with; those with "?" may be missing. Other entries are shown unchanged or not
+at all."""
 
 _SAID = {
     Real: "a number",
@@ -69,19 +70,19 @@ _SAID = {
 
 
 def checked_record(record: Any, where: str) -> dict[str, Any]:
-    """Return a record as plain values, empty if it is none.
+    """Return a record as plain values, empty if it is not a record.
 
     Parameters
     ----------
     record
-        As stored in ``uns``, in ``attrs`` or in the file beside a table. Only a part may be there.
+        A record from ``uns``, from ``attrs`` or from the file next to a table. It may be incomplete.
     where
-        What errors call it.
+        Name of the record in errors.
 
     Raises
     ------
     InputError
-        An entry that reports compute with is of another kind than cellweft writes.
+        An entry that reports compute with has another type than cellweft writes.
     """
     if not isinstance(record, Mapping):
         return {}
@@ -99,7 +100,7 @@ def checked_record(record: Any, where: str) -> dict[str, Any]:
 
 
 def _check_bins(bins: Mapping[str, list[Any]], where: str) -> None:
-    """Raise `InputError` where the bins of a reliability diagram are not so many numbers each."""
+    """Raise `InputError` if the bins of a reliability diagram have the wrong number of values."""
     for name, values in bins.items():
         for number in values:
             _check(number, Real, f"{where}[{name!r}]")
@@ -121,7 +122,7 @@ def plain_values(value: Any) -> Any:
 
 
 def _check(value: Any, form: _Form, where: str) -> None:
-    """Raise `InputError` where a value is not of a form, or an entry of the form is missing."""
+    """Raise `InputError` if a value does not match a form, or an entry is missing."""
     kind = dict if isinstance(form, dict) else form
     if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Real, _OR_NONE)):
         _refuse(where, _SAID.get(kind, "a value"), type(value).__name__)

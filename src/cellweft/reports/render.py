@@ -1,4 +1,4 @@
-"""A page of plain data as one HTML file that asks for nothing else."""
+"""Renders a page as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TEMPLATE, _STYLE = "report.html.j2", "report.css"
 
 
 def html_of(page: document.Page) -> str:
-    """Return a page as HTML: all that was read is escaped, the style and the images stand within.
+    """Return a page as HTML, with all data escaped, and with embedded style and images.
 
     Parameters
     ----------
     page
-        What it says.
+        The page.
     """
     return (
         _template()
@@ -33,14 +33,14 @@ def html_of(page: document.Page) -> str:
 
 
 def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a page, whole or not at all.
+    """Write a page; the file is complete or absent.
 
     Parameters
     ----------
     page
-        What it says.
+        The page.
     path
-        Where it goes.
+        Path of the file.
     overwrite
         Whether to replace an existing file.
     """
@@ -51,12 +51,12 @@ def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) 
 
 
 def _kind(thing: object) -> str:
-    """Return the kind of a block or of a part of a text, as the template asks for it."""
+    """Return the kind of a block or of a part of a text, for the template."""
     return type(thing).__name__.lower()
 
 
 def _is_numeric(table: document.Table, column: int) -> bool:
-    """Return whether a column of a table contains numbers, which are aligned to the right with its head."""
+    """Return whether a column of a table contains numbers, which are right-aligned with the heading."""
     return any(isinstance(row[column], document.Number) for row in table.rows)
 
 

@@ -1,4 +1,4 @@
-"""The whole report as plain data: which sections there are, and what each says."""
+"""The whole report as plain data: its sections and their contents."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def page_of(
     true_places: str | NDArray[np.float64] | None = None,
     progress: Progress = no_progress,
 ) -> Page:
-    """Return what a report says.
+    """Return the page of a report.
 
     Parameters
     ----------
     given
-        What it is made of.
+        The inputs of the report.
     title
-        What it is called.
+        Title of the report.
     genes
-        Genes to draw in addition.
+        Additional genes to plot.
     truth
-        Measurements of genes that the panel did not have, with the reference, if known.
+        Measurements of genes that are not on the panel, with the reference, if available.
     true_places
         True positions of the placed cells, if known.
     progress
-        Called as sections are made.
+        Called after each section.
     """
     has_genes = given.imputed is not None or bool(given.scored(place=False))
 

@@ -1,4 +1,4 @@
-"""How good is good enough: the thresholds of the verdicts, in one place, and what they say of scores."""
+"""The thresholds of the verdicts, and the evaluation of scores by these thresholds."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from cellweft.reports.inputs import Given, Scores
 from cellweft.reports.provenance import findings_of
 
 Grade: TypeAlias = Literal["good", "even", "poor"]
-"""As the tone of a text: good, middling, poor."""
+"""Grade of a quality, and tone of its text: good, middling, poor."""
 
 SOURCE = "cellweft.reports.standards"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standard:
-    """From where on a quality is good, and beyond which value it is poor.
+    """The values at which a quality is good, and beyond which it is poor.
 
     Attributes
     ----------
     said
         What is measured.
     good, poor
-        The last good value, and the first that is not yet poor.
+        The worst good value, and the worst value that is not poor.
     form
-        How its values are written.
+        Format of its values.
     less
         Whether lower is better.
     """
@@ -42,7 +42,7 @@ class Standard:
     less: bool = False
 
     def grade(self, value: float) -> Grade:
-        """Return what a value is; both thresholds belong to the better side."""
+        """Return the grade of a value; values at a threshold have the better grade."""
         sign = -1.0 if self.less else 1.0
         if sign * value >= sign * self.good:
             return "good"
@@ -79,20 +79,20 @@ STANDARDS = {
     ),
     "unknown": Standard(said="share of unknown cells", good=0.15, poor=0.3, form="share", less=True),
 }
-"""The thresholds. Cells at random in a square are half its width from their places. The cut for unknown cells
-lets up to a tenth of the cells go whose type is in the reference; clearly more say that types are missing."""
+"""The thresholds. Random positions in a square have a mean error of half its width. The threshold for unknown
+cells marks up to a tenth of cells with types in the reference; clearly more suggest missing types."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A quality of a method beside its standard.
+    """A quality of a method, compared with its standard.
 
     Attributes
     ----------
     grade
-        What it is.
+        Grade of the quality.
     parts
-        A sentence that says so.
+        Sentence about it.
     """
 
     grade: Grade
@@ -100,16 +100,16 @@ class Check:
 
 
 def check_of(name: str, value: Number, *said: Part) -> Check:
-    """Return a quality beside its standard.
+    """Return the comparison of a quality with its standard.
 
     Parameters
     ----------
     name
         One of `STANDARDS`.
     value
-        The quality, of the standard's kind.
+        Value of the quality.
     said
-        A sentence on it without its end.
+        Start of the sentence about it.
     """
     standard = STANDARDS[name]
     grade = standard.grade(value.value)
@@ -121,16 +121,16 @@ def check_of(name: str, value: Number, *said: Part) -> Check:
 
 
 def checks_of(scores: Scores, method: str, *, width: float | None) -> list[Check]:
-    """Return what the scores of a method are by themselves, beside no other.
+    """Return the checks of a method's scores, without comparison to other methods.
 
     Parameters
     ----------
     scores
-        Of places, or of genes.
+        Scores of positions, or of genes.
     method
         Its name in the table.
     width
-        Of the tissue, of which an error of places is a share; None if it is not known.
+        Width of the tissue, to express location errors as a share; None if unknown.
     """
     checks = _place_checks(scores, method, width) if scores.by == "place" else _gene_checks(scores, method)
     return [check for check in checks if check is not None]
@@ -155,7 +155,7 @@ def _gene_checks(scores: Scores, method: str) -> list[Check | None]:
 
 
 def coverage_check(scores: Scores, method: str, metric: str) -> Check | None:
-    """Return how the intervals of a method hold, by a metric ``coverage@LEVEL``; None if it has none."""
+    """Return the check of a method's intervals, from a metric ``coverage@LEVEL``; None without one."""
     value, level = scores.summary("all values", metric, method=method), float(metric.partition("@")[2])
     if not np.isfinite(value):
         return None
@@ -163,14 +163,14 @@ def coverage_check(scores: Scores, method: str, metric: str) -> Check | None:
 
 
 def coverage_beside(share: Number, level: float) -> Check:
-    """Return how a share of values within their intervals is beside the stated one.
+    """Return the check of the share of values inside their intervals against the nominal share.
 
     Parameters
     ----------
     share
         The share.
     level
-        The share that is stated.
+        The nominal share.
     """
     apart = Number(abs(share.value - level), "share", f"{share.source}, minus the stated share")
     stated = Number(level, "share", "the level of the intervals")
@@ -217,7 +217,7 @@ def _metrics(scores: Scores, start: str) -> list[str]:
 
 
 def tissue_width(given: Given) -> float | None:
-    """Return the longer side of the tissue, as the check found it or as the placed cells lie, if known."""
+    """Return the longer side of the tissue, from the check or from the placed cells, if known."""
     findings, _ = findings_of(given)
     extent = (findings.get("coordinates") or {}).get("extent") if findings else None
     if not extent and given.placed is not None and PLACES in given.placed.data.obsm:
@@ -232,7 +232,7 @@ def standards_table(names: Sequence[str]) -> Table:
     Parameters
     ----------
     names
-        Those of `STANDARDS` to show.
+        Names in `STANDARDS` to show.
     """
     rows = []
     for name in names:

@@ -1,6 +1,6 @@
-"""Why a cell was placed where it was: what each gene adds to its largest mapping weight.
+"""Explains the position of a placed cell: the contribution of each gene to its largest mapping weight.
 
-`cellweft.tl._dominant_genes` tests which genes decide for a segment of the tissue.
+`cellweft.tl._dominant_genes` tests which genes are decisive for a segment of the tissue.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from cellweft.nn.mapping import BLOCK_ENTRIES, Mapping
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_MOST_POINTS = 2048  # per evaluation: more is no faster
-_MOST_ROWS = 512  # cells between two reports of progress
-_GENE_COPIES = 6  # of a point's genes: on the way, gradients, their weighted copies, and rows of results
-_HIDDEN_COPIES = 48  # of a query: the published encoder's layers (512, 256, 128), and their gradients
+_MOST_POINTS = 2048  # per evaluation; more is not faster
+_MOST_ROWS = 512  # cells per progress report
+_GENE_COPIES = 6  # copies of a point's genes: path, gradients, weighted gradients, and results
+_HIDDEN_COPIES = 48  # copies of a query: layers of the published encoder (512, 256, 128), with gradients
 _TILE_COPIES = 4
 
 
 Groups: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series"
-"""The group of every cell."""
+"""The group of each cell."""
 
 
 Cells: TypeAlias = "Sequence[int] | Sequence[str] | NDArray[Any] | pd.Index | AnnData | None"
@@ -51,7 +51,7 @@ Cells: TypeAlias = "Sequence[int] | Sequence[str] | NDArray[Any] | pd.Index | An
 
 
 class QueryModel(Protocol):
-    """What maps a cell's expression to the query that looks for its spot."""
+    """Maps the expression of cells to queries for their spots."""
 
     def queries(self, values: torch.Tensor) -> torch.Tensor:
         """Return (n_cells, n_latent) queries of (n_cells, n_genes) values, differentiable."""
@@ -59,7 +59,7 @@ class QueryModel(Protocol):
 
 @runtime_checkable
 class Explained(Protocol):
-    """What is needed of a placement to explain it; `cellweft.Placement` has it."""
+    """The attributes of a placement that an explanation needs; `cellweft.Placement` has them."""
 
     @property
     def pair(self) -> Pair:
@@ -75,18 +75,18 @@ class Explained(Protocol):
 
     @property
     def spot_groups(self) -> dict[str, IntArray]:
-        """Positions of the spots of every slice, by name."""
+        """Positions of the spots of each slice, by name."""
 
     @property
     def slice_of_cells(self) -> IntArray:
-        """(n_cells,) number of the slice, in `spot_groups`, that each cell is placed in."""
+        """(n_cells,) index of each cell's slice in `spot_groups`."""
 
     @property
     def genes(self) -> NDArray[np.str_]:
         """(n_genes,) names of the model's genes."""
 
     def values(self, rows: IntArray) -> FloatArray:
-        """Return the model's inputs of some cells, (n_rows, n_genes)."""
+        """Return the model input of some cells, (n_rows, n_genes)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,7 +246,7 @@ def attribute(
     """
     check_choice("what", what, get_args(Explain))
     check_placement(placed)
-    captum = require("captum", "explain")  # before anything is read
+    captum = require("captum", "explain")  # fail before reading data
     names, genes = placed.pair.sc.obs_names.to_numpy(dtype=str), np.asarray(placed.genes, dtype=str)
     positions = cell_positions(cells, names)
     n_cells = len(positions)
@@ -292,7 +292,7 @@ def attribute(
 
 
 def check_placement(placed: Any) -> None:
-    """Raise `InputError` unless cells that are placed were given."""
+    """Raise `InputError` unless ``placed`` is a placement."""
     check_kind(
         "placed",
         placed,
@@ -308,11 +308,11 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
     Parameters
     ----------
     labels
-        (n_cells,) the group of every cell: text, numbers or a categorical.
+        (n_cells,) group of each cell: text, numbers or a categorical.
     n_cells
         Number of cells.
     where
-        What the labels are called in an error.
+        Name of the labels in errors.
 
     Raises
     ------
@@ -342,9 +342,9 @@ def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[
 
 
 def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
-    """Return points per evaluation, and products of points and spots that may be there at once."""
+    """Return the number of points per evaluation, and of products of points and spots in memory."""
     answer = 4 * n_cells * n_genes
-    # a quarter of what is left
+    # a quarter of the remaining memory
     entries = min(BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES))
     per_point = 4 * (_GENE_COPIES * n_genes + _HIDDEN_COPIES * n_latent)
     points = (budget - answer - 4 * _TILE_COPIES * entries) // per_point

@@ -1,4 +1,4 @@
-"""Groups of cells and of genes in an expression matrix, and how well two groupings agree."""
+"""Clusters of cells and modules of genes in an expression matrix, and the agreement of two clusterings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray, IntArray
 
 _N_PCS = 50
-_N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
+_N_NEIGHBORS = 15  # including the cell itself; both are scanpy's defaults
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
@@ -127,19 +127,19 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
 
 
 def _cell_graph(positions: NDArray[Any], *, k: int) -> sp.csr_matrix:
-    """Return UMAP's symmetric n_cells x n_cells weights over the k nearest others of every cell."""
+    """Return UMAP's symmetric n_cells x n_cells weights, over the k nearest other cells of each cell."""
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(positions)
-    distances, neighbors = index.kneighbors()  # n_cells x k, the cell itself not among them
+    distances, neighbors = index.kneighbors()  # n_cells x k, without the cell itself
     n_cells = len(distances)
-    # the distance to the nearest cell at another place; weights fall from 1 there
+    # the distance to the nearest cell that is not identical, at which weights start to decrease from 1
     nearest = np.where(distances > 0, distances, np.inf).min(axis=1)
     nearest[np.isinf(nearest)] = 0.0
     beyond = np.maximum(distances - nearest[:, None], 0.0)
     width = _kernel_widths(beyond, np.log2(k + 1))
-    # UMAP's floor: a thousandth of the mean distance, of this cell or where all its neighbours are copies, of
-    # all
+    # UMAP's lower bound: a thousandth of the mean distance of this cell, or of all cells if all its
+    # neighbours are copies
     own, overall = distances.mean(axis=1) * k / (k + 1), distances.mean() * k / (k + 1)
     width = np.maximum(width, 1e-3 * np.where(nearest > 0, own, overall))
     weights = np.exp(-beyond / np.where(width > 0, width, 1.0)[:, None])
@@ -150,7 +150,7 @@ def _cell_graph(positions: NDArray[Any], *, k: int) -> sp.csr_matrix:
 
 
 def _kernel_widths(beyond: DoubleArray, target: float) -> DoubleArray:
-    """Return for every row the width w with sum_j exp(-beyond_j / w) = target, by bisection; (n_cells,)."""
+    """Return, for each row, the width w with sum_j exp(-beyond_j / w) = target, by bisection; (n_cells,)."""
     low, high = np.zeros(len(beyond)), np.full(len(beyond), np.inf)
     width = np.ones(len(beyond))
     for _ in range(64):
@@ -226,15 +226,15 @@ def coexpression_modules(
 
 
 def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
-    """Return symmetric n_genes x n_genes weights: each gene's k best correlations that are above 0."""
-    columns = unit_length(centred(expression))  # constants are zeros: they correlate with none
+    """Return symmetric n_genes x n_genes weights: the k highest correlations of each gene, if above 0."""
+    columns = unit_length(centred(expression))  # constant genes are zeros, without correlations
     correlation = columns.T @ columns
     n_genes = len(correlation)
     np.fill_diagonal(correlation, -np.inf)  # no gene is its own neighbour
     best = np.argsort(-correlation, axis=1, kind="stable")[:, :k]  # n_genes x k
     rows = np.repeat(np.arange(n_genes), k)
     weights = correlation[rows, best.ravel()]
-    # correlations of the size of rounding are none
+    # ignore correlations due to rounding
     keep = weights > 1e-9
     graph = sp.csr_matrix(
         (weights[keep], (rows[keep], best.ravel()[keep])), shape=(n_genes, n_genes), dtype=np.float64
@@ -243,7 +243,7 @@ def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
 
 
 def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray:
-    """Return the Leiden group of every node of a symmetric graph without loops, the largest group first."""
+    """Return the Leiden group of each node of a symmetric graph without loops; the largest group is 0."""
     check_seed(seed)
     _, group_of = require_leiden().leiden_csr(
         weights.indptr.astype(np.int64),
@@ -256,13 +256,13 @@ def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray
         seed=seed,
     )
     groups = np.array([group_of[node] for node in range(weights.shape[0])])
-    # renumbered by falling size, those of one size by their first member
+    # renumbered by decreasing size, ties by their first member
     _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     return np.asarray(np.argsort(np.lexsort((first, -sizes)))[inverse])
 
 
 def require_leiden(*, otherwise: str = "") -> ModuleType:
-    """Import the package that carries out the Leiden algorithm, or raise `MissingExtraError`."""
+    """Import the package with the Leiden algorithm, or raise `MissingExtraError`."""
     return require("graspologic_native", "clustering", otherwise=otherwise)
 
 

@@ -1,4 +1,4 @@
-"""Genes that differ between groups of cells, from several imputations: what is not known counts as such."""
+"""Differential expression between groups of cells, from several imputations, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 TEST_MEASUREMENT = "This gene was measured: test the measurement."
-"""What a table says of a gene that the panel measured."""
+"""Advice for a gene that the panel measured."""
 
 
 def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: DoubleArray) -> pd.DataFrame:
@@ -32,17 +32,17 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     Parameters
     ----------
     estimates, variances
-        (n_imputations, n_genes) of each imputation by itself, as if it had been measured.
+        (n_imputations, n_genes) from each imputation, treated as measured values.
     degrees_of_freedom
-        (n_genes,) that the estimate would have with all values measured.
+        (n_genes,) degrees of freedom if all values were measured.
 
     Returns
     -------
     DataFrame
-        A row per gene: ``estimate`` and ``standard_error``, the mean over imputations, and what it errs by,
-        missing values included; ``degrees_of_freedom`` of the t-distribution that the estimate over its
-        standard error follows; ``missing_information``, the share of the information that is lost as values
-        are imputed, 0 to 1.
+        One row per gene: ``estimate``, the mean over imputations, and its ``standard_error``, including the
+        uncertainty of missing values; ``degrees_of_freedom`` of the t-distribution of the estimate divided by
+        its standard error; ``missing_information``, the share of information lost because values are imputed,
+        0 to 1.
 
     Notes
     -----
@@ -64,7 +64,7 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     observed = (degrees + 1) / (degrees + 3) * degrees * (1 - share)
     with np.errstate(divide="ignore"):
         drawn = (m - 1) / share**2  # infinite if imputations do not differ
-    # the harmonic sum, which is 0 where either is 0
+    # the harmonic sum, which is 0 if either is 0
     freedom = np.divide(1, 1 / drawn + 1 / np.maximum(observed, 1e-12))
     ratio = np.divide(between, within, out=np.full(len(total), np.inf), where=within > 0)
     ratio[between <= 0] = 0
@@ -169,13 +169,13 @@ def differential_expression(
 
 
 Moments = tuple[float, DoubleArray, DoubleArray]
-"""Cells of a group, and mean and variance of its genes."""
+"""Number of cells of a group, and mean and variance of its genes."""
 
 
 def _moments(
     total: DoubleArray, squares: DoubleArray, count: DoubleArray, groups: NDArray[np.bool_]
 ) -> Moments:
-    """Return the moments of all cells of some groups, from sums (n_groups, n_genes)."""
+    """Return the moments of all cells of some groups, from sums, (n_groups, n_genes)."""
     n_cells = float(count[groups].sum())
     mean = total[groups].sum(axis=0) / n_cells
     variance = (squares[groups].sum(axis=0) - n_cells * mean**2) / (n_cells - 1)
@@ -207,7 +207,7 @@ def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, Dou
 def _table(group: str, genes: pd.Index, pooled: pd.DataFrame) -> pd.DataFrame:
     difference, error, freedom = (pooled[name].to_numpy() for name in pooled.columns[:3])
     there = error > 0
-    # a gene that is equal in all cells of all imputations has no difference
+    # a gene that is constant over all cells and imputations has no difference
     statistic = np.divide(difference, error, out=np.zeros(len(genes)), where=there)
     pvalue = np.where(there, 2 * t.sf(np.abs(statistic), freedom), 1.0)
     table = pooled.rename(columns={"estimate": "difference"}).assign(
@@ -255,7 +255,7 @@ def _check_imputations(imputations: Sequence[AnnData]) -> None:
 
 
 def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
-    """Return the group of every cell, "" for none."""
+    """Return the group of each cell, "" for none."""
     if isinstance(groups, str):
         check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
         groups = imputation.obs[groups]
@@ -277,7 +277,7 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
 
 
 def _comparisons(labels: NDArray[np.str_], names: list[str], reference: str | None) -> list[str]:
-    """Return the groups that are compared with the reference."""
+    """Return the groups to compare with the reference."""
     if reference is not None:
         expected = "one of the groups, or None for all other cells"
         check_known(reference, names, "reference", expected=expected, error=SettingError)

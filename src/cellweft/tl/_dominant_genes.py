@@ -1,7 +1,7 @@
-"""Spatially dominant genes: which genes decide that cells lie in one segment of the tissue, not in another.
+"""Spatially dominant genes: genes that are decisive for the placement of cells in a segment of the tissue.
 
-`dominant_genes` tests the attributions of `cellweft.tl.attribute`, and `compare_with_expression` sets
-the genes it finds beside those that are merely expressed more.
+`dominant_genes` tests the attributions of `cellweft.tl.attribute`, and `compare_with_expression` compares its
+genes with those of higher expression.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cellweft._typing import DoubleArray, Matrix, ProgressOption
 from cellweft.nn.integrated_gradients import Explain
 from cellweft.tl._attribution import Attribution, Cells, Explained, Groups, attribute, groups_of
 
-_FEWEST = 2  # cells of a segment that is tested
+_FEWEST = 2  # smallest number of cells of a tested segment
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
 
 
@@ -207,7 +207,7 @@ def compare_with_expression(
 def _explained(
     source: Attribution | Explained, what: Explain | None, cells: Cells, progress: ProgressOption
 ) -> Attribution:
-    """Return an attribution as it is, or that of the cells of a placement."""
+    """Return an attribution unchanged, or compute that of the cells of a placement."""
     if what is not None:
         check_choice("what", what, get_args(Explain))
     check_kind(
@@ -260,20 +260,20 @@ def rank_sum_tests(
     reference: str | None = None,
     block_values: float = BLOCK_VALUES,
 ) -> pd.DataFrame:
-    """Return the rank-sum test of every segment that is large enough: one row per segment and gene.
+    """Return the rank-sum tests of all segments with enough cells: one row per segment and gene.
 
     Parameters
     ----------
     read
-        From some genes, by position, to their values, (n_cells, n_some).
+        Returns the values of some genes, by position, (n_cells, n_some).
     groups
-        The segment of every cell.
+        The segment of each cell.
     genes
-        (n_genes,) their names.
+        (n_genes,) names of the genes.
     reference
-        The segment that others are tested against; by default the union of the others.
+        The segment to compare the others with; by default, each is compared with the union of the others.
     block_values
-        Values that are read at once.
+        Number of values per block.
     """
     shape, n_genes = (len(groups.categories), len(groups)), len(genes)
     members = sp.csr_matrix((np.ones(shape[1]), (groups.codes, np.arange(shape[1]))), shape=shape)
@@ -295,10 +295,10 @@ def rank_sum_tests(
 
 
 def _against(values: DoubleArray, members: sp.csr_matrix, reference: int) -> dict[str, DoubleArray]:
-    """Return the tests of each segment against one of them, n_segments x n_genes; its own says nothing."""
+    """Return the tests of each segment against one of them, n_segments x n_genes; ignore its own row."""
     parts = []
     for segment in range(members.shape[0]):
-        # of itself against any other, to have a row
+        # the reference is tested against any other, to fill its row
         two = members[[segment, reference if segment != reference else int(reference == 0)]]
         rows = np.flatnonzero(np.asarray(two.sum(axis=0)).ravel())
         parts.append({name: of[:1] for name, of in _rank_sums(values[rows], two[:, rows]).items()})
@@ -311,7 +311,7 @@ def _rank_sums(values: DoubleArray, members: sp.csr_matrix) -> dict[str, DoubleA
     inside = np.asarray(members.sum(axis=1))  # n_segments x 1
     outside = n_cells - inside
     ranks = rankdata(values, axis=0)  # ties share their average
-    spread = ((ranks - (n_cells + 1) / 2) ** 2).sum(axis=0)  # reduced by the correction for ties
+    spread = ((ranks - (n_cells + 1) / 2) ** 2).sum(axis=0)  # includes the correction for ties
     u = members @ ranks - inside * (inside + 1) / 2
     pairs = inside * outside
     beyond = u - pairs / 2

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Pair]:
-    """Return what was fitted, and the data: ``pair``, or those of the fit.
+    """Return the fitted method and the data: ``pair``, or those of the fit.
 
     Parameters
     ----------
     imputer, pair
-        As the caller was given them.
+        The arguments of the caller.
 
     Raises
     ------
     NotFittedError
-        It is not fitted, or was loaded and has no data yet.
+        The Imputer is not fitted, or was loaded and has no data yet.
     InputError
-        The pair has another panel, reference or scale than that of the fit.
+        The panel, reference or scale of the pair differs from those of the fit.
     """
     fitted, own_pair = imputer.fitted_, imputer.pair_
     if fitted is None or own_pair is None:

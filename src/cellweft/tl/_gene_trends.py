@@ -1,4 +1,4 @@
-"""Genes that vary along an axis: a regression spline per gene and cell type, with its test and its band."""
+"""Genes that vary along an axis: a regression spline per gene and cell type, with test and band."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cellweft.tl._spatial_axis import natural_basis, quantile_knots
 COLUMNS = ("type", "gene", "n_cells", "f", "p", "fdr", "r2", "peak", "rho")
 """Columns of `Trends.table`."""
 
-_ALL = "all"  # the type of every cell if there are no labels
+_ALL = "all"  # the type of all cells without labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class TypeFit:
     Attributes
     ----------
     n_cells
-        Cells of the type.
+        Number of cells of the type.
     knots
         (n_knots,) positions of the spline's knots.
     at_knots
@@ -49,11 +49,11 @@ class TypeFit:
     root
         (n_knots, n_knots) R of the design's QR decomposition.
     variance
-        (n_genes,) of the residuals, at ``n_cells - n_knots`` degrees of freedom.
+        (n_genes,) variance of the residuals, with ``n_cells - n_knots`` degrees of freedom.
     grid
-        (n_points,) positions from the first to the last cell, where curves are read.
+        (n_points,) positions from the first to the last cell, at which curves are evaluated.
     nonnegative
-        (n_genes,) whether no value of the gene is below 0, as of log-normalised expression.
+        (n_genes,) whether no value of the gene is below 0, as with log-normalised expression.
     """
 
     n_cells: int
@@ -288,21 +288,21 @@ def gene_trends(
 def label_codes(
     labels: NDArray[Any], n_cells: int, *, where: str = "labels"
 ) -> tuple[NDArray[np.str_], IntArray]:
-    """Return the types there are, sorted, and the number of each cell's.
+    """Return the types, sorted, and the index of each cell's type.
 
     Parameters
     ----------
     labels
-        (n_cells,) of any kind that can be written as text.
+        (n_cells,) labels of any kind that can be converted to text.
     n_cells
-        How many there must be.
+        Required number of labels.
     where
-        What errors call them.
+        Name of the labels in errors.
 
     Raises
     ------
     InputError
-        Not one label per cell, or some missing.
+        Not one label per cell, or missing labels.
 
     Examples
     --------
@@ -353,7 +353,7 @@ def _check_input(
 
 
 def _reason_against(n_cells: int, n_knots: int, min_cells: int) -> str:
-    """Return why a type cannot be fitted, or nothing."""
+    """Return the reason that a type cannot be fitted, or an empty text."""
     if n_cells < min_cells:
         return f"{n_cells:,} cells, fewer than min_cells={min_cells:,}"
     if n_knots < 2:
@@ -366,10 +366,10 @@ def _reason_against(n_cells: int, n_knots: int, min_cells: int) -> str:
 def _fit_type(
     matrix: Matrix, position: DoubleArray, *, cells: IntArray, knots: DoubleArray, n_points: int
 ) -> tuple[TypeFit, pd.DataFrame]:
-    """Return the regressions of all genes in some cells, and their table without names."""
+    """Return the regressions of all genes in some cells, and the table of results without names."""
     along = position[cells]
     n_cells, n_knots = len(cells), len(knots)
-    # the basis spans the constants: what it explains of centred values is what the F-test asks for
+    # the basis contains constants, so the explained variance of centred values is that of the F-test
     orthonormal, root = np.linalg.qr(natural_basis(along, knots))  # n_cells x n_knots, n_knots x n_knots
     ranks = unit_length(centred(stats.rankdata(along)))
     parts = []
@@ -396,14 +396,14 @@ def _fit_type(
 
 
 def _tested(fit: TypeFit, explained: DoubleArray, residual: DoubleArray) -> pd.DataFrame:
-    """Return the F-test, its adjustment, R2 and the peak of every gene."""
+    """Return the F-test, its adjusted p-value, R2 and the peak of each gene."""
     numerator = explained / (len(fit.knots) - 1)
-    # nothing to explain gives 0, all explained gives infinity
+    # 0 without variance, infinite without residuals
     without_noise = np.where(explained > 0, np.inf, 0.0)
     f = np.divide(numerator, fit.variance, out=without_noise, where=fit.variance > 0)
     p = stats.f.sf(f, len(fit.knots) - 1, fit.freedom)
     total = explained + residual
-    # from the first knot's level, so that the curve of a constant is exactly flat; n_points x n_genes
+    # relative to the first knot, so that the curve of a constant is exactly flat; n_points x n_genes
     curves = natural_basis(fit.grid, fit.knots) @ (fit.at_knots - fit.at_knots[0])
     return pd.DataFrame(
         {
@@ -418,7 +418,7 @@ def _tested(fit: TypeFit, explained: DoubleArray, residual: DoubleArray) -> pd.D
 
 
 def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
-    """Yield the expression of some cells, a block of genes at a time, dense; (n_cells, n_block)."""
+    """Yield the dense expression of some cells in blocks of genes, (n_cells, n_block)."""
     by_gene: Any = sp.csc_matrix(matrix[cells]) if sp.issparse(matrix) else matrix
     for columns in row_blocks(matrix.shape[1], rows_within(BLOCK_VALUES, len(cells))):
         part = by_gene[:, columns].toarray() if sp.issparse(matrix) else by_gene[cells, columns]

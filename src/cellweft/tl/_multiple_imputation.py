@@ -1,4 +1,4 @@
-"""Several matrices that might have been measured, in place of one that is the mean of them."""
+"""Multiple imputation: several matrices that might have been measured, instead of their mean."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:
 
 
 def _state(intervals: Intervals, pair: Pair) -> DoubleArray:
-    """Return where the cells stand in what the panel measured, (n_cells, n_components)."""
+    """Return the cells' principal components of the measured panel, (n_cells, n_components)."""
     parts = [np.empty((0, intervals.loadings.shape[1]))]
     for rows in row_blocks(pair.st.n_cells, READ_ROWS):
         measured: FloatArray = pair.st.dense(rows, pair.st_shared)

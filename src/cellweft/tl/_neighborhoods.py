@@ -18,7 +18,7 @@ from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._gene_trends import label_codes
 from cellweft.tl._spatial_axis import check_places
 
-_MOST_QUERIES = 5_000  # cells whose nearest neighbour is looked up: a mean needs no more
+_MOST_QUERIES = 5_000  # enough cells to estimate a mean distance
 _N_RATIOS = 101
 
 
@@ -293,7 +293,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
 
 
 def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
-    """Return from which cell to which the edges go, and how many cells there are."""
+    """Return the cells at both ends of the edges, and the number of cells."""
     fix = "Pass a square matrix, such as obsp['spatial_connectivities']."
     matrix: Any = adjacency if sp.issparse(adjacency) else array_of("adjacency", adjacency, fix=fix)
     if matrix.ndim != 2:
@@ -320,7 +320,7 @@ def _permuted(
     stream: np.random.Generator,
     progress: ProgressOption,
 ) -> tuple[IntArray, IntArray]:
-    """Return what is counted with the codes as they are, and with each of n permutations of them."""
+    """Return the counts for the codes, and for each of n permutations of the codes."""
     counted = []
     with progress_callback(progress) as report:
         for done in range(1, n + 1):
@@ -330,7 +330,7 @@ def _permuted(
 
 
 def _pair_counts(first: IntArray, second: IntArray, *, shape: tuple[int, int]) -> IntArray:
-    """Return how often each pair of codes stands together."""
+    """Return how often each pair of codes occurs."""
     return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape)
 
 
@@ -342,15 +342,15 @@ def _z_scores(count: IntArray, permuted: IntArray) -> DoubleArray:
 
 
 def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
-    """Return the two-sided p-value of every count."""
+    """Return the two-sided p-value of each count."""
     mean = permuted.mean(axis=0)
-    # counts are whole: a slack below 1 lets rounded distances of equal counts be equal
+    # counts are integers, so a tolerance below 1 only corrects rounding
     as_far = np.abs(permuted - mean) >= np.abs(count - mean) - 1e-9 * (1 + mean)
     return np.asarray((1 + as_far.sum(axis=0)) / (1 + len(permuted)))
 
 
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
-    """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
+    """Return distances from the mean embedding, in units of the mean nearest-neighbour distance; (n,)."""
     check_seed(seed)
     cells = array_of("embeddings", embeddings, fix="Pass a matrix, such as obsm of a placement.")
     check_array(
@@ -367,13 +367,13 @@ def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
             got=f"{len(cells):,} identical cells",
             fix="Check how the embeddings were computed.",
         )
-    # numbers near 0 keep the distances exact
+    # centred, so that distances are exact
     centred = cells - cells.mean(axis=0)
     return np.asarray(np.linalg.norm(centred, axis=1) / _nearest_distance(centred, seed))
 
 
 def _nearest_distance(cells: DoubleArray, seed: int) -> float:
-    """Return the mean distance of a cell to its nearest neighbour that is no copy of it."""
+    """Return the mean distance of a cell to its nearest neighbour that is not identical to it."""
     from sklearn.neighbors import NearestNeighbors
 
     distinct = np.unique(cells, axis=0)
@@ -381,8 +381,8 @@ def _nearest_distance(cells: DoubleArray, seed: int) -> float:
     if len(distinct) > _MOST_QUERIES:
         draw = numpy_stream(seed, "niches.nearest").choice(len(distinct), _MOST_QUERIES, replace=False)
         queries = distinct[np.sort(draw)]
-    # brute force goes by blocks and never holds cells x cells; trees are no help in 128 dimensions
+    # brute force works in blocks, without a cells x cells matrix; trees do not help in 128 dimensions
     index = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(distinct)
     two = distinct[index.kneighbors(queries, return_distance=False)]  # n_queries x 2 x n_latent
-    # one of the two is the cell itself; distances from differences, exact for near cells too
+    # one of the two is the cell itself; differences give exact distances even for close cells
     return float(np.linalg.norm(two - queries[:, None], axis=2).max(axis=1).mean())

@@ -1,4 +1,4 @@
-"""Genes that differ between parts of the tissue: regions, bins of an axis, near a type and far from it."""
+"""Genes that differ between parts of the tissue: regions, bins of an axis, or distance from a cell type."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from cellweft.place.placement import Placement
 
 Of: TypeAlias = Literal["cells", "spots"]
-"""Whose expression is compared: that of the placed cells, or what was measured in the spots."""
+"""Which expression to compare: that of the placed cells, or the measurements of the spots."""
 
-_FEWEST = 2  # cells of a region that is tested
-_COPIES = 8  # of the values that are read at once: ranks, their order, sums
+_FEWEST = 2  # smallest number of cells of a tested region
+_COPIES = 8  # copies of a block of values: ranks, their order, sums
 
 
 @checks_kinds
@@ -312,7 +312,7 @@ def _spot_labels(placed: Placement, column: str) -> NDArray[Any]:
 
 
 def _groups(regions: Any, n_cells: int, reference: str | None) -> tuple[pd.Categorical, IntArray]:
-    """Return the regions of the cells that have one, and which these are."""
+    """Return the regions of cells that have one, and the positions of these cells."""
     labels = pd.Categorical(regions) if np.ndim(regions) == 1 else None
     if labels is None or len(labels) != n_cells:
         raise InputError(

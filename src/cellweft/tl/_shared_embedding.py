@@ -1,4 +1,4 @@
-"""Both sides in the space in which a fitted Imputer compares them, and how much the tissue finds of each."""
+"""Both sides in the space in which a fitted Imputer compares them; mixing, and presence of cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cellweft.impute.imputer import Imputer
 
 _SIDES = ("reference", "spatial")
-_SCORED = 5000  # cells of each side that mixing is scored on
+_SCORED = 5000  # cells of each side used to score mixing
 
 
 def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:

@@ -1,4 +1,4 @@
-"""Cells along a spatial axis: a curve fitted through the tissue, or a score that every cell has."""
+"""Positions of cells along a spatial axis: a curve fitted through the tissue, or a score of each cell."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.spatial import check_coordinates
 
 CurveKind: TypeAlias = Literal["polynomial", "principal curve"]
-"""How a curve is fitted: the further coordinates as polynomials of the first, or by Hastie and Stuetzle."""
+"""How to fit a curve: the other coordinates as polynomials of the first, or by Hastie and Stuetzle."""
 
 AxisKind: TypeAlias = Literal["polynomial", "principal curve", "score"]
-"""What an axis was made of."""
+"""How an axis was made."""
 
-_CURVE_POINTS = 501  # of a fitted curve, evenly along it
-_FINE = 20  # as many times more points measure its length first
-_FIT_POINTS = 101  # of the curve while a principal curve is being fitted
+_CURVE_POINTS = 501  # of a fitted curve, evenly spaced
+_FINE = 20  # times more points to measure its length
+_FIT_POINTS = 101  # of a principal curve during the fit
 _MOST_ROUNDS = 30
-_SETTLED = 1e-3  # relative change of the mean squared distance at which the rounds end
-_STRETCH = 0.05  # of its length, by which a principal curve may grow at each end in a round
+_SETTLED = 1e-3  # relative change of the mean squared distance for convergence
+_STRETCH = 0.05  # of its length, by which a principal curve may grow at each end per round
 
 _Curve = Callable[[DoubleArray], DoubleArray]  # (n,) parameters -> (n, d) places
 
@@ -283,16 +283,16 @@ def quantile_knots(position: DoubleArray, knots: int) -> DoubleArray:
     position
         (n_cells,) finite.
     knots
-        How many are wanted, at least 2.
+        Number of knots, at least 2.
 
     Returns
     -------
-    Increasing, from the smallest position to the largest. Where ties make quantiles equal, quantiles of the
-    distinct positions; fewer knots only where there are fewer distinct positions.
+    Increasing, from the smallest position to the largest. If ties make quantiles equal, quantiles of the
+    distinct positions are used; there are fewer knots only if there are fewer distinct positions.
 
     Notes
     -----
-    A knot at a cell for each of the spline's coefficients (its values at the knots) makes them all estimable.
+    With a cell at each knot, all coefficients of the spline (its values at the knots) can be estimated.
 
     Examples
     --------
@@ -341,7 +341,7 @@ def check_places(coordinates: NDArray[Any], where: str = "coordinates") -> Doubl
     coordinates
         (n_cells, 2 or 3) finite.
     where
-        What errors call them.
+        Name of the coordinates in errors.
 
     Raises
     ------
@@ -354,7 +354,7 @@ def check_places(coordinates: NDArray[Any], where: str = "coordinates") -> Doubl
 
 
 def _polynomial(places: DoubleArray, degree: int, *, rotate: bool) -> DoubleArray:
-    """Return the curve on which the further coordinates are polynomials of the first; places are centred."""
+    """Return the curve with the other coordinates as polynomials of the first; places are centred."""
     turn = _principal_axes(places) if rotate else np.eye(places.shape[1])
     turned = places @ turn
     x = turned[:, 0]
@@ -362,7 +362,7 @@ def _polynomial(places: DoubleArray, degree: int, *, rotate: bool) -> DoubleArra
         raise _too_steep(1, degree)
     fits = []
     for column in turned.T[1:]:
-        # asked for `full`, the fit tells its rank instead of warning of it
+        # with `full`, the fit returns its rank instead of a warning
         fit, (_, rank, _, _) = np.polynomial.Chebyshev.fit(x, column, degree, full=True)
         if rank <= degree:
             raise _too_steep(len(np.unique(x)), degree)
@@ -384,7 +384,7 @@ def _too_steep(n_positions: int, degree: int) -> InputError:
 
 
 def _principal_curve(places: DoubleArray, knots: int) -> tuple[DoubleArray, bool]:
-    """Return Hastie and Stuetzle's curve and whether it settled; places are centred."""
+    """Return Hastie and Stuetzle's curve, and whether it converged; places are centred."""
     position = places @ _principal_axes(places)[:, 0]
     tiny = 1e-12 * float((places**2).sum(axis=1).mean())
     converged = False
@@ -407,9 +407,9 @@ def _smoothed(places: DoubleArray, position: DoubleArray, knots: int) -> CubicSp
 
 
 def _stretched(curve: CubicSpline[np.float64], position: DoubleArray) -> DoubleArray:
-    """Return points of the curve, lengthened straight at both ends so that cells beyond them spread out.
+    """Return points of the curve, extended by straight lines so that cells beyond its ends are separated.
 
-    Without this the outer cells would all fall on the ends, and every round would shorten the curve.
+    Otherwise, all outer cells would be projected on the ends, and each round would shorten the curve.
     """
     low, high = position.min(), position.max()
     line = curve(np.linspace(low, high, _FIT_POINTS))
@@ -420,7 +420,7 @@ def _stretched(curve: CubicSpline[np.float64], position: DoubleArray) -> DoubleA
 
 
 def _evenly(curve: _Curve, low: float, high: float) -> DoubleArray:
-    """Return points of a curve at even distances along it, (_CURVE_POINTS, d)."""
+    """Return evenly spaced points of a curve, (_CURVE_POINTS, d)."""
     fine = np.linspace(low, high, _FINE * (_CURVE_POINTS - 1) + 1)
     along = np.concatenate([[0.0], np.cumsum(_lengths(curve(fine)))])
     return curve(np.interp(np.linspace(0.0, along[-1], _CURVE_POINTS), along, fine))
@@ -433,7 +433,7 @@ def _principal_axes(places: DoubleArray) -> DoubleArray:
 
 
 def _from_start(curve: DoubleArray, start: DoubleArray | None) -> DoubleArray:
-    """Return the curve, turned round where its end is the start."""
+    """Return the curve, reversed if its end is nearer to the start."""
     ends = curve[[0, -1]]
     first, last = map(tuple, ends) if start is None else np.linalg.norm(ends - start, axis=1)
     return curve[::-1].copy() if last < first else curve
@@ -445,8 +445,8 @@ def _lengths(line: DoubleArray) -> DoubleArray:
 
 
 def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """Return where along a line its point nearest to each place is, and how far that is; (n,) each."""
-    centre = line.mean(axis=0)  # numbers near 0 keep the products below exact
+    """Return the position, along a line, of the point nearest to each place, and its distance; (n,) each."""
+    centre = line.mean(axis=0)  # centred, so that the products below are exact
     begins, reach = line[:-1] - centre, np.diff(line, axis=0)  # (n_segments, d)
     lengths = _lengths(line)
     squared = np.maximum(lengths**2, 1e-300)  # a segment of length 0 is a point
@@ -456,7 +456,7 @@ def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, Doubl
         block = places[rows] - centre
         along = block @ reach.T - (begins * reach).sum(axis=1)  # (block, n_segments)
         share = np.clip(along / squared, 0.0, 1.0)
-        # |place - begin - share * reach|^2 without the |place|^2 that all segments have
+        # |place - begin - share * reach|^2 without the |place|^2 common to all segments
         gap = (begins**2).sum(axis=1) - 2 * block @ begins.T + share * (share * squared - 2 * along)
         best = gap.argmin(axis=1)
         part = share[np.arange(len(block)), best]

@@ -41,15 +41,15 @@ from cellweft.nn.metacells import group_cells
 from cellweft.nn.spillover import CANDIDATES, SHARES, SpilloverModel, Surroundings
 
 LARGE_SPILLOVER = 0.2
-"""Mean share of a tissue from which on it is large."""
+"""Smallest mean share of a tissue that is considered large."""
 
 _WIDE = 40  # cells around the nearest ones
-_REACH = 3.0  # times the spacing, within which cells are neighbours
-_SAMPLE_CELLS = 2000  # that frequencies, gene factors and dispersions are learned from
-_REFERENCE_CELLS = 20_000  # that profiles are made of
-_PASSES = 2  # over the cells, after a first one that tells their profiles without their neighbours
-_CELL_BYTES = 12.0 * CANDIDATES + 100.0  # that are held of each cell: profiles, coordinates, trees
-_MIX_COPIES, _GENE_COPIES = 2 * CANDIDATES + 6, 4  # of a cell's values in a block, in float64
+_REACH = 3.0  # largest distance of neighbours, in multiples of the spacing
+_SAMPLE_CELLS = 2000  # used to learn frequencies, gene factors and dispersions
+_REFERENCE_CELLS = 20_000  # used to compute profiles
+_PASSES = 2  # over the cells, after a first pass without neighbours
+_CELL_BYTES = 12.0 * CANDIDATES + 100.0  # memory per cell: profiles, coordinates, trees
+_MIX_COPIES, _GENE_COPIES = 2 * CANDIDATES + 6, 4  # copies of a cell's values in a block, in float64
 
 
 @checks_kinds
@@ -166,7 +166,7 @@ def _caution(mean: float) -> str:
 
 
 def check_spillover(pair: Pair) -> None:
-    """Raise where `spillover` cannot be told of a pair."""
+    """Raise if `spillover` cannot be estimated for a pair."""
     coordinates_of(pair, expected="positions of the spatial cells, to find their neighbours")
     if pair.st.scale != "raw":
         raise ScaleError(
@@ -201,7 +201,7 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Neighborhoods:
-    """Cells near each cell of a tissue, found as they are requested."""
+    """Cells near each cell of a tissue, computed on request."""
 
     coordinates: DoubleArray  # n_cells x 2 or 3
     slice_of: IntArray  # n_cells
@@ -227,21 +227,21 @@ class _Neighborhoods:
         )
 
     def around(self, cells: IntArray, totals: DoubleArray, profiles: sp.csr_matrix) -> Surroundings:
-        """Return what lies around some cells.
+        """Return the surroundings of some cells.
 
         Parameters
         ----------
         cells
-            (n_asked,) their positions.
+            (n_asked,) positions of the cells.
         totals, profiles
-            (n_cells,) counts of every cell, and (n_cells, n_profiles) the probability of its profiles.
+            (n_cells,) total counts of each cell, and (n_cells, n_profiles) probabilities of its profiles.
         """
         near, wide = self._weights(cells)
         both = [_shares(weights.multiply(totals[None]) @ profiles) for weights in (near, wide)]
         return Surroundings(near=both[0], wide=both[1])
 
     def _weights(self, cells: IntArray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        """Return the weights of neighbours, and of the cells around these; (n_asked, n_cells) each."""
+        """Return the weights of neighbours, and of the cells around them; (n_asked, n_cells) each."""
         parts: list[tuple[IntArray, IntArray, DoubleArray, NDArray[np.bool_]]] = []
         for number in np.unique(self.slice_of[cells]):
             members, tree = self.trees[number]
@@ -263,7 +263,7 @@ class _Neighborhoods:
 
 
 class _Cells:
-    """The panel's counts of the spatial cells, read by blocks."""
+    """The panel counts of the spatial cells, read by blocks."""
 
     def __init__(self, *, pair: Pair, rows_at_once: int) -> None:
         self.pair, self.rows_at_once = pair, rows_at_once
@@ -286,7 +286,7 @@ class _Cells:
 def _estimated(
     cells: _Cells, neighborhoods: _Neighborhoods, model: SpilloverModel, *, seed: int, progress: Progress
 ) -> tuple[DoubleArray, NDArray[np.bool_], SpilloverModel]:
-    """Return the share of every cell, whether it was compared with neighbours, and what was learned."""
+    """Return the share of each cell, whether it was compared with neighbours, and the fitted model."""
     totals, n_profiles = cells.totals, len(model.profiles)
     n_cells = len(totals)
     drawn = sample_rows(np.flatnonzero(totals > 0), _SAMPLE_CELLS, numpy_stream(seed, "spillover: cells"))
@@ -314,7 +314,7 @@ def _estimated(
 
 
 def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> SpilloverModel:
-    """Return the profiles of groups of reference cells; each label has groups of its own."""
+    """Return the profiles of groups of reference cells; each label has its own groups."""
     most = rows_within(budget / 2, 4 * 6 * len(pair.sc_shared), most=_REFERENCE_CELLS)
     usable = np.flatnonzero(~pair.sc.empty_cells)
     cells = np.sort(sample_rows(usable, most, numpy_stream(seed, "spillover: reference")))
@@ -339,7 +339,7 @@ def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> 
 
 
 def _rows_at_once(pair: Pair, model: SpilloverModel, budget: int) -> int:
-    """Return how many cells are worked on together, or raise `MemoryBudgetError`."""
+    """Return the number of cells per block, or raise `MemoryBudgetError`."""
     n_profiles, n_genes = model.profiles.shape
     held = _CELL_BYTES * pair.st.n_cells
     per_row = 8.0 * (_MIX_COPIES * n_profiles + _GENE_COPIES * n_genes)
@@ -361,7 +361,7 @@ def _table(candidates: IntArray, chances: DoubleArray, n_profiles: int) -> sp.cs
 
 
 def _shares(table: Any) -> DoubleArray:
-    """Return rows divided by their sums, dense; rows of zeros stay."""
+    """Return rows divided by their sums, dense; rows of zeros are unchanged."""
     dense = np.asarray(table.toarray(), dtype=np.float64)
     sums = dense.sum(axis=1, keepdims=True)
     return np.asarray(np.divide(dense, sums, out=np.zeros_like(dense), where=sums > 0))

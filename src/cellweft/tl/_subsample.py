@@ -1,4 +1,4 @@
-"""Fewer cells of the types that a reference has too many of."""
+"""Subsampling of cell types that are too abundant in a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``cellweft view``: a local page over results, read from disk as they are requested."""
+"""``cellweft view``: a local page that shows results, read from disk on request."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _datasets(
 
 
 def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Column]]:
-    """Return the columns that a table of cell types adds to each result: to those of cells of the tissue."""
+    """Return the columns that a table of cell types adds to each result with cells or spots of the tissue."""
     kinds = [kind_of(result) for result in opened]
     of_tissue = [result for result, kind in zip(opened, kinds, strict=True) if kind != "placed"]
     if not of_tissue:
@@ -238,7 +238,7 @@ def _read_ahead(datasets: Sequence[Dataset]) -> None:
 
 
 def _close(opened: Input) -> None:
-    """Let go of an HDF5 file."""
+    """Close an HDF5 file."""
     table = opened.obs
     held = [opened.matrix, table.index if isinstance(table, StoredTable) else None]
     for handle in held:

@@ -1,4 +1,4 @@
-"""What the page asks for, answered: paths of the address to datasets and to the page's own files."""
+"""Answers the requests of the page: maps paths to datasets and to the files of the page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TYPES = {
 }
 _JSON, _BYTES = "application/json", "application/octet-stream"
 _ROUTE = re.compile(r"/api/datasets/([0-9]{1,4})/(positions|genes|values|column|cell|compare)")
-_MOST_QUERY = 8_192  # characters: names of genes and columns are shorter, and an answer repeats them
+_MOST_QUERY = 8_192  # characters: gene and column names are shorter, and errors repeat them
 _NO_PAGE = (
     "<!doctype html><title>cellweft view</title><h1>The page of cellweft view is missing</h1>"
     "<p>This copy of cellweft was installed without it. The data are still served, under "
@@ -46,18 +46,18 @@ _NO_PAGE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is sent back.
+    """The answer to a request.
 
     Attributes
     ----------
     status
-        Of HTTP.
+        HTTP status.
     kind
         Media type of the body.
     body
-        Bytes, or anything that lends its own.
+        Bytes, or an object that provides them.
     headers
-        Further ones.
+        Further headers.
     """
 
     status: int = 200
@@ -67,17 +67,17 @@ class Answer:
 
 
 def error_answer(error: CellweftError, *, status: int) -> Answer:
-    """Return an error as the page reads it."""
+    """Return an error in the form that the page reads."""
     return Answer(status=status, body=_as_json({"error": error.fields()}))
 
 
 def natural(text: str) -> int:
-    """Return the number that a request says, -1 where it is no plain one."""
+    """Return the number in a request; -1 if it is not a plain number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
 
 
 def not_found(path: str) -> Answer:
-    """Return the answer where there is nothing."""
+    """Return the answer for an unknown path."""
     error = KeyMissingError(
         path[:200],
         expected="an address of cellweft view",
@@ -88,14 +88,14 @@ def not_found(path: str) -> Answer:
 
 
 class Api:
-    """Answers to requests, free of HTTP.
+    """Answers requests, without HTTP.
 
     Parameters
     ----------
     datasets
-        By their number.
+        Datasets by number.
     version
-        Of cellweft.
+        Version of cellweft.
     page
         Folder with the built page.
     """
@@ -129,12 +129,12 @@ class Api:
         body
             Function that returns the body, given the length that it must have.
         is_gone
-            Asked now and then whether whoever asked waits no longer.
+            Called now and then; returns whether the client has disconnected.
 
         Raises
         ------
         GoneError
-            ``is_gone`` said so.
+            The client has disconnected.
         """
         match = _ROUTE.fullmatch(target)
         number = -1 if match is None or match[2] != "compare" else int(match[1])
@@ -146,7 +146,7 @@ class Api:
         return self._of_dataset(number, target, answer)
 
     def is_known(self, target: str) -> bool:
-        """Return whether there is something at the path, whatever the method."""
+        """Return whether the path exists, for any method."""
         path = target.partition("?")[0]
         return path in ("/", "/api/session") or _ROUTE.fullmatch(path) is not None
 
@@ -181,7 +181,7 @@ class Api:
         return error_answer(error, status=405)
 
     def _file(self, path: str) -> Answer:
-        """Return a file of the page: the name must be one that is in its folder, as stored there."""
+        """Return a file of the page; its name must match a file in the folder exactly."""
         folder, name = self._page, unquote(path).removeprefix("/")
         if path == "/":
             name = "index.html"
@@ -199,7 +199,7 @@ class Api:
 
 
 def _unless_changed(answer: Callable[[], Answer], datasets: Sequence[Dataset]) -> Answer:
-    """Return an answer, or that a file from which it was read has changed, so that it may be anything."""
+    """Return an answer, or an error if a file that it was read from has changed."""
 
     def changed(*, closely: bool) -> Answer | None:
         changes = (one.change(closely=closely) for one in datasets)
@@ -221,7 +221,7 @@ def _unless_changed(answer: Callable[[], Answer], datasets: Sequence[Dataset]) -
 
 
 def _asked(query: str, *names: str) -> list[str]:
-    """Return what a query says, which must be each name once."""
+    """Return the parameters of a query; each name must occur once."""
     try:
         values_of = parse_qs(query, keep_blank_values=True, max_num_fields=len(names), errors="strict")
     except ValueError:

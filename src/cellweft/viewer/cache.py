@@ -1,4 +1,4 @@
-"""What was read last, in memory: a bounded number of bytes, the oldest let go first."""
+"""A cache of limited size in memory; the least recently used entries are removed first."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cachetools import LRUCache, cached
 
 
 class Kept(Protocol):
-    """What can be kept: some neighbouring genes of a matrix (a stripe), or a column."""
+    """An entry of the cache: some neighbouring genes of a matrix (a stripe), or a column."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes in memory."""
+        """Its memory, in bytes."""
 
 
 S = TypeVar("S", bound=Kept)
 
 
 class StripeCache:
-    """Stripes by key; when the cache is full, the least recently requested are dropped.
+    """Stripes by key; if the cache is full, the least recently requested are removed.
 
     Parameters
     ----------
     budget
-        Bytes that all may take together. One that is larger alone is not kept.
+        Maximum memory of all stripes, in bytes. A stripe that exceeds it alone is not kept.
 
     Examples
     --------
@@ -52,17 +52,17 @@ class StripeCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the stripes take now."""
+        """Current memory of the stripes, in bytes."""
         with self._turn:
             return int(self._stripes.currsize)
 
     def get(self, key: Hashable, load: Callable[[], S]) -> S:
-        """Return a stripe, loaded where it is not there; several who ask at once wait for one loading.
+        """Return a stripe, loading it if necessary; simultaneous requests wait for a single load.
 
         Parameters
         ----------
         key
-            Of the stripe.
+            Key of the stripe.
         load
             Called without arguments.
         """
@@ -70,6 +70,6 @@ class StripeCache:
         return stripe
 
     def clear(self) -> None:
-        """Let everything go."""
+        """Remove everything."""
         with self._turn:
             self._stripes.clear()

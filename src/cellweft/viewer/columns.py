@@ -1,4 +1,4 @@
-"""The columns of a result that its cells can be coloured by: labels and numbers."""
+"""The columns of a result for colouring cells: labels and numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
 
 MOST_CATEGORIES = 65_535
-"""Labels of a column at most: two bytes number them, and the last number says that there is none."""
+"""Largest number of labels in a column: codes have two bytes, and the last code means no label."""
 
 MISSING = 65_535
 """The code of a cell without a label."""
@@ -30,12 +30,12 @@ _MOST_SLICES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column that cells can be coloured by.
+    """A column for colouring cells.
 
     Attributes
     ----------
     name, kind
-        What it is called, and whether it contains labels or numbers.
+        Name of the column, and whether it contains labels or numbers.
     categories, colors
         The labels in order and a colour ``#rrggbb`` for each; empty for numbers.
     low, high
@@ -53,13 +53,13 @@ class Column:
     read: Callable[[], NDArray[Any]]
 
     def value(self, number: float) -> str | float | None:
-        """Return a value as the page shows it: a label, a number, or None if there is none."""
+        """Return a value for the page: a label, a number, or None if there is none."""
         if self.kind == "category":
             return None if number == MISSING else self.categories[int(number)]
         return float(number) if math.isfinite(number) else None
 
     def told(self) -> dict[str, Any]:
-        """Return what the session says of the column."""
+        """Return the description of the column for the session."""
         about: dict[str, Any] = {"low": self.low, "high": self.high}
         if self.kind == "category":
             about = {"categories": list(self.categories), "colors": list(self.colors)}
@@ -67,7 +67,7 @@ class Column:
 
 
 def columns_of(opened: Input) -> list[Column]:
-    """Return the columns of a result that its cells can be coloured by, in order.
+    """Return the columns of a result for colouring cells, in order.
 
     Parameters
     ----------
@@ -76,28 +76,28 @@ def columns_of(opened: Input) -> list[Column]:
 
     Notes
     -----
-    Left out are columns of text in which no two cells are the same (identifiers), of more than
-    `MOST_CATEGORIES` labels, and without any value. Whole numbers that tell slices apart by their name are
-    labels. The composition of spots, ``obsm["cellweft_proportions"]``, is a column for each cell type.
+    Excluded are text columns with unique values (identifiers), columns with more than `MOST_CATEGORIES`
+    labels, and columns without values. Whole numbers in a column with a name for slices are labels. The
+    composition of spots, ``obsm["cellweft_proportions"]``, has one column per cell type.
     """
     columns = (_column(opened, name) for name in opened.obs.columns)
     return [column for column in (*columns, *_shares(opened)) if column is not None]
 
 
 def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
-    """Return label, confidence and unknown of each column of a table of cell types, in the cells of a result.
+    """Return label, confidence and unknown of a result's cells, for each column of a table of cell types.
 
     Parameters
     ----------
     labels
-        Cells are matched by name. Those of the result that are not in it have no value.
+        The table. Cells are matched by name; cells of the result that are not in it have no value.
     opened
         The result.
 
     Returns
     -------
-    Columns by the names of the table's, " (annotate)" behind a name that the result has too; none where no
-    cell is in the table.
+    Columns with the names of the table's columns, followed by " (annotate)" if the result has the same name;
+    none if no cell is in the table.
     """
     rows = labels.cells.get_indexer(opened.obs.names().astype(str))
     is_there, existing = rows >= 0, set(opened.obs.columns)
@@ -119,14 +119,14 @@ def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
 
 
 def slices_of(columns: list[Column], n_cells: int) -> str | None:
-    """Return the name of the column that tells slices apart, or None if there is one slice.
+    """Return the name of the column with the slices, or None if there is only one slice.
 
     Parameters
     ----------
     columns
-        Of the result.
+        Columns of the result.
     n_cells
-        Of the result.
+        Number of its cells.
     """
     by_name = {column.name.lower(): column for column in columns if column.kind == "category"}
     for key in (SLICE, *SLICE_KEYS):
@@ -150,7 +150,7 @@ def _column(opened: Input, name: str) -> Column | None:
 
 
 def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None:
-    from cellweft.pl._colors import categories_of, kept_colors  # imported here because they need matplotlib
+    from cellweft.pl._colors import categories_of, kept_colors  # imported here, as they need matplotlib
 
     n_cells = len(values)
     is_category = isinstance(values.dtype, pd.CategoricalDtype)
@@ -160,7 +160,7 @@ def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None
     labels = categories_of(values)
     try:
         colors = kept_colors(opened, name, values)
-    except InputError:  # a picture with other colours is better than none
+    except InputError:  # show the picture with other colours
         colors = kept_colors(replace(opened, uns={}), name, values)
     return Column(
         name=name,
@@ -181,7 +181,7 @@ def _is_text(values: pd.Series[Any]) -> bool:
 def _codes(values: pd.Series[Any], labels: list[str]) -> NDArray[np.uint16]:
     if isinstance(values.dtype, pd.CategoricalDtype):
         place = pd.Index(labels).get_indexer(pd.Index(values.cat.categories.astype(str)))
-        codes = np.append(place, -1)[np.asarray(values.cat.codes)]  # a missing one has code -1
+        codes = np.append(place, -1)[np.asarray(values.cat.codes)]  # missing values have code -1
     else:
         missing = values.isna().to_numpy()
         codes = pd.Index(labels).get_indexer(pd.Index(values.astype(str)))

@@ -1,4 +1,4 @@
-"""One result as the page asks for it: what there is, positions, genes, values, columns, comparison."""
+"""One result for the page: session, positions, genes, values, columns, comparison."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.region_markers import compared, read_inside
 from cellweft.viewer.source import WatchedSource
 
-_TOP = 0.99  # quantile at which the colours end
+_TOP = 0.99  # quantile at the upper end of the colour scale
 
 
 def _limits(widths: FloatArray) -> tuple[float, float]:
-    """Return the 0.01 and the 0.99 quantile: no width is near 0, and widths differ little."""
+    """Return the 0.01 and 0.99 quantiles, because widths are not near 0 and vary little."""
     finite = widths[np.isfinite(widths)]
     low, high = np.quantile(finite, [1 - _TOP, _TOP]) if len(finite) else (0.0, 0.0)
     return float(low), float(high)
 
 
 def kind_of(opened: Input) -> ResultKind:
-    """Return what a result is of.
+    """Return the kind of a result.
 
     Raises
     ------
     FormatError
-        It is none of cellweft.
+        It is not a result of cellweft.
     """
     kind = result_kind(opened)
     if kind is not None:
@@ -75,20 +75,20 @@ class Dataset:
     opened
         The result.
     title
-        What the page calls it.
+        Its title on the page.
     means
-        What it is read with.
+        Cache and threads for reading.
     tissue
-        What was measured in its cells, or None.
+        The measured values of its cells, or None.
     more
-        Further columns that its cells can be coloured by.
+        Additional columns for colouring its cells.
 
     Attributes
     ----------
     kind, title, n_cells
-        What it is of, what it is called, and how many cells (spots) it has.
+        Its kind, its title, and its number of cells (or spots).
     layers
-        The pictures of a gene that there are: of "measured", "imputed", "uncertainty".
+        The available pictures of a gene, from "measured", "imputed" and "uncertainty".
     measured
         The tissue, or None.
 
@@ -124,7 +124,7 @@ class Dataset:
         self._lock = threading.Lock()
 
     def change(self, *, closely: bool = False) -> CellweftError | None:
-        """Return the error that tells how a file of it has changed since it was opened, None if none has.
+        """Return an error if one of its files has changed since it was opened; None if not.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Dataset:
         return next((one for one in changes if one is not None), None)
 
     def session(self) -> dict[str, Any]:
-        """Return what the page is told of the dataset at its start."""
+        """Return the description of the dataset that the page loads first."""
         finite = self._places[np.isfinite(self._places).all(axis=1)]
         low, high = finite.min(axis=0), finite.max(axis=0)
         record = self._opened.uns.get(RECORD, {})
@@ -157,11 +157,11 @@ class Dataset:
         }
 
     def positions(self) -> FloatArray:
-        """Return x and y of each cell, (n_cells, 2), NaN if it has no place."""
+        """Return x and y of each cell, (n_cells, 2), NaN without a position."""
         return self._places
 
     def genes(self) -> dict[str, Any]:
-        """Return the names of the genes, whether panel and tissue have them, and their reliability."""
+        """Return the names of the genes, whether panel and tissue contain them, and their reliability."""
         if not self.layers:
             return {"names": [], "measured": [], "in_tissue": [], "reliability": []}
         tissue = () if self.measured is None else self.measured.genes
@@ -173,7 +173,7 @@ class Dataset:
         }
 
     def values(self, gene: str, layer: str) -> tuple[FloatArray, float, float]:
-        """Return a gene in all cells, and the limits of its colours.
+        """Return a gene in all cells, and the limits of its colour scale.
 
         Parameters
         ----------
@@ -187,8 +187,8 @@ class Dataset:
         values : ndarray
             (n_cells,) float32, NaN if there is none.
         low, high : float
-            Where the colours start and end: 0, and the 0.99 quantile, of what is measured and of what is
-            imputed the larger one. Of uncertainty the 0.01 and the 0.99 quantile.
+            Limits of the colour scale: 0, and the larger of the 0.99 quantiles of measured and imputed
+            values. For uncertainty, the 0.01 and 0.99 quantiles.
 
         Raises
         ------
@@ -226,12 +226,12 @@ class Dataset:
         return self._cache.get((self, name), self._columns[name].read)
 
     def cell(self, number: int) -> dict[str, Any]:
-        """Return the name of a cell and its values in all columns, None if it has none.
+        """Return the name of a cell and its values in all columns, None for missing ones.
 
         Parameters
         ----------
         number
-            Of the cell, from 0.
+            Number of the cell, from 0.
 
         Raises
         ------
@@ -245,23 +245,23 @@ class Dataset:
         return {"name": _name(self._opened.obs, number), "columns": columns}
 
     def compare(self, body: bytes, *, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """Return the genes that tell some cells from the others best.
+        """Return the genes that best distinguish some cells from the others.
 
         Parameters
         ----------
         body
-            A bit per cell, as in `cellweft.viewer.region_markers.read_inside`.
+            One bit per cell, as in `cellweft.viewer.region_markers.read_inside`.
         is_gone
-            Asked now and then whether whoever asked waits no longer.
+            Called now and then; returns whether the client has disconnected.
 
         Raises
         ------
         KeyMissingError
             The dataset has no imputed genes.
         SettingError
-            The body is of another length, or has all cells on one side.
+            The body has another length, or all cells are on one side.
         GoneError
-            ``is_gone`` said so.
+            The client has disconnected.
         """
         inside = read_inside(body, self.n_cells)
         if "imputed" not in self._matrices:
@@ -319,7 +319,7 @@ class Dataset:
         return self._matrices[layer].gene(number)
 
     def _top(self, number: int, layer: str, values: FloatArray | None) -> float:
-        """Return where the colours of a picture end: the quantile, or the largest where that is zero."""
+        """Return the upper limit of a colour scale: the quantile, or the maximum if that is zero."""
         with self._lock:
             top = self._tops.get((number, layer))
         if top is None:
@@ -353,7 +353,7 @@ def _or_none(value: float) -> float | None:
 
 
 def _positions(opened: Input) -> FloatArray:
-    """Return x and y, a third dimension being left out; a cell that lacks one has no place."""
+    """Return x and y without a third dimension; both are NaN if one is missing."""
     key = place_key(opened)
     if key is None:
         coordinates, _ = find_coordinates(opened.obs, opened.obsm, None, where=opened.where)

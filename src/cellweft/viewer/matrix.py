@@ -1,4 +1,4 @@
-"""One gene in all cells, from matrices that are stored by cell: what is near it is kept for the next one."""
+"""Reads one gene in all cells from matrices stored by cell; neighbouring genes are cached."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ BlockFunction: TypeAlias = Callable[[slice, slice, Matrix], T]
 """Called with cells, genes and the values there, cells x genes, dense or sparse."""
 
 MOST_ROWS = 2**16
-"""Cells of a block of a stripe at most: two bytes number them."""
+"""Largest number of cells in a block of a stripe; positions have two bytes."""
 
-_ROWS = 4096  # of a piece of a matrix that is not stored in chunks
-_LEAST_ROWS = 512  # of a piece; chunks that are lower are read several at a time
+_ROWS = 4096  # rows per piece of a matrix without chunks
+_LEAST_ROWS = 512  # fewest rows per piece; several smaller chunks are read together
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
-_LOOK = 1000  # cells that tell how well values pack
+_LOOK = 1000  # cells used to estimate the compression
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What matrices are read with.
+    """Cache and threads for reading matrices.
 
     Attributes
     ----------
     cache
-        Where stripes are kept.
+        Cache of stripes.
     share
-        Bytes that one stripe may take.
+        Maximum memory of one stripe, in bytes.
     pool, threads
-        Who decodes, and how many they are.
+        Thread pool for decoding, and number of its threads.
     """
 
     cache: StripeCache
@@ -59,22 +59,22 @@ class Means:
 
 
 class GeneMatrix(Protocol):
-    """A matrix of which one gene is read at a time."""
+    """A matrix that is read one gene at a time."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Number of cells and genes."""
 
     def gene(self, number: int) -> FloatArray:
         """Return one gene in all cells, (n_cells,)."""
 
     def over(self, work: BlockFunction[T]) -> Iterator[T]:
-        """Yield what a function makes of the whole matrix, piece by piece, each held but shortly."""
+        """Yield the results of a function for the whole matrix, piece by piece."""
 
 
 @dataclass(frozen=True, eq=False)
 class DenseStripe:
-    """Genes x cells, so that a gene lies in one piece."""
+    """Values as genes x cells, so that each gene is contiguous."""
 
     values: FloatArray
 
@@ -84,23 +84,23 @@ class DenseStripe:
         return self.values.nbytes
 
     def gene(self, place: int) -> FloatArray:
-        """Return the values of one gene, counted from the first of the stripe."""
+        """Return the values of one gene, by its position in the stripe."""
         return np.asarray(self.values[place])
 
 
 @dataclass(frozen=True, eq=False)
 class PackedBlock:
-    """Some cells of some genes: positions and values of what is not zero, or all of it where that is less.
+    """Some genes in some cells: positions and values of nonzeros, or all values if these need less memory.
 
     Attributes
     ----------
     rows
         The cells.
     values
-        (n_filled,) by gene, or (n_genes, n_rows); in as few bytes as hold them exactly.
+        (n_filled,) by gene, or (n_genes, n_rows); in the smallest type that represents them exactly.
     places, starts
-        (n_filled,) cell of each value, counted from the block's first, and (n_genes + 1,) where each gene
-        starts; None if all values are held.
+        (n_filled,) cell of each value, relative to the first of the block, and (n_genes + 1,) start of each
+        gene; None if all values are stored.
     """
 
     rows: slice
@@ -110,11 +110,11 @@ class PackedBlock:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values and their places."""
+        """Bytes of the values and their positions."""
         return sum(array.nbytes for array in (self.values, self.places, self.starts) if array is not None)
 
     def put(self, place: int, into: FloatArray) -> None:
-        """Write the values of one gene into those of all cells, which are zero there."""
+        """Write the values of one gene into an array of all cells, which must be zero."""
         if self.places is None or self.starts is None:
             into[self.rows] = self.values[place]
         else:
@@ -124,7 +124,7 @@ class PackedBlock:
 
 @dataclass(frozen=True, eq=False)
 class PackedStripe:
-    """Genes of a matrix that is read as a whole, block by block, and held packed."""
+    """Genes of a matrix that is read completely, block by block, in compressed form."""
 
     blocks: Sequence[PackedBlock]
     n_cells: int
@@ -135,7 +135,7 @@ class PackedStripe:
         return sum(block.nbytes for block in self.blocks)
 
     def gene(self, place: int) -> FloatArray:
-        """Return the values of one gene, counted from the first of the stripe."""
+        """Return the values of one gene, by its position in the stripe."""
         values = np.zeros(self.n_cells, dtype=np.float32)
         for block in self.blocks:
             block.put(place, values)
@@ -173,7 +173,7 @@ def packed(rows: slice, block: Matrix, genes: IntArray | None = None) -> PackedB
 
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values in the fewest bytes that hold them exactly."""
+    """Return values in the smallest type that represents them exactly."""
     if values.size and np.isfinite(values).all() and values.min() >= 0:
         top = values.max()
         for kind in (np.uint8, np.uint16):
@@ -186,16 +186,16 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def open_genes(matrix: Any, means: Means, *, where: str) -> GeneMatrix:
-    """Return a matrix of any kind that AnnData knows, to be read by gene.
+    """Return a matrix of any kind that AnnData supports, for reading by gene.
 
     Parameters
     ----------
     matrix
         As in `cellweft.data.io.backed_matrix.open_rows`.
     means
-        What it is read with.
+        Cache and threads for reading.
     where
-        What errors call it.
+        Name of the matrix in errors.
 
     Raises
     ------
@@ -228,7 +228,7 @@ class HeldGenes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Number of cells and genes."""
         return int(self._matrix.shape[0]), int(self._matrix.shape[1])
 
     def gene(self, number: int) -> FloatArray:
@@ -236,14 +236,14 @@ class HeldGenes:
         return _dense(self._matrix[:, [number]])[:, 0]
 
     def over(self, work: BlockFunction[T]) -> Iterator[T]:
-        """Yield what a function makes of the whole matrix, some genes at a time."""
+        """Yield the results of a function for the whole matrix, some genes at a time."""
         n_cells, n_genes = self.shape
         for genes in row_blocks(n_genes, rows_within(READ_BYTES, 4 * n_cells)):
             yield work(slice(0, n_cells), genes, self._matrix[:, genes])
 
 
 class StoredByGene:
-    """A sparse matrix on disk that is stored by gene (CSC)."""
+    """A sparse matrix on disk, stored by gene (CSC)."""
 
     def __init__(self, group: Any) -> None:
         self._data, self._indices = group["data"], group["indices"]
@@ -253,7 +253,7 @@ class StoredByGene:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Number of cells and genes."""
         return self._shape
 
     def gene(self, number: int) -> FloatArray:
@@ -261,7 +261,7 @@ class StoredByGene:
         return _dense(self._read(slice(number, number + 1)))[:, 0]
 
     def over(self, work: BlockFunction[T]) -> Iterator[T]:
-        """Yield what a function makes of the whole matrix, some genes at a time."""
+        """Yield the results of a function for the whole matrix, some genes at a time."""
         n_cells, n_genes = self._shape
         for genes in row_blocks(n_genes, rows_within(READ_BYTES, 8 * n_cells)):
             yield work(slice(0, n_cells), genes, self._read(genes))
@@ -274,14 +274,14 @@ class StoredByGene:
 
 
 class ChunkedGenes:
-    """A dense matrix on disk, in chunks: those of a gene hold its neighbours too, which are kept.
+    """A dense matrix on disk, in chunks; the chunks of a gene also contain its neighbours, which are kept.
 
     Parameters
     ----------
     chunks
-        Of the matrix.
+        Chunks of the matrix.
     means
-        What it is read with.
+        Cache and threads for reading.
     """
 
     def __init__(self, chunks: Chunks, means: Means) -> None:
@@ -289,7 +289,7 @@ class ChunkedGenes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Number of cells and genes."""
         n_cells, n_genes = self._chunks.array.shape
         return int(n_cells), int(n_genes)
 
@@ -300,7 +300,7 @@ class ChunkedGenes:
         return stripe.gene(number - genes.start)
 
     def over(self, work: BlockFunction[T]) -> Iterator[T]:
-        """Yield what a function makes of the whole matrix, chunk by chunk, by several threads."""
+        """Yield the results of a function for the whole matrix, chunk by chunk, with several threads."""
         pieces = (
             (rows, genes) for genes in self._chunks.column_pieces() for rows in self._chunks.row_pieces()
         )
@@ -311,7 +311,7 @@ class ChunkedGenes:
         return spread(self._means.pool, one, pieces, ahead=2 * self._means.threads)
 
     def _stripe(self, number: int) -> slice:
-        """Return the genes that are kept with one: those of its chunks, or as many as fit."""
+        """Return the genes to keep together with a gene: those of its chunks, or as many as fit."""
         n_cells, n_genes = self.shape
         chunk = number // self._chunks.columns * self._chunks.columns
         width = rows_within(self._means.share, 4 * n_cells, most=self._chunks.columns)
@@ -333,14 +333,14 @@ class ChunkedGenes:
 
 
 class SweptGenes:
-    """A matrix that can be read by cells alone: once, for as many genes as there is room for.
+    """A matrix that can only be read by cells: once, for as many genes as fit in memory.
 
     Parameters
     ----------
     source
         The matrix.
     means
-        What it is read with.
+        Cache and threads for reading.
     columns
         (n_genes,) columns of the source; all by default.
     """
@@ -353,7 +353,7 @@ class SweptGenes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
+        """Number of cells and genes."""
         return self._source.shape[0], self._n_genes
 
     def gene(self, number: int) -> FloatArray:
@@ -363,14 +363,14 @@ class SweptGenes:
         return stripe.gene(number - start)
 
     def over(self, work: BlockFunction[T]) -> Iterator[T]:
-        """Yield what a function makes of the whole matrix, some cells at a time."""
+        """Yield the results of a function for the whole matrix, some cells at a time."""
         genes = slice(0, self._n_genes)
         for rows in self._rows():
             yield work(rows, genes, self._source.read(rows, self._columns))
 
     @property
     def width(self) -> int:
-        """Genes that are read, and held, at once."""
+        """Number of genes to read, and keep, at once."""
         if self._width is None:
             n_cells, n_genes = self.shape
             rows = slice(0, min(_LOOK, n_cells))
@@ -380,12 +380,12 @@ class SweptGenes:
         return self._width
 
     def keep(self, blocks: Sequence[PackedBlock]) -> None:
-        """Take the first genes, `width` of them in all cells, as read.
+        """Store the first `width` genes in all cells as already read.
 
         Parameters
         ----------
         blocks
-            Of these genes.
+            Blocks of these genes.
         """
         self._means.cache.get((self._number, 0), lambda: PackedStripe(blocks, self.shape[0]))
 
@@ -403,18 +403,18 @@ class SweptGenes:
 
 
 def spread(pool: Executor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:
-    """Yield what a function makes of items, in their order, worked on by the threads of a pool.
+    """Yield the results of a function for each item, in order, computed by the threads of a pool.
 
     Parameters
     ----------
     pool
-        Whose threads work.
+        The thread pool.
     work
         Called with each item.
     items
-        Taken as they are needed.
+        Items, consumed on demand.
     ahead
-        Items that are worked on, or done, before they are requested; this bounds the memory.
+        Largest number of items in progress or finished before they are requested; limits memory.
 
     Examples
     --------
@@ -437,7 +437,7 @@ def spread(pool: Executor, work: Callable[[T], U], items: Iterable[T], *, ahead:
 
 
 class Chunks:
-    """The pieces of a dense matrix that are decoded at once.
+    """The pieces of a dense matrix, each decoded at once.
 
     Parameters
     ----------
@@ -447,13 +447,13 @@ class Chunks:
     Attributes
     ----------
     rows, columns
-        Cells and genes of a piece: of a chunk, or of several low ones; of a matrix without chunks, some
-        thousand cells in all genes.
+        Numbers of cells and genes of a piece: a chunk, several chunks with few rows, or, without chunks, a
+        few thousand cells in all genes.
 
     Notes
     -----
-    zarr decodes outside of Python's lock. HDF5 does not, so that chunks packed by gzip, as cellweft writes
-    them, are taken from the file as they are and unpacked here; any other packing is left to HDF5.
+    zarr releases Python's lock when it decodes; HDF5 does not. Therefore chunks compressed with gzip, as
+    written by cellweft, are read raw and decompressed here; other compression is left to HDF5.
     """
 
     def __init__(self, array: Any) -> None:
@@ -474,12 +474,12 @@ class Chunks:
         return list(row_blocks(self.array.shape[1], self.columns))
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Return the values of one piece, cells x genes, in the type of the file.
+        """Return the values of one piece, cells x genes, in the data type of the file.
 
         Parameters
         ----------
         rows, columns
-            From `row_pieces` and `column_pieces`.
+            Elements of `row_pieces` and `column_pieces`.
         """
         if self._unpacks:
             block = self._unpacked(rows, columns)
@@ -488,7 +488,7 @@ class Chunks:
         return np.asarray(self.array[rows, columns])
 
     def _unpacked(self, rows: slice, columns: slice) -> NDArray[Any] | None:
-        """Unpack a chunk; None if it was never written, or is packed otherwise than the others."""
+        """Decompress a chunk; None if it was never written, or is compressed differently from the others."""
         dataset, corner = self.array, (rows.start, columns.start)
         place = dataset.id.get_chunk_info_by_coord(corner)
         if place.byte_offset is None or place.filter_mask:

@@ -1,4 +1,4 @@
-"""What was measured, beside what was imputed: the panel of a tissue, in the order of the imputed cells."""
+"""Measured values next to imputed ones: the panel of a tissue, in the order of the imputed cells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WISH = ReadOptions(name="spatial", duplicates="first")
 class MeasuredGenes:
     """The measured values of a tissue in the cells of a result, on the result's scale.
 
-    That is log-normalised as `cellweft.pair` does, or counts.
+    They are log-normalised as in `cellweft.pair`, or counts.
 
     Parameters
     ----------
@@ -38,20 +38,20 @@ class MeasuredGenes:
     result
         The opened result.
     means
-        What the tissue is read with.
+        Cache and threads for reading the tissue.
 
     Raises
     ------
     InputError
-        No cell of the result is in the tissue, or the tissue's names are not unique.
+        No cell of the result is in the tissue, or names in the tissue are not unique.
     GeneError
         No gene of the result is in the tissue.
 
     Notes
     -----
-    Only the names are read here. The first request for a gene reads all values once, to find their scale
-    and the total of each cell. The same pass keeps as many genes as fit in memory, as they are stored in
-    the file. A gene is brought to its scale when it is requested.
+    Only the names are read here. The first request for a gene reads all values once, to detect their scale
+    and compute the total of each cell. The same pass keeps as many genes as fit in memory, unchanged. A gene
+    is converted to its scale on request.
     """
 
     def __init__(self, tissue: Input, result: Input, means: Means) -> None:
@@ -99,18 +99,17 @@ class MeasuredGenes:
         Parameters
         ----------
         number
-            Of the gene, in the result.
+            Number of the gene in the result.
 
         Returns
         -------
         (n_cells,)
-            float32; NaN in cells that are not in the tissue, and everywhere where the gene is not.
+            float32; NaN for cells that are not in the tissue, and for all cells if the gene is not.
 
         Raises
         ------
         InputError, ScaleError, FormatError
-            As in `cellweft.pair`, where the values cannot be used; values that are not counts beside a result
-            of counts.
+            As in `cellweft.pair`, if the values cannot be used; or they are not counts, but the result is.
         """
         if number not in self.genes:
             return np.full(self._n_cells, np.nan, dtype=np.float32)
@@ -180,7 +179,7 @@ class _Scale:
         return values
 
     def logarithms(self, values: FloatArray) -> FloatArray:
-        """Normalise a gene that was undone as `cellweft.data.side.Side.block` does a block."""
+        """Log-normalise a gene from `undone`, as `cellweft.data.side.Side.block` does."""
         if self.kind == "log":
             return values
         return np.log1p(values if self.factors is None else values * self.factors)
@@ -188,9 +187,9 @@ class _Scale:
 
 @dataclass(frozen=True, eq=False)
 class _Watched(WrappedRows):
-    """A matrix that is read from its first row to its last, of which some genes are kept."""
+    """A matrix that is read sequentially, and keeps some genes."""
 
-    kept: IntArray  # positions among the columns that are read
+    kept: IntArray  # positions among the columns to read
     blocks: list[PackedBlock] = field(default_factory=list)
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
@@ -208,7 +207,7 @@ def order_of(tissue: Annotation, result: Annotation) -> IntArray | None:
     Parameters
     ----------
     tissue, result
-        Tables of the cells; the names of the tissue stand once each.
+        Tables of the cells; names of the tissue must be unique.
 
     Returns
     -------
@@ -223,5 +222,5 @@ def order_of(tissue: Annotation, result: Annotation) -> IntArray | None:
 
 
 def _some_names(table: Annotation) -> list[str]:
-    """Return the first names of a table, and whatever stands for the others in an error."""
+    """Return the first names of a table, and an ellipsis for the others, for an error."""
     return [str(name) for name in next(iter(table.name_blocks()), np.empty(0, dtype=object))[:4]]

@@ -1,4 +1,4 @@
-"""Cells inside a region against the others, gene by gene."""
+"""Compares cells inside a region with all others, for each gene."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from cellweft._typing import BoolArray, DoubleArray, Matrix
 from cellweft.viewer.matrix import GeneMatrix
 
 MOST_GENES = 200
-"""Genes that a comparison tells."""
+"""Number of genes returned by a comparison."""
 
 LEAST_SPREAD = 0.01
-"""A smaller pooled spread is taken as this, in the unit of the values (logarithms)."""
+"""Lower limit of the pooled spread, in the unit of the values (logarithms)."""
 
 
-_VALUES = 2**16  # that are worked on at once, so that they stay in the processor's cache
+_VALUES = 2**16  # values per block, which fit in the processor's cache
 
 
 class GoneError(Exception):
-    """Whoever asked waits no longer."""
+    """The client has disconnected."""
 
 
 def read_inside(body: bytes, n_cells: int) -> BoolArray:
-    """Return which cells are inside, from a bit per cell.
+    """Return which cells are inside, from one bit per cell.
 
     Parameters
     ----------
     body
         ``ceil(n_cells / 8)`` bytes, the first cell in the lowest bit of the first.
     n_cells
-        Of the dataset.
+        Number of cells of the dataset.
 
     Raises
     ------
     SettingError
-        Another length; no cell inside, or none outside.
+        The length differs, or no cell is inside, or none outside.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def read_inside(body: bytes, n_cells: int) -> BoolArray:
 def group_moments(
     matrix: GeneMatrix, inside: BoolArray, *, is_gone: Callable[[], bool] = lambda: False
 ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-    """Return how many values each gene has on both sides, their means and their variances.
+    """Return the number of values of each gene on both sides, their means and their variances.
 
     Parameters
     ----------
@@ -76,22 +76,22 @@ def group_moments(
     inside
         (n_cells,)
     is_gone
-        Asked between pieces.
+        Called between pieces; returns whether the client has disconnected.
 
     Returns
     -------
     counts, means, variances : ndarray
-        (2, n_genes) each, inside and outside, float64; NaN values are left out; a side without any has mean
-        NaN, and variances are sums of squares about the mean divided by the count less one.
+        (2, n_genes) each, inside and outside, float64. NaN values are ignored; the mean of a side without
+        values is NaN. Variances are sums of squared deviations divided by the count minus one.
 
     Raises
     ------
     GoneError
-        ``is_gone`` said so.
+        The client has disconnected.
 
     Notes
     -----
-    Sums and sums of squares are taken in float64: of logarithms, that loses nothing that is seen.
+    Sums and sums of squares are computed in float64, which is precise enough for logarithms.
     """
     n_genes = matrix.shape[1]
     totals = np.zeros((3, 2, n_genes))
@@ -124,7 +124,7 @@ def _sums(block: Matrix, inside: BoolArray) -> DoubleArray:
                 missing = np.isnan(part)
                 part[missing] = 0
                 sums, n_values = part.sum(axis=0), n_values - missing.sum(axis=0)
-            # No products of matrices here: their library starts threads of its own under each of ours.
+            # No matrix products here, because their library starts its own threads in each of ours.
             totals[:, side] += n_values, sums, np.square(part, out=part).sum(axis=0)
     return totals
 
@@ -144,19 +144,19 @@ def _sparse_sums(block: Any, inside: BoolArray) -> DoubleArray:
 def scores_of(
     means: DoubleArray, variances: DoubleArray, counts: DoubleArray, *, reliability: DoubleArray | None
 ) -> DoubleArray:
-    """Return the score of each gene: how far the sides lie apart, as far as the gene can be relied on.
+    """Return the score of each gene: the standardised difference of the sides, times the reliability.
 
     Parameters
     ----------
     means, variances, counts
         (2, n_genes), from `group_moments`.
     reliability
-        (n_genes,) NaN if it is not known; None if none is.
+        (n_genes,) NaN if unknown; None if unknown for all genes.
 
     Returns
     -------
     (n_genes,)
-        Above zero where the mean inside is higher; NaN if a side has no value.
+        Above zero if the mean is higher inside; NaN if a side has no values.
 
     Notes
     -----
@@ -165,10 +165,10 @@ def scores_of(
         spread = sqrt(((n1 - 1) s1^2 + (n2 - 1) s2^2) / (n1 + n2 - 2))
         score  = (mean inside - mean outside) / max(spread, 0.01) * max(reliability, 0)
 
-    with n1, s1 inside and n2, s2 outside: Cohen's d [1]_ times the reliability, which is 1 where it is not
-    known. Of two genes that differ alike, the one that is imputed well comes first, and one whose
-    reliability is zero or less comes last. It is a number to sort by, no test: the region was chosen by
-    looking, and imputed values of neighbouring cells are not independent.
+    with n1, s1 inside and n2, s2 outside: Cohen's d [1]_ times the reliability, which is 1 if unknown. With
+    equal differences, genes with a higher reliability are first, and genes with a reliability of zero or less
+    are last. Use the score only for sorting. It is not a test, because the region was chosen by eye, and
+    imputed values of neighbouring cells are not independent.
 
     .. [1] Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition, 1988.
 
@@ -196,7 +196,7 @@ def compared(
     reliability: DoubleArray | None,
     is_gone: Callable[[], bool] = lambda: False,
 ) -> dict[int, dict[str, float]]:
-    """Return the genes that tell a region from the rest best, the best first.
+    """Return the genes that best distinguish a region from the rest, the best first.
 
     Parameters
     ----------
@@ -205,21 +205,20 @@ def compared(
     inside
         (n_cells,)
     reliability
-        (n_genes,) NaN if it is not known; None if none is.
+        (n_genes,) NaN if unknown; None if unknown for all genes.
     is_gone
-        Asked between pieces.
+        Called between pieces; returns whether the client has disconnected.
 
     Returns
     -------
     dict
-        By number of the gene, at most `MOST_GENES`: means ``inside`` and ``outside``, their ``difference``
-        and the ``score``; sorted by falling size of the score, then by number. Genes without a score are left
-        out.
+        For at most `MOST_GENES` genes, by number: means ``inside`` and ``outside``, their ``difference`` and
+        the ``score``; sorted by decreasing absolute score, then by number. Genes without a score are omitted.
 
     Raises
     ------
     GoneError
-        ``is_gone`` said so.
+        The client has disconnected.
     """
     counts, means, variances = group_moments(matrix, inside, is_gone=is_gone)
     scores = scores_of(means, variances, counts, reliability=reliability)

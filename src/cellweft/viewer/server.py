@@ -1,4 +1,4 @@
-"""The local server: loopback only, read-only, behind a token, a thread for each of a few connections."""
+"""The local server: loopback only, read-only, with a token, and one thread per connection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_IDLE_SECONDS = 60  # in which a connection has to send a whole request, or to take a whole answer
+_IDLE_SECONDS = 60  # time limit to send a whole request, or to receive a whole answer
 _MOST_CONNECTIONS = 64
 _NO_TOKEN = (
     "<!doctype html><title>cellweft view</title><h1>This page needs its token</h1>"
@@ -46,32 +46,32 @@ _NO_TOKEN = (
 )
 _TOKEN = re.compile(r"(token=)[^&\s\"]*")
 _MOST_DROPPED = 2**20  # bytes of an unread body
-_WAIT_SECONDS = 0.2  # seconds between checks for the end
+_WAIT_SECONDS = 0.2  # between checks for the end
 
 
 class Viewer:
-    """A page that is being served; use it in a ``with`` statement, or close it.
+    """A server of the page; use it in a ``with`` statement, or close it.
 
     Parameters
     ----------
     api
-        What answers.
+        Answers the requests.
     port
-        To listen at, 0 to 65535; 0 takes any that is free.
+        Port to listen on, 0 to 65535; 0 for any free port.
     on_close
-        Called at the end, once nothing is served any more.
+        Called at the end, after the last answer.
     token
-        Whether only those are answered who know the token, which is drawn again each time.
+        Whether requests need a token, which is random and new for each server.
 
     Attributes
     ----------
     port
-        Where it listens.
+        Port of the server.
     token
-        What a request has to know: as ``?token=`` of the page's address, as the cookie that the page is given
-        then, or in a header, ``Authorization: token ...``. None if there is none.
+        Token of requests: as ``?token=`` in the page's address, as the cookie that the page then receives, or
+        in a header, ``Authorization: token ...``. None without a token.
     origin
-        Where it is served, without the token.
+        Address of the server, without the token.
     url
         Address of the page, with the token.
 
@@ -82,9 +82,9 @@ class Viewer:
 
     Notes
     -----
-    It listens on the loopback address alone, answers only requests that name it as their host, so that no
-    other page can reach it by a name of its own (DNS rebinding), and writes nothing. Other users of the
-    machine reach the same address; it is the token that keeps the data from them.
+    It listens only on the loopback address, and writes nothing. It only answers requests with its own address
+    as the host, so that other pages cannot reach it through another name (DNS rebinding). Other users of the
+    machine can reach the same address; the token protects the data from them.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Viewer:
 
     @property
     def closed(self) -> bool:
-        """Whether it serves no longer."""
+        """Whether the server is closed."""
         return self._closed
 
     def open(self) -> bool:
         """Open the page in the browser; return whether one was found.
 
-        Other users see with which address a browser is started, so this one is good for a single visit.
+        Other users can see the address with which a browser is started, so it is valid for a single visit.
         """
         try:
             return webbrowser.open(self.url if self.token is None else self._server.address_once())
@@ -146,7 +146,7 @@ class Viewer:
         self.close()
 
     def close(self) -> None:
-        """Stop serving and let go of the files; a second call does nothing."""
+        """Stop serving and close the files; a second call does nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -174,21 +174,21 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, api: Api, port: int, token: str | None) -> None:
         self.api, self.token, self.is_closing = api, token, False
-        self._open: dict[socket.socket, float] = {}  # until when each has to have sent a request
-        self._once: set[str] = set()  # tokens that are good for a single visit
+        self._open: dict[socket.socket, float] = {}  # deadline for each to send a request
+        self._once: set[str] = set()  # tokens that are valid for a single visit
         self._lock = threading.Lock()
         super().__init__((_HOST, port), _Handler)
         number = self.server_address[1]
-        self.cookie = f"cellweft-view-{number}"  # cookies do not tell ports apart
+        self.cookie = f"cellweft-view-{number}"  # cookies are shared by all ports
         self.hosts = {f"{name}:{number}" for name in ("localhost", _HOST, "[::1]")}
 
     def server_bind(self) -> None:
-        """Bind without a look-up of the machine's name, which may take seconds."""
+        """Bind without looking up the machine's name, which may take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = _HOST, int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection; where there are too many, end the one that has waited longest."""
+        """Store the connection; if there are too many, close the one that has waited longest."""
         with self._lock:
             is_full = len(self._open) >= _MOST_CONNECTIONS
             oldest = min(self._open, key=self._open.__getitem__) if is_full else None
@@ -201,33 +201,33 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def address_once(self) -> str:
-        """Return an address of the page that is good for a single visit."""
+        """Return an address of the page that is valid for a single visit."""
         once = secrets.token_urlsafe(32)
         with self._lock:
             self._once.add(once)
         return f"http://{_HOST}:{self.server_port}/?token={once}"
 
     def lets_in(self, given: str) -> bool:
-        """Say whether the page may be given to whoever knows this token; some are good for once."""
+        """Return whether a token gives access to the page; some are valid only once."""
         with self._lock:
             once = [token for token in self._once if _is(token, given)]
             self._once.difference_update(once)
         return bool(once) or (self.token is not None and _is(self.token, given))
 
     def await_request(self, request: Any) -> None:
-        """Expect a whole request, or the rest of one, from a connection within the time for it."""
+        """Set the deadline for a connection to send a whole request, or the rest of one."""
         with self._lock:
             if request in self._open:
                 self._open[request] = time.monotonic() + _IDLE_SECONDS
 
     def answering(self, request: Any) -> None:
-        """Expect nothing from a connection while it is answered."""
+        """Remove the deadline of a connection while it is answered."""
         with self._lock:
             if request in self._open:
                 self._open[request] = float("inf")
 
     def service_actions(self) -> None:
-        """End the connections whose time is over, however little they send now and then."""
+        """Close connections after their deadline, even if they still send data."""
         with self._lock:
             for connection in [
                 connection for connection, end in self._open.items() if end < time.monotonic()
@@ -235,30 +235,30 @@ class _Server(ThreadingHTTPServer):
                 self._drop(connection)
 
     def _drop(self, request: socket.socket) -> None:
-        """End a connection; its thread ends with it."""
+        """Close a connection, which also ends its thread."""
         self._open.pop(request)
         with contextlib.suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection."""
+        """Remove the connection."""
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """End the connections that are open; their threads end with them."""
+        """Close all open connections, which also ends their threads."""
         with self._lock:
             for connection in list(self._open):
                 self._drop(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep the failure of a connection, which is the client's as a rule, for those who look for it."""
+        """Log the error of a connection, which is usually caused by the client."""
         _log.debug("cellweft view: a connection failed", exc_info=True)
 
 
 def _is(token: str, candidate: str) -> bool:
-    """Compare in a time that does not tell how much of it is right."""
+    """Compare in constant time."""
     return hmac.compare_digest(token.encode(), candidate.encode("utf-8", "surrogatepass"))
 
 
@@ -271,7 +271,7 @@ def _from_query(query: str) -> str:
 
 
 def _from_cookies(lines: list[str], name: str) -> str:
-    """Return the cookie of a name: browsers send those of all ports of this machine together."""
+    """Return the cookie with a name; browsers send the cookies of all ports of this machine together."""
     for cookie in ";".join(lines).split(";"):
         key, _, value = cookie.strip().partition("=")
         if key == name:
@@ -307,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what could not be understood, in the form of all errors."""
+        """Answer an invalid request, in the same form as other errors."""
         self.close_connection = True
         got = message or HTTPStatus(code).phrase
         self._send(
@@ -333,7 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         except Exception as error:  # a failed request does not end others
-            if self.server.is_closing:  # the files are closed under it
+            if self.server.is_closing:  # the files are being closed
                 self.close_connection = True
                 return
             _log.exception("cellweft view: %s failed", self.path[:200])
@@ -347,14 +347,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self._unread:
             self.close_connection = True
             if self._unread > 0:
-                self._read(min(self._unread, _MOST_DROPPED))  # otherwise the answer is lost with it
+                self._read(min(self._unread, _MOST_DROPPED))  # otherwise the answer would be lost
         # A client that does not read may be dropped in favour of others
         self.server.await_request(self.connection)
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(reply)
 
     def _refusal(self) -> Answer | None:
-        """Refuse what comes under another name, or from the page of another."""
+        """Refuse requests with another host name, or from another page."""
         hosts = self.headers.get_all("Host", [])
         origin = self.headers.get("Origin")
         allowed = self.server.hosts
@@ -371,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _entrance(self) -> Answer | None:
-        """Ask for the token, which the page's address has; where it is right there, give it as a cookie."""
+        """Require the token; if the address of the page contains it, also set it as a cookie."""
         token, (path, _, query) = self.server.token, self.path.partition("?")
         if token is None or path.startswith("/assets/"):
             return None
@@ -398,9 +398,9 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _length(self) -> int:
-        """Return the length of the body, -1 where it is not plain."""
+        """Return the length of the body; -1 if it is ambiguous."""
         lengths = self.headers.get_all("Content-Length", ["0"])
-        if "Transfer-Encoding" in self.headers or len(lengths) > 1:  # where it ends could be read in two ways
+        if "Transfer-Encoding" in self.headers or len(lengths) > 1:  # ambiguous end
             return -1
         return natural(lengths[0])
 
@@ -417,7 +417,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _read(self, length: int) -> bytes:
-        """Read from a body, which has to come within the time for it."""
+        """Read from a body, which must arrive before the deadline."""
         self.server.await_request(self.connection)
         body = self.rfile.read(length)
         self.server.answering(self.connection)
@@ -429,7 +429,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             ready, _, _ = select.select([self.connection], [], [], 0)
             return bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
-        except ValueError:  # more files are open than select knows
+        except ValueError:  # more open files than select supports
             return False
         except OSError:
             return True

@@ -1,7 +1,7 @@
-"""Whether a file or store that is being shown is still the one that was opened.
+"""Detects whether a file or store has changed since it was opened.
 
-A zarr store that was moved away or that lost chunks reads as zeros, without an error; so every answer is
-given only if what it was read from has not changed meanwhile.
+A zarr store that was moved or lost chunks is read as zeros, without an error. Therefore each answer is sent
+only if its files have not changed in the meantime.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TypeAlias
 from cellweft._errors import CellweftError, MissingFileError, OutputError
 from cellweft._typing import PathLike
 
-_Entries: TypeAlias = dict[str, tuple[int, ...]]  # what tells a file or folder from another, by its path
+_Entries: TypeAlias = dict[str, tuple[int, ...]]  # properties that identify a file or folder, by path
 _OF_ZARR = (".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 class WatchedSource:
-    """A file or a folder as it was when this was made.
+    """A file or folder, as it was when this object was created.
 
     Parameters
     ----------
     path
-        Of the file or store; where nothing lies there, as for data in memory, nothing is watched.
+        Path of the file or store. If it does not exist, as for data in memory, nothing is watched.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -34,13 +34,13 @@ class WatchedSource:
         self._folders = _folders(self._path, self._files)
 
     def change(self, *, closely: bool = False) -> CellweftError | None:
-        """Return the error that tells how the source has changed, None if it has not.
+        """Return an error if the source has changed; None if not.
 
         Parameters
         ----------
         closely
-            Whether to look at every file of a store; else at its folders, which change with every file that
-            comes, goes or is replaced.
+            Whether to check all files of a store; otherwise only its folders, which change when files are
+            added, removed or replaced.
         """
         if not self._files:
             return None
@@ -48,7 +48,7 @@ class WatchedSource:
             if not closely and _folders(self._path, self._files) == self._folders:
                 return None
             files = _files(self._path)
-            if files == self._files:  # a hidden file of the system's came or went
+            if files == self._files:  # only hidden files changed
                 self._folders = _folders(self._path, self._files)
                 return None
         fix = "Restart cellweft view to read the files as they are now."
@@ -65,7 +65,7 @@ class WatchedSource:
 
 
 def _files(path: Path) -> _Entries:
-    """Return all files, with their size and when they were written; hidden ones of other programs aside."""
+    """Return all files with their sizes and times, without hidden files of other programs."""
     if path.is_file():
         return {"": _identity(path.stat())}
     entries: _Entries = {}
@@ -78,7 +78,7 @@ def _files(path: Path) -> _Entries:
 
 
 def _folders(path: Path, files: _Entries) -> _Entries:
-    """Return the folders that hold the files, or the file itself."""
+    """Return the folders with the files, or the file itself."""
     if "" in files:
         return {"": _known(path)}
     return {folder: _known(folder) for folder in {str(path), *map(os.path.dirname, files)}}

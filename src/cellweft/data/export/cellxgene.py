@@ -1,4 +1,4 @@
-"""A result as cellxgene shows it, and as far as it can be, as CELLxGENE's schema asks for it."""
+"""Export of results for cellxgene, following CELLxGENE's schema as far as possible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cellweft.data.io.write import ResultWriter
 logger = logging.getLogger("cellweft")
 
 _PLACES = {PLACES: "X_placed", "spatial": "X_tissue", "X_spatial": "X_tissue"}
-"""Coordinates as cellxgene finds them, the one to show first above; its validator takes no X_spatial."""
+"""Names of coordinates for cellxgene, the first one to show first; its validator rejects X_spatial."""
 
 _ADDED_BY_DISCOVER = (
     "assay", "cell_type", "development_stage", "disease", "organism", "self_reported_ethnicity", "sex",
@@ -48,14 +48,14 @@ _UNKNOWN, _GREY = "unknown", "#c0c0c0"
 
 @dataclass(frozen=True, kw_only=True)
 class CellxgeneFindings:
-    """What keeps a file from cellxgene.
+    """What is wrong with a file for cellxgene, or missing.
 
     Attributes
     ----------
     view
-        What keeps cellxgene from showing it, or from showing it rightly; empty if nothing does.
+        What prevents cellxgene from showing it correctly; empty if nothing does.
     submission
-        What CELLxGENE Discover asks for in addition, which only those who made the data can tell.
+        What CELLxGENE Discover also requires, which only the authors of the data can provide.
     """
 
     view: tuple[str, ...]
@@ -151,12 +151,12 @@ def _write_sparse(
     with partial_output(target, overwrite=overwrite) as partial, hdf5_output(partial) as root:
         anndata.io.write_elem(root, "/", AnnData(**parts))
         for key in {"raw", "X"} & set(root):
-            del root[key]  # None is stored as an element that older readers do not know
+            del root[key]  # older readers do not support stored None
         copy_sparse(source, root, "X", progress=progress)
 
 
 def _embeddings(data: Input) -> dict[str, DoubleArray]:
-    """Return what cellxgene can show of ``obsm``, the places first."""
+    """Return the arrays of ``obsm`` that cellxgene can show, positions first."""
     names = {key: shown_name for key, shown_name in _PLACES.items() if key in data.obsm}
     if "spatial" in names:
         names.pop("X_spatial", None)  # an alias
@@ -170,7 +170,7 @@ def _embeddings(data: Input) -> dict[str, DoubleArray]:
 
 
 def _as_embedding(values: Any) -> DoubleArray | None:
-    """Return the values as cellxgene takes them, or None if they are no embedding."""
+    """Return the values in the form that cellxgene reads, or None if they are not an embedding."""
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[1] < 2 or not np.issubdtype(array.dtype, np.number):
         return None
@@ -198,7 +198,7 @@ def _shown(embedding: str | None, arrays: Mapping[str, Any], data: Input) -> str
 
 
 def _ready_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return a table of names, categories without gaps, numbers and booleans only."""
+    """Return a table with names, categories without missing values, numbers and booleans only."""
     stored = storable(table, where)
     ready = {}
     for name, column in stored.items():
@@ -210,7 +210,7 @@ def _ready_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _without_gaps(column: pd.Series[Any]) -> Any:
-    """Return a column whose categories are text and never missing, and whose numbers are plain."""
+    """Return a column with text categories that are never missing, or with plain numbers."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = column.cat.rename_categories(column.cat.categories.astype(str).tolist())
         if values.isna().any():
@@ -228,7 +228,7 @@ def _without_gaps(column: pd.Series[Any]) -> Any:
 
 
 def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
-    """Return cellweft's record and the colours of categories; nothing that is not there."""
+    """Return cellweft's record and the colours of categories, if they exist."""
     entries: dict[str, Any] = {}
     if RECORD in uns:
         entries[RECORD] = _filled(uns[RECORD])
@@ -239,7 +239,7 @@ def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None:
-    """Return a colour for every category, grey for those that stand for none; None if it lacks others."""
+    """Return a colour for each category, grey for missing values; None if other colours are missing."""
     colors = [str(color)[:7] for color in np.atleast_1d(np.asarray(values))]
     if len(colors) == len(categories) - 1 and categories[-1] == _UNKNOWN:
         colors.append(_GREY)
@@ -250,7 +250,7 @@ def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None
 
 
 def _filled(value: Any) -> Any:
-    """Return a record without what is None or empty, which older readers, and the schema, do not take."""
+    """Return a record without None and empty values, which older readers and the schema reject."""
     if not isinstance(value, Mapping):
         return value
     parts = {key: _filled(part) for key, part in value.items() if part is not None}
@@ -280,7 +280,7 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
 
 
 def _wrong(data: Input) -> Iterator[str]:
-    """Yield what keeps cellxgene from showing the data."""
+    """Yield what prevents cellxgene from showing the data."""
     if not any(key.startswith("X_") and _as_embedding(data.obsm[key]) is not None for key in data.obsm):
         yield "obsm contains no two-column embedding whose name starts with X_."
     for name in data.obs.columns:

@@ -1,4 +1,4 @@
-"""SpatialData in and out: a table with its places, and a result beside what it was made from."""
+"""SpatialData, in both directions: reads a table with positions, and adds a result to its source."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from cellweft.data.io.zarr_store import MANIFEST, quiet_zarr, write_quietly
 logger = logging.getLogger("cellweft")
 
 OWN_SYSTEM = "cellweft"
-"""Coordinate system of placed cells whose tissue's coordinates are none of the store's."""
+"""Coordinate system of placed cells if no system of the store matches the coordinates of the tissue."""
 
 _NEAR = 1e-3  # relative to the extent: closer positions are considered equal
 
@@ -110,7 +110,7 @@ def read_spatialdata(
 
 
 def _table(source: Any, name: str | None) -> Input:
-    """Open a table, of SpatialData or of a store; `source` of what comes is its name, or its path."""
+    """Open a table of SpatialData or of a store; its `source` is its name or path."""
     if is_spatialdata(source):
         where = "SpatialData in memory"
         chosen = chosen_table(source.tables, name, where=where, argument="table={!r}".format)
@@ -243,7 +243,7 @@ def _add(opened_result: Input, store: Path, name: str, annotates: str | None, *,
 
 
 def _consolidate(store: Path) -> None:
-    """Bring the store's list of all that it contains, if it has one, up to date."""
+    """Update the store's list of contents, if it has one."""
     import zarr
 
     group = zarr.open_group(str(store), mode="r+")
@@ -253,7 +253,7 @@ def _consolidate(store: Path) -> None:
 
 
 def _write_table(path: Path, opened_result: Input, source: Input, *, progress: Progress) -> None:
-    """Write a result as a table of SpatialData, in the form of the table that it was made from."""
+    """Write a result as a table of SpatialData, in the form of its source table."""
     import zarr
 
     theirs = zarr.open_group(source.source, mode="r")
@@ -278,7 +278,7 @@ def _write_table(path: Path, opened_result: Input, source: Input, *, progress: P
     }
     if link is not None:
         attributes |= _attributes(link)
-    zarr.open_group(str(path), mode="r+").attrs.update(attributes)  # opened again, to list the existing ones
+    zarr.open_group(str(path), mode="r+").attrs.update(attributes)  # reopened, to list existing attributes
 
 
 def _attributes(link: Link) -> dict[str, Any]:
@@ -292,7 +292,7 @@ def _uns(opened_result: Input, link: Link | None) -> dict[str, Any]:
 
 
 def _linked(opened_result: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
-    """Return the table of the result's cells with region and instance of each, and what it annotates."""
+    """Return the table of the result's cells with their regions and instances, and what it annotates."""
     obs = opened_result.obs.frame().copy()
     places = _matched(opened_result, source)
     link = Link.of(source.uns)
@@ -306,7 +306,7 @@ def _linked(opened_result: Input, source: Input) -> tuple[pd.DataFrame, Link | N
 
 
 def _matched(opened_result: Input, source: Input) -> Any:
-    """Return the row of the source for each cell of the result, or raise `InputError` if there is none."""
+    """Return the row in the source of each cell of the result; raise `InputError` if there is none."""
     theirs = source.obs.names().astype(str)
     names = opened_result.obs.names().astype(str)
     if theirs.has_duplicates:
@@ -366,7 +366,7 @@ def _points(opened_result: Input, into: Any, annotates: str | None) -> Any:
 
 
 def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
-    """Return what brings the tissue's coordinates, as they were read, into the store's coordinate systems."""
+    """Return the transformations from the tissue's coordinates to the store's coordinate systems."""
     module = require("spatialdata.transformations", "spatialdata")
     identity = module.Identity()
     link = Link.of(source.uns)
@@ -400,7 +400,7 @@ def _moved(places: DoubleArray, transformation: Any) -> DoubleArray:
 
 
 def _are_same(first: DoubleArray, second: DoubleArray) -> bool:
-    """Say whether most places are the same, but for a thousandth of their extent."""
+    """Return whether most positions are the same, within a thousandth of their extent."""
     extent = float(np.ptp(second, axis=0).max(initial=0.0)) or 1.0
     is_alike = first.shape == second.shape
     return is_alike and bool(np.median(np.abs(first - second).max(axis=1)) <= _NEAR * extent)

@@ -1,4 +1,4 @@
-"""A view of a result for Vitessce: a configuration that its web page and its Python package read."""
+"""A view of a result for Vitessce: a configuration for its web page and its Python package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cellweft.data.io.zarr_store import copy_store, format_of
 from cellweft.data.spatial import find_labels
 
 SCHEMA = "1.0.18"
-"""Version of Vitessce's configuration; newer ones of Vitessce read it too."""
+"""Version of Vitessce's configuration; newer versions of Vitessce also read it."""
 
 _EMBEDDINGS = {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}
 _TISSUE = "Tissue"  # name of the positions
@@ -90,7 +90,7 @@ def vitessce_config(
 def _config(
     path: Path, *, url: str | None, columns: Sequence[str], gene: str | None, title: str | None
 ) -> tuple[dict[str, Any], bool]:
-    """Return a configuration, and whether it is over a store in a format that Vitessce does not read."""
+    """Return a configuration, and whether the store has a format that Vitessce cannot read."""
     if path.suffix != ".zarr":
         raise FormatError(
             str(path),
@@ -207,7 +207,7 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
 
 
 def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
-    """Return where in the store Vitessce finds what it shows."""
+    """Return the paths, within the store, of all that Vitessce shows."""
     matrix: dict[str, Any] = {"path": "X"}
     first = next((name for name in _FIRST_GENES if name in data.var and data.var[name].any()), None)
     if first is not None:
@@ -227,7 +227,7 @@ def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _coordination(groups: Sequence[str], gene: str | None) -> dict[str, Any]:
-    """Return what the views share."""
+    """Return the settings that the views share."""
     space: dict[str, Any] = {
         "dataset": {_DATASET: _DATASET},
         "obsType": {"A": "cell"},
@@ -242,7 +242,7 @@ def _coordination(groups: Sequence[str], gene: str | None) -> dict[str, Any]:
 
 
 def _layout(*, has_groups: bool, scopes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the views: the tissue at the left, genes and groups at the right, the heat map below."""
+    """Return the views: the tissue on the left, genes and groups on the right, the heat map below."""
     places = {"scatterplot": (0, 0, 7, 8), "featureList": (7, 0, 3 if has_groups else 5, 8)}
     if has_groups:
         places["obsSets"] = (10, 0, 2, 8)

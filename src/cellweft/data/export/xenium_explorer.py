@@ -1,4 +1,4 @@
-"""Groups of cells for 10x Genomics' Xenium Explorer: a CSV with a row for each cell."""
+"""Groups of cells for 10x Genomics' Xenium Explorer: a CSV with one row per cell."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def write_explorer_groups(
 
 
 def _ids(data: Input, column: str | None) -> Any:
-    """Return the identifiers of the cells as text, each once."""
+    """Return the unique identifiers of the cells, as text."""
     if column is None and "cell_id" in data.obs.columns:
         column = "cell_id"
     values = data.obs.names()
@@ -123,7 +123,7 @@ def _ids(data: Input, column: str | None) -> Any:
 
 
 def _colors(data: Input, groups: pd.Series[Any], column: str) -> dict[str, str]:
-    """Return the colours that the data have for the groups; none where these do not fit."""
+    """Return the colours of the groups in the data; none if they do not fit."""
     key = f"{column}_colors"
     if key not in data.uns or not isinstance(groups.dtype, pd.CategoricalDtype):
         return {}

@@ -1,4 +1,4 @@
-"""Folders as instruments write them: counts and places of the cells, without images.
+"""Folders of instruments: counts and coordinates of cells, without images.
 
-One file for each instrument, each an `Instrument`. `recognition` tells which one wrote a folder.
+Each file contains one `Instrument`; `recognition` detects the instrument of a folder.
 """

@@ -1,4 +1,4 @@
-"""What a reader of an instrument's folder is, and what all of them share: finding files, joining tables."""
+"""The interface of instrument readers, and shared functions: finding files, joining tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.tenx import chosen_name, has_mtx
 
 UNASSIGNED = "unassigned"
-"""What programs that assign transcripts to cells call what lies in none, in any case."""
+"""Name, in any case, that segmentation programs use for transcripts outside cells."""
 _NO_ROW, _NO_PLACE = "without a row in {}", "without coordinates"
 _PACKED = re.compile(r"\.(tar|tar\.gz|tgz)$")
 _EDGES = "_-. "  # separators between sample name and file name
@@ -34,7 +34,7 @@ class Instrument(Protocol):
 
     @property
     def name(self) -> str:
-        """What the instrument is called."""
+        """Name of the instrument."""
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open the run that a folder contains, or that a file is part of.
@@ -42,21 +42,22 @@ class Instrument(Protocol):
         Parameters
         ----------
         path
-            Of a folder or a file, which is there.
+            Path of an existing folder or file.
         where
-            What errors call it.
+            Name of the input in errors.
         sample
-            The one to take where a folder contains several: what stands around the names of its files.
+            The sample to read if a folder contains several: the common part of its file names.
 
         Returns
         -------
         Input or None
-            Cells with their places in ``obsm["spatial"]``; None if this is no run of the instrument.
+            Cells with coordinates in ``obsm["spatial"]``; None if this is not a run of the instrument.
 
         Raises
         ------
         FormatError
-            It is one, but a file is missing, holds something else, or there are several samples.
+            It is a run of the instrument, but a file is missing or has other contents, or there are several
+            samples.
         KeyMissingError
             No such sample.
         """
@@ -64,16 +65,16 @@ class Instrument(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A file that every run of an instrument has.
+    """A file that each run of an instrument contains.
 
     Attributes
     ----------
     names
-        How its name may begin, without the name of a sample, the best one first.
+        Possible starts of its name, without the name of a sample, the best one first.
     endings
-        How it may end, the best one first; "" is a folder.
+        Possible endings, the best one first; "" is a folder.
     folder
-        Folder of the run in which it lies, "" where it lies in the run's own.
+        Subfolder of the run that contains it, "" for the run's own folder.
     """
 
     names: tuple[str, ...]
@@ -84,7 +85,7 @@ class Part:
         return f"{self.folder}{'/' * bool(self.folder)}{self.names[0]}{self.endings[0] or '/'}"
 
     def sample_of(self, path: Path) -> str | None:
-        """Return what a file's name has around that of the part, such as "GSM1"; None if it is another."""
+        """Return the sample in a file's name, such as "GSM1"; None if it is not this part."""
         edge, samples = f"[{re.escape(_EDGES)}]", []
         for name, ending in self._spellings():
             spelling = rf"(|.*{edge}){re.escape(name)}(|{edge}.*){re.escape(ending)}"
@@ -94,7 +95,7 @@ class Part:
         return min(samples, key=len, default=None)  # the most informative part of the name
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """Return the files of a run's folder that may be this part, by sample ("" where none is named)."""
+        """Return the files of a run's folder that may be this part, by sample ("" without one)."""
         inside = folder / self.folder
         there = sorted(inside.iterdir()) if inside.is_dir() else []
         paths: dict[str, Path] = {}
@@ -112,9 +113,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The files of a run: its counts, and the table that says where its cells lie.
+    """The files of a run: its counts, and the table with the coordinates of its cells.
 
-    ``sample`` is what their names have around those of the parts, "" where that is nothing.
+    ``sample`` is the rest of their names, around those of the parts; it may be empty.
     """
 
     counts: Path
@@ -139,17 +140,17 @@ def find_run(
     path, where, sample
         As in `Instrument.open`.
     name
-        The instrument.
+        Name of the instrument.
     counts, cells
-        Where the counts may stand, and the table with the places; the first that is there is taken.
+        Possible files of the counts, and of the table with coordinates; the first existing one is used.
     marks
-        Patterns of names: a folder that has one is of this instrument, whatever it lacks.
+        Patterns of names. A folder with such a file belongs to this instrument, even if other files are
+        missing.
 
     Returns
     -------
     Run or None
-        None if the folder has none of the marks and no such table, or a file is no part of a run with all
-        that it needs.
+        None if the folder has none of the marks and no such table, or a file is not part of a complete run.
 
     Raises
     ------
@@ -193,21 +194,21 @@ def find_run(
 
 
 def _words_of(part: Part) -> list[str]:
-    """Return what the name of an archive that contains a part may have in it."""
+    """Return words that the name of an archive with this part may contain."""
     return [*filter(None, (part.names[0], part.folder))]
 
 
 def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, name: str) -> str:
-    """Return the sample to take: the requested one, or the only one; "" where files name none.
+    """Return the sample to read: the requested one, or the only one; "" if file names contain none.
 
     Parameters
     ----------
     files
         Counts by sample.
     asked
-        A sample, or words of its name that no other has, or None.
+        A sample, or unique words of its name, or None.
     where, name
-        What errors call the folder, and the instrument.
+        Names of the folder and of the instrument in errors.
     """
     argument = f"{where.partition(' ')[0]}_sample"
     samples = sorted(files)
@@ -233,7 +234,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
 
 
 def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]) -> Run | None:
-    """Return the run that a named file is part of; None if its other part is not there."""
+    """Return the run that contains a given file; None if its other part is missing."""
     other = _of_sample(found[1 if is_counts else 0], sample)
     if other is None:
         return None
@@ -249,7 +250,7 @@ def _merged(files: Iterable[Mapping[str, Path]]) -> dict[str, Path]:
 
 
 def _of_sample(files: Mapping[str, Path], sample: str) -> Path | None:
-    """Return the file of a sample; one that names no sample is that of the only one."""
+    """Return the file of a sample; a file without a sample name belongs to the only sample."""
     return files.get(sample, files.get(""))
 
 
@@ -260,13 +261,13 @@ class CellTable:
     Attributes
     ----------
     table
-        Its columns; index = names of the cells as the counts spell them.
+        Its columns; the index contains the names of the cells, as in the counts.
     x, y
-        Columns with the places.
+        Columns with the coordinates.
     unit
-        Of the places: "um", or "px".
+        Unit of the coordinates: "um" or "px".
     source
-        File that it is in, for errors.
+        The file, for errors.
     left_out
         Objects that are not cells, or cells outside the tissue: (n_cells,) booleans by their description.
     """
@@ -294,7 +295,7 @@ def _refuse_repeated(table: pd.DataFrame, where: str) -> None:
 def joined(
     counts: Input, cells: CellTable, *, instrument: str, no_cells: Mapping[str, BoolArray] | None = None
 ) -> Input:
-    """Return counts with the places and the annotation of their cells.
+    """Return counts with the coordinates and the annotation of their cells.
 
     Parameters
     ----------
@@ -303,15 +304,15 @@ def joined(
     cells
         The table of the cells, in any order.
     instrument
-        What wrote them.
+        The instrument.
     no_cells
         Rows of the counts that are not cells: booleans by their description.
 
     Returns
     -------
     Input
-        The cells that have both counts and a place, in the order of the counts; ``cells_left_out`` says how
-        many others there were, and why.
+        The cells with both counts and coordinates, in the order of the counts; ``cells_left_out`` contains
+        the number of other cells, and the reason.
 
     Raises
     ------
@@ -360,7 +361,7 @@ def joined(
             "and are left out. Check that both files are complete and from the same run."
         )
         counts = replace(counts, notes=(*counts.notes, said))
-    annotation = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
+    annotation = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # row numbers have no column name
     return replace(
         counts,
         matrix=chosen_rows(open_rows(counts.matrix, where=counts.where), rows),
@@ -373,7 +374,7 @@ def joined(
 
 
 def _refuse_text(cells: CellTable, places: DoubleArray, where: str) -> None:
-    """Raise `FormatError` where text stands in place of coordinates, (n_cells, 2), that are NaN for it."""
+    """Raise `FormatError` if coordinates, (n_cells, 2), are NaN because they contain text."""
     values = cells.table[[cells.x, cells.y]]
     is_text = np.isnan(places) & values.notna().to_numpy()
     if is_text.any():
@@ -390,7 +391,7 @@ def _refuse_text(cells: CellTable, places: DoubleArray, where: str) -> None:
 
 
 def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None:
-    """Raise `FormatError` where a table lacks a column."""
+    """Raise `FormatError` if a table lacks a column."""
     lacking = [name for name in names if name not in table.columns]
     if lacking:
         raise FormatError(
@@ -402,9 +403,9 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
 
 
 def _rows_of(names: pd.Index, known_names: pd.Index) -> tuple[IntArray, str]:
-    """Return where names of cells stand among known ones, -1 where they do not, and how, if not as they are.
+    """Return the positions of cell names among known names, -1 if missing, and how they were matched.
 
-    If there is none, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
+    If none matches, numbers after barcodes (``ACGT-1``) are ignored, if names stay unique.
     """
     rows = _positions(names, known_names)
     if (rows >= 0).any():
@@ -421,7 +422,7 @@ def _rows_of(names: pd.Index, known_names: pd.Index) -> tuple[IntArray, str]:
 
 
 def _positions(names: pd.Index, known_names: pd.Index) -> IntArray:
-    """Return where names stand among known ones, -1 where they do not; by Arrow, which holds them tightly."""
+    """Return the positions of names among known names, -1 if missing; with Arrow, which needs less memory."""
     first, second = (pa.array(index, type=pa.large_string()) for index in (names, known_names))
     positions = pc.index_in(first, value_set=second).fill_null(-1)
     return np.asarray(positions.to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Folders of dissociated cells (10x Genomics), as Cell Ranger writes them: counts without places."""
+"""Folders of dissociated cells (10x Genomics), as Cell Ranger writes them: counts without coordinates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cellweft.data.io.lazy_input import Input
 
 @dataclass(frozen=True)
 class Chromium:
-    """Reads ``filtered_feature_bc_matrix.h5`` (or its folder), of a run without tissue."""
+    """Reads ``filtered_feature_bc_matrix.h5`` (or its folder), for a run without tissue."""
 
     name: str = "Chromium"
 

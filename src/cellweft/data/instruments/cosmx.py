@@ -1,4 +1,4 @@
-"""Folders of CosMx (NanoString, Bruker): the flat files that AtoMx exports, and those of public releases."""
+"""Folders of CosMx (NanoString, Bruker): flat files from AtoMx, and those of public releases."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _NUMBER = r"^(?:[Ff](?:OV)?)?0*(\d+)(?:\.0+)?$"
 class Cosmx:
     """Reads ``*_exprMat_file.csv`` and ``*_metadata_file.csv``.
 
-    A cell is called by its number and that of its field of view, as ``3_1``; cell 0 of a field stands for
-    the transcripts that lie in no cell. Centres are pixels of the whole slide.
+    The name of a cell consists of its number and that of its field of view, for example ``3_1``; cell 0 of a
+    field contains the transcripts outside cells. Centres are in pixels of the whole slide.
     """
 
     name: str = "CosMx"

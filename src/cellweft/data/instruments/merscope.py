@@ -1,4 +1,4 @@
-"""Folders of MERSCOPE (Vizgen), of the instrument and of its post-processing tool alike."""
+"""Folders of MERSCOPE (Vizgen), from the instrument or from its post-processing tool."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _X, _Y = "center_x", "center_y"
 class Merscope:
     """Reads ``cell_by_gene.csv`` and ``cell_metadata.csv``.
 
-    Centres are micrometres. The first column of both tables names the cells, under whatever header, unless
-    one of the second table is called ``EntityID``.
+    Centres are in micrometres. The first column of both tables contains the names of the cells, with any
+    header, unless the second table has a column ``EntityID``.
     """
 
     name: str = "MERSCOPE"

@@ -1,4 +1,4 @@
-"""Which instrument wrote a folder, or a file: the first one of whose runs it is part."""
+"""Detects the instrument that wrote a folder or file: the first one that recognises it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
     Parameters
     ----------
     path, where
-        A folder, or one of its files, and what errors call it.
+        A folder or one of its files, and its name in errors.
     sample
-        The one to take where a folder contains several.
+        The sample to read if a folder contains several.
 
     Returns
     -------
     Input or None
-        None if it is no run of any of the `INSTRUMENTS`.
+        None if it is not a run of any of the `INSTRUMENTS`.
 
     Raises
     ------
     FormatError
-        It is one, but a file is missing or holds something else.
+        It is a run, but a file is missing or has other contents.
     """
     for instrument in INSTRUMENTS:
         run = instrument.open(path, where, sample)
@@ -49,7 +49,7 @@ def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
 
 
 def looks_like_run(path: Path) -> bool:
-    """Say whether a folder has files that some instrument writes, as ``outs`` of Space Ranger has."""
+    """Return whether a folder contains files of an instrument, like ``outs`` of Space Ranger."""
     return any(any(path.glob(mark)) for mark in _MARKS)
 
 

@@ -1,4 +1,4 @@
-"""Folders of Slide-seq (Broad Institute) and Curio Seeker: counts by bead, and where the beads lie."""
+"""Folders of Slide-seq (Broad Institute) and Curio Seeker: counts by bead, and positions of the beads."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _PLACES = (("xcoord", "ycoord"), ("x", "y"))
 class SlideSeq:
     """Reads ``MappedDGEForR.csv`` and ``BeadLocationsForR.csv``.
 
-    Of later releases ``*.digital_expression.txt.gz`` and ``*_bead_locations.csv``; of Curio Seeker
-    ``*_MoleculesPerMatchedBead.mtx``, with ``*_barcodes.tsv`` and ``*_genes.tsv``, and
-    ``*_MatchedBeadLocation.csv``. Counts are genes x beads; the first column of the beads names them. Places
-    are pixels; those of Curio have no unit.
+    For later releases, it reads ``*.digital_expression.txt.gz`` and ``*_bead_locations.csv``; for Curio
+    Seeker, ``*_MoleculesPerMatchedBead.mtx``, with ``*_barcodes.tsv`` and ``*_genes.tsv``, and
+    ``*_MatchedBeadLocation.csv``. Counts are genes x beads; the first column of the bead table contains their
+    names. Positions are in pixels; those of Curio have no unit.
     """
 
     name: str = "Slide-seq"
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open a run; parameters as `Instrument.open`."""
-        parts = (*_COUNTS[:2], _BEADS)  # Drop-seq has the others too
+        parts = (*_COUNTS[:2], _BEADS)  # Drop-seq also writes the others
         marks = [f"*{name}{ending}" for part in parts for name in part.names for ending in part.endings]
         run = find_run(path, where, sample, name=self.name, counts=_COUNTS, cells=(_BEADS,), marks=marks)
         if run is None:

@@ -1,4 +1,4 @@
-"""Tables of Stereo-seq (STOmics): counts of genes by place on the chip, to be summed by cell or by bin."""
+"""Tables of Stereo-seq (STOmics): counts of genes by position on the chip, summed by cell or bin."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ _COLUMNS = {
     "count": ("midcount", "midcounts", "umicount", "umicounts"),
     "cell": ("cellid", "cell_id", "cell", "label"),
 }
-"""What the columns are called, in small letters; symbols and cells are not in all files."""
+"""Names of the columns, in lower case; some files have no symbols or cells."""
 _NO_CELL = ("", "0", "-1", "nan", "NA")
 _MOST_COMMENTS = 100
 
 
 @dataclass(frozen=True)
 class StereoSeq:
-    """Reads a ``.gem`` table, packed or not, or a ``.tsv`` or ``.txt`` with the same columns.
+    """Reads a ``.gem`` table, compressed or not, or a ``.tsv`` or ``.txt`` with the same columns.
 
-    A row is a gene at a place of the chip (a DNB): ``geneID``, ``x``, ``y``, ``MIDCount``. They are summed by
-    cell where a column names these, else by bins, whose size the caller names as a sample, "bin50". Places
-    are numbers of DNB, which lie 0.5 or 0.715 um apart: middles of bins, and centres of mass of cells.
+    A row is a gene at a position of the chip (a DNB): ``geneID``, ``x``, ``y``, ``MIDCount``. Counts are
+    summed by cell if there is a column of cells, otherwise by bins; the caller passes their size as a sample,
+    "bin50". Coordinates are in DNB, which are 0.5 or 0.715 um apart: centres of bins, and centres of mass of
+    cells.
     """
 
     name: str = "Stereo-seq"
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
-        """Open a table, or the folder that holds it; parameters as `Instrument.open`."""
+        """Open a table, or the folder that contains it; parameters as in `Instrument.open`."""
         if path.is_dir():
             tables = [table for table in sorted(path.iterdir()) if re.search(r"\.gem(\.gz)?$", table.name)]
             if len(tables) > 1:
@@ -81,7 +82,7 @@ class StereoSeq:
 
 
 def _header(path: Path) -> tuple[int, list[str]]:
-    """Return how many comments are above the header, and its columns in small letters."""
+    """Return the number of comment lines above the header, and its columns in lower case."""
     opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -97,7 +98,7 @@ def _header(path: Path) -> tuple[int, list[str]]:
 
 
 def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
-    """Return the side of the bins that is requested; None for cells."""
+    """Return the requested size of the bins; None for cells."""
     argument = f"{where.partition(' ')[0]}_sample"
     match = None if sample is None else re.fullmatch(r"bin_?([1-9]\d*)", sample.strip().lower())
     if match:
@@ -122,7 +123,7 @@ def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
 def _read(
     path: Path, where: str, n_skipped: int, n_columns: int, places: Mapping[str, int]
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of a table: whole numbers, and codes of texts with the texts, a block at a time."""
+    """Yield the columns of a table in blocks: whole numbers, and codes of texts with the texts."""
     columns = [str(number) for number in range(n_columns)]
     texts = {str(places[key]) for key in ("gene", "symbol", "cell") if places[key] >= 0}
     numbers = {str(places[key]) for key in ("x", "y", "count")}
@@ -147,7 +148,7 @@ def _read(
 
 
 def _codes(column: pa.Array, text_codes: dict[str, int]) -> IntArray:
-    """Return a number for each text; new ones are added to those that are known."""
+    """Return the code of each text; new texts are added to the known ones."""
     encoded = column.fill_null("").dictionary_encode()
     numbers = [text_codes.setdefault(text, len(text_codes)) for text in encoded.dictionary.to_pylist()]
     return np.asarray(np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()])
@@ -156,7 +157,7 @@ def _codes(column: pa.Array, text_codes: dict[str, int]) -> IntArray:
 def _summed(
     parts: Mapping[str, NDArray[Any]], size: int | None, *, where: str, source: Path, instrument: str
 ) -> Input:
-    """Sum counts by bin, or by cell where no size is given."""
+    """Sum counts by bin, or by cell if no size is given."""
     x, y, counts, genes = (parts[key] for key in ("x", "y", "count", "gene"))
     left_out: tuple[str, ...] = ()
     if size is None:
@@ -165,7 +166,7 @@ def _summed(
             left_out = (f"{int(counts[is_none].sum()):,} counts outside cells",)
         keys, x, y, counts, genes = (values[~is_none] for values in (parts["cell"], x, y, counts, genes))
     else:
-        first = [int(axis.min(initial=0)) // size for axis in (x, y)]  # below zero where the chip was moved
+        first = [int(axis.min(initial=0)) // size for axis in (x, y)]  # negative if the chip was shifted
         keys = (x // size - first[0]).astype(np.int64) << 32 | (y // size - first[1])
     if not len(keys):
         raise FormatError(
@@ -203,7 +204,7 @@ def _summed(
 
 
 def _named(var: pd.DataFrame, parts: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """Return genes by their symbols, with their IDs beside these; a symbol that occurs twice gives way."""
+    """Return genes named by symbol, with their IDs; a duplicate symbol is replaced by the ID."""
     _, first = np.unique(parts["gene"], return_index=True)
     symbols = pd.Series(parts["symbols"][parts["symbol"][first]]).astype(str)
     is_name = (symbols != "") & ~symbols.duplicated(keep=False)

@@ -23,15 +23,15 @@ from cellweft.data.io.obs_table import HeldTable, table_with_text
 from cellweft.data.io.tenx import open_10x, read_mtx
 
 BLOCK_BYTES = 16 * 2**20
-"""Of text that is parsed at once."""
+"""Bytes of text to parse at once."""
 
 
 @contextmanager
 def named_as(path: Path, where: str) -> Iterator[None]:
-    """Turn what a library raises over a file's content into `FormatError`; what the disk raises passes."""
+    """Turn the errors of libraries about a file's contents into `FormatError`, but not those of the disk."""
     try:
         yield
-    except Exception as error:  # of pandas, pyarrow and the packers alike
+    except Exception as error:  # from pandas, pyarrow or decompression
         if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
             raise
         raise not_as_named(path, f"{where}, {path.name}", str(error)) from error
@@ -45,16 +45,16 @@ def read_cells(
     Parameters
     ----------
     path, where
-        The file, and what errors call the run.
+        The file, and the name of the run in errors.
     text
-        Columns with names of cells, which stay as they are written; those that are not there do not count.
+        Columns with names of cells, which are read as text; missing ones are ignored.
     header
-        Names of the columns, where the file's first line holds none.
+        Names of the columns, if the first line of the file does not contain them.
 
     Raises
     ------
     FormatError
-        The file is not what its name says.
+        The contents of the file do not match its name.
     """
     with named_as(path, where):
         if path.suffix == ".parquet":
@@ -82,14 +82,14 @@ def read_header(path: Path, where: str, *, separator: str = ",") -> list[str]:
     Parameters
     ----------
     path, where
-        The file, and what errors call the run.
+        The file, and the name of the run in errors.
     separator
-        Between its columns.
+        Separator of its columns.
 
     Raises
     ------
     FormatError
-        It is no text, or other signs separate its columns.
+        It is not text, or its columns have another separator.
     """
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -111,9 +111,9 @@ def open_counts(path: Path, where: str, sample: str = "") -> Input:
     Parameters
     ----------
     path, where
-        The counts, and what errors call the run.
+        The counts, and the name of the run in errors.
     sample
-        What the name of a matrix.mtx has around it.
+        The sample in the name of a matrix.mtx.
     """
     if path.is_dir():
         return read_mtx(path, where)
@@ -123,26 +123,26 @@ def open_counts(path: Path, where: str, sample: str = "") -> Input:
 
 
 def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, pd.DataFrame]:
-    """Read a table of cells x genes as a sparse matrix; of its text a block of rows is held at a time.
+    """Read a table of cells x genes as a sparse matrix, one block of rows of text at a time.
 
     Parameters
     ----------
     path, where
-        A .csv or .csv.gz, and what errors call the run.
+        A .csv or .csv.gz, and the name of the run in errors.
     keys
-        Columns that are no genes; those that are not there do not count.
+        Columns that are not genes; missing ones are ignored.
 
     Returns
     -------
     counts : Input
-        (n_cells, n_genes), the cells without names, controls left out; a gene may occur twice.
+        (n_cells, n_genes) without controls; cells have no names, and a gene may occur twice.
     table : DataFrame
         (n_cells, n_keys) the key columns, as text.
 
     Raises
     ------
     FormatError
-        The file is not what its name says, or holds something that is not a number.
+        The contents of the file do not match its name, or are not all numbers.
     """
     names, table, matrix = _read_sparse(path, where, keys=keys, separator=",")
     obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
@@ -156,19 +156,19 @@ def read_counts_by_gene(path: Path, where: str, *, separator: str) -> Input:
     Parameters
     ----------
     path, where
-        A table of text, packed with gzip or not, and what errors call the run.
+        A text table, compressed with gzip or not, and the name of the run in errors.
     separator
-        Between its columns.
+        Separator of its columns.
 
     Returns
     -------
     Input
-        (n_cells, n_genes), controls left out.
+        (n_cells, n_genes) without controls.
 
     Raises
     ------
     FormatError
-        The file is not what its name says, or holds something that is not a number.
+        The contents of the file do not match its name, or are not all numbers.
     """
     key = read_header(path, where, separator=separator)[:1]
     names, table, matrix = _read_sparse(path, where, keys=key, separator=separator)
@@ -180,7 +180,7 @@ def read_counts_by_gene(path: Path, where: str, *, separator: str) -> Input:
 def _read_sparse(
     path: Path, where: str, *, keys: Sequence[str], separator: str
 ) -> tuple[list[str], pd.DataFrame, sp.csr_matrix]:
-    """Return the other columns of a table by name, its key columns as text, and the values of the others."""
+    """Return the names of the other columns of a table, its key columns as text, and the other values."""
     names = read_header(path, where, separator=separator)
     is_key = np.array([name in keys for name in names], dtype=bool)
     places = [str(number) for number in range(len(names))]  # because names may occur twice

@@ -12,7 +12,7 @@ from cellweft.data.instruments.tables import open_counts, read_cells, read_heade
 from cellweft.data.io.lazy_input import Input
 
 COUNTS = Part(names=("filtered_feature_bc_matrix", "raw_feature_bc_matrix"), endings=(".h5", ""))
-"""Counts of a run of Space Ranger, or of Cell Ranger: those of the cells, else those of all barcodes."""
+"""Counts of a run of Space Ranger or Cell Ranger: those of cells, otherwise those of all barcodes."""
 _MATRIX = Part(names=("matrix",), endings=(".mtx.gz", ".mtx"))
 _NAMES, _ENDINGS = ("tissue_positions", "tissue_positions_list"), (".csv", ".csv.gz", ".parquet")
 _CELLS = (Part(names=_NAMES, endings=_ENDINGS, folder="spatial"), Part(names=_NAMES, endings=_ENDINGS))
@@ -27,7 +27,7 @@ _COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullre
 class Visium:
     """Reads ``filtered_feature_bc_matrix.h5`` (or its folder) and the table of positions in ``spatial/``.
 
-    Places are pixels of the full image. Spots with ``in_tissue`` 0 are left out.
+    Coordinates are in pixels of the full image. Spots with ``in_tissue`` 0 are left out.
     """
 
     name: str = "Visium"
@@ -53,7 +53,7 @@ class Visium:
 
 
 def _positions(path: Path, where: str) -> pd.DataFrame:
-    """Read a table of positions, which Space Ranger wrote without a header before version 2."""
+    """Read a table of positions; before version 2, Space Ranger wrote it without a header."""
     has_header = path.suffix == ".parquet" or _COLUMNS[0] in read_header(path, where)
     table = read_cells(path, where, text=_COLUMNS[:1], header=None if has_header else _COLUMNS)
     check_columns(table, _COLUMNS, f"{where}, {path.name}")

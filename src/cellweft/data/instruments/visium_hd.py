@@ -1,4 +1,4 @@
-"""Folders of Visium HD (10x Genomics): one of the sizes of bins that Space Ranger writes, or its cells."""
+"""Folders of Visium HD (10x Genomics): bins of one size from Space Ranger, or cells."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _BINNED, _SEGMENTED = "binned_outputs", "segmented_outputs"
 _COUNTS = Part(names=("filtered_feature_cell_matrix", "raw_feature_cell_matrix"), endings=(".h5", ""))
 _CELLS = Part(names=("cell_segmentations", "graphclust_annotated_cell_segmentations"), endings=(".geojson",))
 _MARKS = ("*_feature_cell_matrix.h5", "*cell_segmentations.geojson")
-_USUAL = 8  # um; the size that Space Ranger analyses
+_USUAL = 8  # um; the size analysed by Space Ranger
 
 
 @dataclass(frozen=True)
 class VisiumHD:
-    """Reads ``binned_outputs/square_008um``, or the folder of another size, or of cells, where that is named.
+    """Reads ``binned_outputs/square_008um``, or the folder of another size, or of cells, if requested.
 
-    Places are pixels of the full image: middles of bins, centroids of cells. Bins with ``in_tissue`` 0 are
-    left out.
+    Coordinates are in pixels of the full image: centres of bins, centroids of cells. Bins with ``in_tissue``
+    0 are left out.
     """
 
     name: str = "Visium HD"
@@ -81,7 +81,7 @@ class VisiumHD:
         return run and dataclasses.replace(run, instrument=f"{self.name}, bins of {size} um{others}")
 
     def _open_cells(self, path: Path, where: str, sample: str | None) -> Input | None:
-        """Open the cells of a run where its folder of these is meant; parameters as `Instrument.open`."""
+        """Open the cells of a run if their folder is requested; parameters as in `Instrument.open`."""
         inside = path / _SEGMENTED
         if inside.is_dir() and (sample == _SEGMENTED or not (path / _BINNED).is_dir()):
             path, sample = inside, None
@@ -95,7 +95,7 @@ class VisiumHD:
 
 
 def _read_centroids(path: Path, where: str) -> pd.DataFrame:
-    """Read where the cells of a GeoJSON lie and how large they are, in pixels, by the names of the counts."""
+    """Read positions and areas of the cells of a GeoJSON, in pixels, by the names in the counts."""
     with named_as(path, where):
         features = json.loads(path.read_bytes())["features"]
         numbers = [feature["properties"]["cell_id"] for feature in features]
@@ -106,7 +106,7 @@ def _read_centroids(path: Path, where: str) -> pd.DataFrame:
 
 
 def _outline(geometry: Mapping[str, Any]) -> DoubleArray:
-    """Return the corners of a polygon, the longest of several, and the first again: (n_corners, 2)."""
+    """Return the closed outline of a polygon, the longest of several: (n_corners, 2)."""
     parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     corners = np.array(max((part[0] for part in parts), key=len), dtype=np.float64)[:, :2]
     return np.concatenate([corners, corners[:1]])
@@ -117,17 +117,17 @@ def _centroids(outlines: Sequence[DoubleArray]) -> pd.DataFrame:
     lengths = [*map(len, outlines)]
     first = np.stack([outline[0] for outline in outlines])
     x, y = (np.concatenate(outlines) - np.repeat(first, lengths, axis=0)).T
-    # Twice the area between a side and the first corner; none between two cells, as both ends are first ones.
+    # Twice the area between a side and the first corner; 0 between two cells, as both ends are first corners.
     twice = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0.0)
     moments = [twice, *(np.append(coordinate[:-1] + coordinate[1:], 0.0) * twice for coordinate in (x, y))]
     area, x_moment, y_moment = np.add.reduceat(moments, np.cumsum([0, *lengths[:-1]]), axis=1)
-    thrice = 3 * np.where(area == 0, 1.0, area)  # a line or a point lies at its first corner
+    thrice = 3 * np.where(area == 0, 1.0, area)  # a line or point is at its first corner
     table = {"x": first[:, 0] + x_moment / thrice, "y": first[:, 1] + y_moment / thrice}
     return pd.DataFrame(table | {"cell_area": np.abs(area) / 2})
 
 
 def _bin_size(path: Path) -> int | None:
-    """Return the side of the bins in micrometres that a folder's name tells."""
+    """Return the size of the bins in micrometres, from the name of a folder."""
     match = re.fullmatch(r"square_(\d+)um", path.resolve().name)
     return None if match is None else int(match[1])
 

@@ -1,4 +1,4 @@
-"""Folders of Xenium (10x Genomics), of Onboard Analysis and of Xenium Ranger alike."""
+"""Folders of Xenium (10x Genomics), from Onboard Analysis or Xenium Ranger."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SUMMARY = (
     "cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x", "nucleus_centroid_y",
     "nucleus_area", "z_level", "nucleus_count",
 )  # fmt: skip
-"""Columns of ``cell_summary`` in ``cells.zarr.zip``, where the file does not name them."""
+"""Columns of ``cell_summary`` in ``cells.zarr.zip``, if the file does not name them."""
 
 
 @dataclass(frozen=True)
 class Xenium:
     """Reads ``cell_feature_matrix.h5`` (or its folder) and ``cells.parquet`` (or ``cells.csv.gz``).
 
-    Where these are not there, it reads the archives of Xenium Explorer, ``cell_feature_matrix.zarr.zip`` and
-    ``cells.zarr.zip``. Centroids are micrometres.
+    If these are missing, it reads the archives of Xenium Explorer, ``cell_feature_matrix.zarr.zip`` and
+    ``cells.zarr.zip``. Centroids are in micrometres.
     """
 
     name: str = "Xenium"
@@ -59,7 +59,7 @@ class Xenium:
 
 @contextmanager
 def _archive(path: Path, where: str) -> Iterator[Any]:
-    """Open a zipped zarr store; what is missing in it, or damaged, becomes `FormatError`."""
+    """Open a zipped zarr store; missing or damaged elements raise `FormatError`."""
     import zarr
 
     if not is_zipfile(path):
@@ -86,7 +86,7 @@ def _zarr_counts(path: Path, where: str) -> Input:
 
 
 def _zarr_cells(path: Path, where: str) -> pd.DataFrame:
-    """Read ``cells.zarr.zip``, with the columns called as in ``cells.parquet``."""
+    """Read ``cells.zarr.zip``, with column names as in ``cells.parquet``."""
     with _archive(path, where) as store:
         summary = store["cell_summary"]
         columns = list(summary.attrs.get("column_names", _SUMMARY))[: summary.shape[1]]

@@ -1,4 +1,4 @@
-"""Files: read, write, matrices by blocks, outputs that are whole or absent, journals of runs.
+"""Files: reading, writing, matrices by blocks, outputs that are complete or absent, journals of runs.
 
-What a value means is not decided here but in `cellweft.data`.
+Values are interpreted in `cellweft.data`, not here.
 """

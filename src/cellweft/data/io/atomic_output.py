@@ -1,7 +1,7 @@
-"""Put an output in its place: whole under its own name, or not there at all.
+"""Atomic outputs: complete under their own name, or absent.
 
-Everything goes to a sibling with a random name that takes the asked one only when it is complete. An output
-that is replaced stays in its place until then.
+Everything is written to a sibling with a random name, which is renamed only when it is complete. An output
+that is replaced stays until then.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from cellweft.data.io.output_lock import exclusive
 
 
 class ForgivingFile:
-    """A file that HDF5 can always close: after its first failure, what it takes stays in memory.
+    """A file that HDF5 can always close: after a failure, further writes are kept in memory.
 
-    HDF5 cannot let go of a file whose last writes fail (a full disk): the process crashes at its end. So the
-    failure is kept here, for the writer to raise. Until it does, HDF5 reads back what it wrote, and would
-    crash on anything else.
+    HDF5 cannot close a file if its last writes fail (for example on a full disk): the process crashes when it
+    ends. Therefore the failure is kept here, and the writer raises it. Until then, HDF5 reads back what it
+    wrote, and would crash on anything else.
 
     Parameters
     ----------
     path
-        Where the file is made, empty.
+        Path of the new, empty file.
 
     Attributes
     ----------
     failure
-        The first error of the file, an interrupt too; None as long as all is well.
+        The first error of the file, including an interrupt; None without errors.
 
     Examples
     --------
@@ -60,13 +60,13 @@ class ForgivingFile:
         left = memoryview(data).cast("B")
         start = self._file.tell()
         while left and self.failure is None:
-            left = left[self._attempt(self._file.write, left) :]  # a full disk takes a part
+            left = left[self._attempt(self._file.write, left) :]  # a full disk may accept a part
         if self.failure is not None:
             self._unwritten.append((start, bytes(data)))
         return len(data)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer from here on, with zeros behind the end; return how much was read."""
+        """Fill the buffer from the current position, with zeros after the end; return the bytes read."""
         whole, start = memoryview(buffer).cast("B"), self._file.tell()
         count = self._attempt(self._file.readinto, whole)
         if self.failure is None:
@@ -79,13 +79,13 @@ class ForgivingFile:
         return len(whole)
 
     def truncate(self, size: int) -> int:
-        """Cut or lengthen the file to ``size`` bytes, unless it has failed."""
+        """Truncate or extend the file to ``size`` bytes, unless it has failed."""
         if self.failure is None:
             self._attempt(self._file.truncate, size)
         return size
 
     def sync(self) -> None:
-        """Hand everything to the disk: some file systems say only then that they are full."""
+        """Flush everything to the disk; some file systems only report then that they are full."""
         self._attempt(os.fsync, self._file.fileno())
 
     def __getattr__(self, name: str) -> Any:
@@ -94,14 +94,14 @@ class ForgivingFile:
     def _attempt(self, action: Callable[..., int | None], *arguments: Any) -> int:
         try:
             return action(*arguments) or 0
-        except BaseException as error:  # an interrupt, too, must not unwind through HDF5
+        except BaseException as error:  # interrupts must not pass through HDF5 either
             self.failure = self.failure or error
             return 0
 
 
 @contextlib.contextmanager
 def hdf5_output(path: Path) -> Iterator[Any]:
-    """Lend the root of a new HDF5 file, and raise what the disk refused in place of what HDF5 made of it."""
+    """Open the root of a new HDF5 file, and raise the error of the disk instead of that of HDF5."""
     import h5py
 
     with contextlib.closing(ForgivingFile(path)) as file:
@@ -116,31 +116,31 @@ def hdf5_output(path: Path) -> Iterator[Any]:
 
 logger = logging.getLogger("cellweft")
 RESULT_SUFFIXES = (".zarr", ".h5ad")
-"""Of stores and files that hold an AnnData."""
+"""Suffixes of stores and files that contain an AnnData."""
 _ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 _MODEL_MARK = "weights.safetensors"
 
 
 OutputKind: TypeAlias = Literal["file", "model"]
-"""A file (or a store, by the name's ending), or the folder of a model."""
+"""A file (or a store, depending on the suffix), or the folder of a model."""
 
 
 def check_output(
     path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = (), kind: OutputKind = "file"
 ) -> Path:
-    """Check that an output can be put at ``path``, before any work is done for it; changes nothing.
+    """Check, before any work, that an output can be written to ``path``. Nothing is changed.
 
     Parameters
     ----------
     path
-        Where the output shall lie. Links are followed.
+        Path of the output. Links are followed.
     overwrite
-        Whether an output that is there may be replaced: a file by a file, a zarr store by a zarr store,
-        a model by a model.
+        Whether an existing output may be replaced: a file by a file, a zarr store by a zarr store, a model by
+        a model.
     suffixes
-        Endings that the name may have, with their dot; empty for any.
+        Allowed suffixes of the name, with their dot; empty for any.
     kind
-        What it will be.
+        Kind of output.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def check_output(
     SettingError
         The name has none of the ``suffixes``.
     OutputExistsError
-        Something is there that may not be replaced.
+        Something exists that may not be replaced.
     OutputError
         The folder is missing, not a folder, not writable, or inside a zarr store or a model.
 
@@ -173,7 +173,7 @@ def check_output(
             fix="Change the name.",
         )
     with output_errors(output_path):
-        target = output_path.resolve()  # of a link, not the link but what it points to is replaced
+        target = output_path.resolve()  # the target of a link is replaced, not the link
         _check_folder(target.parent)
         if target.exists():
             _check_replaceable(target, overwrite=overwrite, kind=kind)
@@ -181,30 +181,30 @@ def check_output(
 
 
 Asked: TypeAlias = "Mapping[str, tuple[PathLike | None, tuple[str, ...] | Literal['model']]]"
-"""Outputs by the name of their argument: path (None: not requested), and endings it may have, or "model"."""
+"""Outputs by argument name: path (None: not requested), and allowed suffixes, or "model"."""
 
 
 def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
-    """Check that all outputs of one command can be put in their places, before any work; changes nothing.
+    """Check, before any work, that all outputs of a command can be written. Nothing is changed.
 
     Parameters
     ----------
     outputs
-        What is requested.
+        The requested outputs.
     overwrite
         As in `check_output`.
 
     Returns
     -------
     list of Path
-        The absolute paths of those that are requested.
+        The absolute paths of the requested outputs.
 
     Raises
     ------
     SettingError
-        Two outputs in one place, or one inside another; and as `check_output`.
+        Two outputs have the same path, or one is inside another; and as in `check_output`.
     OutputExistsError
-        One or more exist; the error names all of them.
+        One or more outputs exist; the error lists all of them.
     OutputError
         As in `check_output`.
     """
@@ -242,14 +242,14 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
 
 
 def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) -> None:
-    """Raise `OutputExistsError` where an output would change an input: replace it, or lie inside it.
+    """Raise `OutputExistsError` if an output would replace an input, or be inside it.
 
     Parameters
     ----------
     outputs
         Paths; None is ignored.
     inputs
-        Paths; whatever else they are, such as data in memory, is passed over.
+        Paths; other values, such as data in memory, are ignored.
     """
     sources = [
         Path(source).expanduser().resolve() for source in inputs if isinstance(source, str | os.PathLike)
@@ -276,7 +276,7 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
 
 
 def _check_folder(folder: Path) -> None:
-    # Effective ids, if the platform has them, because a program may have dropped its rights.
+    # Effective ids, if the platform supports them, because a program may have dropped its rights.
     effective = os.access in os.supports_effective_ids
     if not folder.exists():
         expected, got, fix = (
@@ -298,7 +298,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _whole_around(folder: Path) -> Path | None:
-    """Return the zarr store or the model in which a folder lies, None if it lies in none."""
+    """Return the zarr store or model that contains a folder; None if there is none."""
     marks = (*_ZARR_MARKS, _MODEL_MARK)
     around = (
         parent for parent in (folder, *folder.parents) if any((parent / mark).is_file() for mark in marks)
@@ -335,23 +335,23 @@ def output_errors(
     keeps: Callable[[], bool] = lambda: False,
     left: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Turn an `OSError` of the work inside into an `OutputError` with the path, the space and the next step.
+    """Turn an `OSError` in the context into an `OutputError` with path, required space and next step.
 
     Parameters
     ----------
     path
         The output that is being written.
     needed
-        Bytes that the output may take; 0 if that is not known.
+        Estimated size of the output in bytes; 0 if unknown.
     keeps
-        Says whether what is written so far stays, for a run that resumes.
+        Returns whether the written parts are kept, to resume the run.
     left
-        Says whether something incomplete could not be removed.
+        Returns whether an incomplete output could not be removed.
 
     Raises
     ------
     OutputError
-        The work inside raised an `OSError` that is not cellweft's own.
+        The context raised an `OSError` that is not one of cellweft's errors.
 
     Examples
     --------
@@ -403,33 +403,34 @@ def partial_output(
     journal: Journal | None = None,
     is_shared: bool = False,
 ) -> Iterator[Path]:
-    """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
+    """Provide a sibling path to write to, and rename it to ``path`` if the context succeeds.
 
     Parameters
     ----------
     path
-        Where the output, a file or a ``.zarr`` folder, shall lie.
+        Path of the output, a file or a ``.zarr`` folder.
     overwrite, suffixes, kind
-        As in `check_output`, which is asked once more: something may have come there since the work began.
+        As in `check_output`, which is called again, because the path may have been created in the meantime.
     needed
-        Bytes that the output may take, for the message when the disk is full.
+        Estimated size of the output in bytes, for the message if the disk is full.
     journal
-        Of a run that can be resumed; it is removed with the incomplete output, and once that is complete.
+        Journal of a run that can be resumed. It is removed with the incomplete output, or when the output is
+        complete.
     is_shared
-        Whether several runs may write it at once, all the same, as into a cache.
+        Whether several runs may write the same output at once, as in a cache.
 
     Yields
     ------
     Path
-        Of a hidden file or folder beside ``path``, or in the journal's folder. Nothing is there yet, and it
-        is removed when the work raises anything. A journal that keeps changes both: what it goes on with is
-        there, and stays.
+        Path of a hidden file or folder next to ``path``, or in the journal's folder. It does not exist yet,
+        and is removed if the context raises an error. With a journal that keeps its parts, it exists if the
+        run is resumed, and is not removed.
 
     Raises
     ------
     SettingError, OutputExistsError, OutputError
-        As in `check_output`, and once more at the end; `OutputError` when writing failed or another run makes
-        the same output.
+        As in `check_output`, also at the end; `OutputError` if writing failed or another run writes the same
+        output.
 
     Examples
     --------
@@ -467,7 +468,7 @@ def partial_output(
 
 
 def _rename(partial: Path, target: Path) -> None:
-    """Put the complete output in its place; the old one is lost only once the new one is there."""
+    """Rename the complete output; the old one is removed only after the new one exists."""
     if not target.is_dir():
         partial.replace(target)
         return
@@ -486,7 +487,7 @@ def _rename(partial: Path, target: Path) -> None:
 
 
 def _clear(partial: Path) -> bool:
-    """Remove what failed work left behind, if possible; threads of zarr may write to it for a moment yet."""
+    """Remove the remains of failed work, if possible; threads of zarr may still write to it for a moment."""
     is_store = partial.is_dir()
     for _ in range(20):
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Row blocks of a matrix, wherever it lies: in memory, in an HDF5 file, in a zarr store, in Dask.
+"""Row blocks of a matrix in memory, in an HDF5 file, in a zarr store, or in Dask.
 
-Everything above reads a matrix through `RowSource`, so that a file larger than memory and an array in memory
-are the same thing to it. A matrix on disk is opened, never loaded; only the rows that are requested are read.
+All other code reads matrices through `RowSource`, so that files larger than memory and arrays in memory are
+treated alike. A matrix on disk is opened, never loaded; only requested rows are read.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from cellweft.data.io.zarr_store import ArrayWatch
 
 Rows = slice | IntArray
 
-# A read costs about as much as this many bytes, so that rows no farther apart are read in one go...
+# The overhead of a read equals this many bytes, so rows that are closer are read together...
 _GAP_BYTES = 256 * 2**10
-# ...up to this many bytes, which bounds the memory of a read whatever the rows.
+# ...up to this many bytes, which limits the memory of a read for any rows.
 
-_BLOCK_STARTS = 2**18  # starts of rows that are read at once
+_BLOCK_STARTS = 2**18  # starts of rows per read
 
 
 class RowSource(Protocol):
@@ -39,52 +39,52 @@ class RowSource(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows (cells) and columns (genes)."""
+        """Number of rows (cells) and columns (genes)."""
 
     @property
     def row_bytes(self) -> float:
-        """Bytes that a row takes in memory, on average."""
+        """Mean memory of a row, in bytes."""
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        """Return the rows, and of them the columns, in the requested order.
+        """Return the requested rows and columns, in the requested order.
 
         Parameters
         ----------
         rows
-            A slice, or positions of rows in any order, repeats allowed.
+            A slice, or positions of rows in any order, possibly repeated.
         columns
-            Positions of columns in any order, repeats allowed; all by default.
+            Positions of columns in any order, possibly repeated; all by default.
 
         Returns
         -------
         csr_matrix or ndarray
-            float32, (n_rows, n_columns), a copy: sparse where the source is sparse.
+            float32, (n_rows, n_columns), a copy: sparse if the source is sparse.
         """
 
 
 def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
-    """Return a `RowSource` over a matrix of any kind that AnnData knows.
+    """Return a `RowSource` for a matrix of any kind that AnnData supports.
 
     Parameters
     ----------
     matrix
         (n_cells, n_genes): ndarray, scipy sparse, HDF5 or zarr array, AnnData's sparse group in either (or
         its dataset class), Dask array, or a view of a backed AnnData (its ``X`` is read). A `RowSource` is
-        returned as it is.
+        returned unchanged.
     where
-        What errors call it.
+        Name of the matrix in errors.
 
     Raises
     ------
     InputError
         The matrix is of another kind, or not two-dimensional.
     FormatError
-        A group on disk holds no sparse matrix, or one that lacks chunks which cannot be zeros.
+        A group on disk does not contain a sparse matrix, or lacks chunks that cannot be zeros.
 
     Notes
     -----
-    A matrix stored by gene (CSC) cannot be read by rows without going through all of it each time, so it is
-    loaded once and held by rows; `stored_by_gene` says whether that will happen.
+    Reading rows of a matrix stored by gene (CSC) requires reading all of it each time. Therefore it is loaded
+    once and converted to rows; `stored_by_gene` returns whether this is the case.
 
     Examples
     --------
@@ -130,7 +130,7 @@ _STORE_COUNTS = "Store counts as whole numbers or float32."
 
 
 def _refuse_kind(values: Any, where: str) -> None:
-    """Raise `InputError` for values that are not real numbers: complex ones would lose a part in silence."""
+    """Raise `InputError` for values that are not real numbers; complex ones would silently lose a part."""
     dtype = getattr(values, "dtype", None)  # Dask arrays may have unknown shapes
     kind = getattr(dtype, "kind", "f")
     if kind not in "biuf":
@@ -140,7 +140,7 @@ def _refuse_kind(values: Any, where: str) -> None:
 
 
 def stored_by_gene(matrix: Any) -> bool:
-    """Say whether a matrix on disk is stored by gene (CSC), so that `open_rows` has to load it."""
+    """Return whether a matrix on disk is stored by gene (CSC), so that `open_rows` has to load it."""
     return isinstance(matrix, CSCDataset) or (_is_group(matrix) and _encoding(matrix) == "csc")
 
 
@@ -154,14 +154,14 @@ class _ArrayRows(Reopening):
         return int(self.array.shape[0]), int(self.array.shape[1])
 
 
-class _MemoryRows(_ArrayRows):  # of an ndarray, or a csr_matrix without repeated entries
+class _MemoryRows(_ArrayRows):  # an ndarray, or a csr_matrix without duplicate entries
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         return _picked(self.array[_plain(rows)], columns)
 
 
 @dataclass(frozen=True, eq=False)
-class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask array, its blocks dense or sparse
-    where: str  # what errors call it
+class _LazyRows(_ArrayRows):  # an h5py.Dataset, zarr.Array, or Dask array with dense or sparse blocks
+    where: str  # name in errors
     watch: ArrayWatch = field(init=False)
     _read_again = ("watch",)
 
@@ -188,8 +188,8 @@ class _DiskSparseRows(Reopening):
     indices: Any
     starts: Any  # (n_rows + 1,) likewise
     n_columns: int
-    where: str  # what errors call it
-    indptr: NDArray[Any] = field(init=False)  # the starts in memory, four bytes each where these are enough
+    where: str  # name in errors
+    indptr: NDArray[Any] = field(init=False)  # the starts in memory, with four bytes each if possible
     watch: ArrayWatch = field(init=False)
     _read_again = ("indptr", "watch")
 
@@ -199,7 +199,7 @@ class _DiskSparseRows(Reopening):
             self._read_starts()
 
     def _read_starts(self) -> None:
-        """Read where the rows start, and check that this can be."""
+        """Read the starts of the rows, and check them."""
         _check_parts(self.data, self.indices, self.starts, self.where)
         n_starts = int(self.starts.shape[0])
         fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
@@ -239,7 +239,7 @@ class _DiskSparseRows(Reopening):
 
 
 def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
-    """Raise `FormatError` where indices of a sparse matrix lie outside it: compiled code would not notice."""
+    """Raise `FormatError` if indices of a sparse matrix are out of range; compiled code does not check."""
     if indices.dtype.kind not in "iu":
         raise _damaged(where, "indices that are whole numbers", f"{indices.dtype}")
     if len(indices) and not (indices.min() >= 0 and indices.max() < n_columns):
@@ -248,7 +248,7 @@ def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
 
 
 def _check_parts(data: Any, indices: Any, indptr: Any, where: str) -> None:
-    """Raise unless the three arrays of a sparse matrix are lists, of numbers and of whole numbers."""
+    """Raise unless the three arrays of a sparse matrix are one-dimensional and numeric."""
     for name, part in (("data", data), ("indices", indices), ("indptr", indptr)):
         shape = getattr(part, "shape", None)  # also for empty selections
         if shape is None or len(shape) != 1:
@@ -297,7 +297,7 @@ class _ChosenRows:
 
 
 def _open_view(view: Any, where: str) -> RowSource:
-    """Open a view of a backed AnnData: its X would load all of its rows, and cannot be sliced further."""
+    """Open a view of a backed AnnData; its own X would load all rows, and cannot be sliced further."""
     data = view._adata_ref
     rows, columns = np.arange(data.n_obs)[view._oidx], np.arange(data.n_vars)[view._vidx]
     whole = open_rows(data.X, where=where)
@@ -331,7 +331,7 @@ def _open_group(group: Any, where: str) -> RowSource:
 
 
 def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
-    """Return some rows of a matrix as a matrix, nothing of it read.
+    """Return some rows of a matrix as a matrix, without reading them.
 
     Parameters
     ----------
@@ -347,7 +347,7 @@ def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
 
 @dataclass(frozen=True, eq=False)
 class WrappedRows:
-    """Rows of a matrix, of the same shape, that a subclass changes or looks at as they are read.
+    """Rows of a matrix that a subclass changes or inspects when they are read; the shape stays the same.
 
     Attributes
     ----------
@@ -359,18 +359,18 @@ class WrappedRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows (cells) and columns (genes)."""
+        """Number of rows (cells) and columns (genes)."""
         return self.source.shape
 
     @property
     def row_bytes(self) -> float:
-        """Bytes that a row takes in memory, on average."""
+        """Mean memory of a row, in bytes."""
         return self.source.row_bytes
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroedRows(WrappedRows):
-    """Rows of a matrix in which NaN stands for what was not measured, and is read as zero.
+    """Rows of a matrix in which NaN means not measured, and is read as zero.
 
     Attributes
     ----------
@@ -379,7 +379,7 @@ class ZeroedRows(WrappedRows):
     """
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        """Return some rows as `RowSource.read` does."""
+        """Return some rows; see `RowSource.read`."""
         block = self.source.read(rows, columns)
         values = block.data if sp.issparse(block) else block
         values[np.isnan(values)] = 0
@@ -389,12 +389,12 @@ class ZeroedRows(WrappedRows):
 def transposed_rows(
     data: Any, indices: Any, indptr: Any, *, n_genes: int, where: str = "matrix"
 ) -> RowSource:
-    """Return the rows of a 10x matrix: stored genes x cells by cell, which is cells x genes by row."""
+    """Return the rows of a 10x matrix, which is stored as genes x cells by cell, or cells x genes by row."""
     return _DiskSparseRows(data, indices, indptr, n_genes, where)
 
 
 def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -> Matrix:
-    """Read rows in any order from a source that reads spans, in few and bounded reads."""
+    """Read rows in any order from a source that reads spans, in few reads of limited size."""
     n_rows = source.shape[0]
     if isinstance(rows, slice):
         start, stop, step = rows.indices(n_rows)
@@ -418,20 +418,20 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
 
 
 def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:
-    """Return the columns of a block, as float32 and as a copy, unless the block is nobody else's already."""
+    """Return the columns of a block as float32, copied unless the block is already our own."""
     values = _canonical(block) if sp.issparse(block) else np.asarray(block)
     if columns is not None:
         values = values[:, columns]
         if sp.issparse(values):
             values.sort_indices()  # unsorted requested columns give unsorted indices
-    # Values that are too large become inf, which the scan reports.
+    # Values that are too large become infinite, and the scan reports them.
     with np.errstate(over="ignore", invalid="ignore"):
         converted: Matrix = values.astype(np.float32, copy=not is_own and columns is None)
     return converted
 
 
 def _plain(rows: Rows) -> Rows:
-    """Turn consecutive positions into a slice, which is read much faster."""
+    """Convert consecutive positions to a slice, which is much faster to read."""
     if isinstance(rows, slice) or len(rows) == 0:
         return rows
     first, last = int(rows[0]), int(rows[-1])
@@ -441,8 +441,8 @@ def _plain(rows: Rows) -> Rows:
 
 
 def _canonical(values: Any) -> sp.csr_matrix:
-    """Return the matrix by rows, with duplicate entries added up; the input is never changed."""
-    matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays of a matrix that is CSR already
+    """Return the matrix by rows, with duplicate entries summed; the input is never changed."""
+    matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays if it is already CSR
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
@@ -458,7 +458,7 @@ def _is_group(matrix: Any) -> bool:
 
 
 def _encoding(group: Any) -> str | None:
-    """Return "csr" or "csc", from the present or the oldest way of AnnData to say it."""
+    """Return "csr" or "csc", from the attributes of current or very old versions of AnnData."""
     text = str(group.attrs.get("encoding-type", group.attrs.get("h5sparse_format", "")))
     return next((kind for kind in ("csr", "csc") if text.startswith(kind)), None)
 

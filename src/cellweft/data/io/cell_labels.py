@@ -1,4 +1,4 @@
-"""A table of cell types that annotating made, read again from memory or from a file, and checked."""
+"""Reads a table of cell types, the result of an annotation, from memory or a file, and checks it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cellweft.data.io.keys import CELL, CONFIDENCE_COLUMN, LABEL, PROBABILITY, R
 from cellweft.data.io.obs_table import table_with_text
 
 KIND = "labels"
-"""What the record of such a table calls it."""
+"""Kind of such a table in its record."""
 
 _FIX = "Use the table that Imputer.annotate returned, or the file that cellweft annotate wrote."
 _ROUNDING = 1e-6  # of a summed probability
@@ -29,18 +29,18 @@ _ROUNDING = 1e-6  # of a summed probability
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelColumn:
-    """The labels of cells by one column of the reference.
+    """The labels of cells from one column of the reference.
 
     Attributes
     ----------
     name
-        What the column is called: as the record says, or as the table's columns begin.
+        Name of the column, from the record or from the prefix of the table's columns.
     prefix
-        What precedes "label", "confidence" and "unknown" in the table.
+        Prefix of "label", "confidence" and "unknown" in the table.
     labels
         (n_cells,) the most probable label of each cell.
     confidence
-        (n_cells,) its probability, 0 to 1.
+        (n_cells,) probability of this label, 0 to 1.
     unknown
         (n_cells,) whether the cell's type seems to be missing from the reference.
     """
@@ -59,13 +59,13 @@ class LabelTable:
     Attributes
     ----------
     where, name
-        What errors call it, and the name of its file ("labels" in memory).
+        Name of the table in errors, and the name of its file ("labels" in memory).
     cells
-        (n_cells,) names of the cells, each once.
+        (n_cells,) unique names of the cells.
     columns
         The labels, from the column with the fewest to the one with the most; at least one.
     record
-        How the table was made and how well it is calibrated; empty if nothing says it.
+        How the table was made and how well it is calibrated; empty if unknown.
     """
 
     where: str
@@ -90,7 +90,7 @@ def holds_labels(columns: Iterable[Any]) -> bool:
 
 
 def table_columns(path: Path) -> list[str]:
-    """Return the names of the columns of a .csv or .parquet file, of which nothing else is read."""
+    """Return the names of the columns of a .csv or .parquet file, without reading the rest."""
     if path.suffix == ".csv":
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     import pyarrow.parquet  # imported here because it is slow
@@ -105,10 +105,10 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
     ----------
     labels
         Result of `cellweft.Imputer.annotate`, or the path of the table that ``cellweft annotate`` wrote (.csv
-        or .parquet); of a file, the .json next to it is read too, where it is there. Cells are those of the
-        column "cell", or of the index if there is no such column.
+        or .parquet); for a file, the .json next to it is also read if it exists. Names of cells are in the
+        column "cell", or in the index if there is no such column.
     argument
-        What errors call it.
+        Name of the argument in errors.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
     FormatError
         The file cannot be read.
     InputError
-        Not a table of cell types, no cell, a cell twice, labels, confidence or unknown missing or of another
-        kind, or a record that does not fit.
+        It is not a table of cell types, has no cells or duplicate cells, lacks labels, confidence or unknown
+        or has other types for them, or its record does not match.
     """
     if isinstance(labels, pd.DataFrame):
         table, record, name, where = labels, labels.attrs.get(RECORD), "labels", argument
@@ -137,7 +137,7 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
 
 
 def _prefixes(columns: Iterable[Any]) -> list[str]:
-    """Return what precedes the names of columns of labels, in order."""
+    """Return the prefixes of the columns of labels, in order."""
     names = [str(name) for name in columns]
     ends = [name for name in names if name == LABEL or name.endswith(f"_{LABEL}")]
     prefixes = [name.removesuffix(LABEL) for name in ends]
@@ -150,7 +150,7 @@ def _prefixes(columns: Iterable[Any]) -> list[str]:
 
 
 def _read_file(path: Path, where: str) -> tuple[pd.DataFrame, Any]:
-    """Return the columns of a file that are needed, and what it says of them."""
+    """Return the required columns of a file, and its record."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else "nothing at this path"
         raise MissingFileError(where, expected="a table of cell types", got=got, fix="Check the path.")
@@ -162,7 +162,7 @@ def _read_file(path: Path, where: str) -> tuple[pd.DataFrame, Any]:
 
 
 def _read_csv(path: Path, where: str) -> pd.DataFrame:
-    """Return the columns that are needed; the first column names the cells where its head is empty."""
+    """Return the required columns; the first column contains the names of cells if its header is empty."""
     head = table_columns(path)
     has_index = len(head) > 0 and head[0] == "Unnamed: 0"
     _check_columns(head, where, cells=not has_index)
@@ -191,13 +191,13 @@ def _read_parquet(path: Path, where: str) -> pd.DataFrame:
 
 
 def _wanted(columns: Iterable[Any], *, cells: bool) -> list[str]:
-    """Return the columns that are read, with the one that names the cells where it is told to be there."""
+    """Return the columns to read, including the one with the names of cells if it exists."""
     ends = (LABEL, CONFIDENCE_COLUMN, UNKNOWN)
     return [*([CELL] * cells), *(prefix + end for prefix in _prefixes(columns) for end in ends)]
 
 
 def _beside(path: Path, where: str) -> Any:
-    """Return what the file beside a table says of it; None if there is none."""
+    """Return the record in the file next to a table; None if there is none."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return None
@@ -213,7 +213,7 @@ def _beside(path: Path, where: str) -> Any:
 
 
 def _check_columns(columns: Iterable[Any], where: str, *, cells: bool = False) -> None:
-    """Raise `InputError` where columns are not those of a table of cell types."""
+    """Raise `InputError` if the columns are not those of a table of cell types."""
     names = [str(name) for name in columns]
     prefixes = _prefixes(names)
     if not prefixes:
@@ -245,7 +245,7 @@ def _checked_record(record: Any, where: str) -> dict[str, Any]:
 
 
 def _column_names(columns: Iterable[Any], record: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Return the columns of the reference by what precedes their names in the table."""
+    """Return the columns of the reference by their prefix in the table."""
     prefixes = _prefixes(columns)
     recorded_names = [str(name) for name in record.get("labels", {})]
     if not record:

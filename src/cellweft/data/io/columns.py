@@ -1,4 +1,4 @@
-"""Columns of ``obs`` and keys of ``obsm`` by their usual names."""
+"""Columns of ``obs`` and keys of ``obsm`` with common names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OBS_KEYS = (
     ("imagecol", "imagerow", ""),
     ("array_col", "array_row", ""),
 )
-"""Columns of `obs` (in any case) that hold coordinates; the third may be missing."""
+"""Columns of `obs` (in any case) with coordinates; the third may be missing."""
 SLICE_KEYS: tuple[str, ...] = (
     "section", "slice", "slice_id", "section_id", "brain_section_label", "library_id", "sample",
     "sample_id", "bregma",
@@ -40,13 +40,13 @@ SECTION_KEYS: tuple[str, ...] = (
     "section_name", "slice_name", "library", "library_name", "capture_area", "puck", "puck_id", "chip",
     "chip_id",
 )  # fmt: skip
-"""Columns of `obs` (``_`` for any sign) that mostly tell sections apart."""
+"""Columns of `obs` (``_`` for any separator) that usually contain sections."""
 REGION_KEYS: tuple[str, ...] = (
     "region", "region_id", "region_name", "roi", "core", "core_id", "animal", "animal_id", "mouse",
     "mouse_id", "donor", "donor_id", "patient", "patient_id", "subject", "replicate", "run", "run_id",
     "dataset", "dataset_id", "experiment", "fov", "fov_id",
 )  # fmt: skip
-"""Columns of `obs` that may tell sections apart, or parts of one: only where the cells lie tells which."""
+"""Columns of `obs` that contain sections, or parts of a section; this depends on the coordinates."""
 BATCH_KEYS: tuple[str, ...] = (
     "dataset", "dataset_id", "dataset_name", "study", "study_id", "source", "batch", "batch_id", "tech",
     "technology", "platform", "assay", "chemistry", "protocol", "method", "library_id",
@@ -54,7 +54,7 @@ BATCH_KEYS: tuple[str, ...] = (
     "donor", "donor_id", "patient", "patient_id", "subject", "subject_id", "animal",
     "animal_id", "mouse", "mouse_id", "replicate", "run", "run_id", "experiment",
 )  # fmt: skip
-"""Columns of `obs` (``_`` for any sign) that tell what the cells of a reference were joined from."""
+"""Columns of `obs` (``_`` for any separator) with the origin of the cells of a reference."""
 SECTION_WORDS = re.compile(
     r"(^|_)(sections?|slices?|slides?|coverslips?|samples?|specimens?|batch|librar(y|ies)|images?|scans?"
     r"|blocks?|arrays?|wells?|lanes?|cores?|tma|chips?|pucks?|cartridges?|panels?|regions?|areas?|rois?"
@@ -63,7 +63,7 @@ SECTION_WORDS = re.compile(
     r"|diagnosis|status|age|day|dpi|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
     r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code|keys?|sets?|versions?)?$"
 )
-"""Other names (``_`` for any sign) of columns of `obs` that may tell sections apart."""
+"""Other names (``_`` for any separator) of columns of `obs` that may contain sections."""
 LABEL_KEYS: tuple[str, ...] = (
     "cell_type", "celltype", "cell_types", "celltypes", "cell_type_original", "celltype_original",
     "cell_class", "subclass", "subclass_label", "class_label", "annotation", "cluster", "clusters",
@@ -74,7 +74,7 @@ LABEL_KEYS: tuple[str, ...] = (
 def column_of(
     table: pd.DataFrame | Annotation, name: str, *, where: str, argument: str, slot: str = "obs"
 ) -> pd.Series[Any]:
-    """Return a column, or raise `KeyMissingError` that names the near ones."""
+    """Return a column, or raise `KeyMissingError` with similar names."""
     expected = f"a column of {slot} of {where}"
     check_known(name, table.columns, arg(argument, name), expected=expected, got="no such column")
     n_alike = [str(column) for column in table.columns].count(str(name))
@@ -89,9 +89,9 @@ def column_of(
 
 
 def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
-    """Return values as text, those that are missing as "unknown".
+    """Return values as text; missing ones become "unknown".
 
-    Each text is held once, however many cells have it: the array refers to it, at eight bytes per cell.
+    Each distinct text is stored once; the array contains references, with eight bytes per cell.
     """
     codes, kinds = pd.factorize(values)  # missing values have code -1
     text: NDArray[Any] = np.array([*map(str, pd.Series(kinds)), "unknown"], dtype=object)
@@ -101,22 +101,22 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
 
 
 def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
-    """Return a table or column of pandas with its rows in the order of cells; anything else as it is.
+    """Return a pandas table or column with its rows in the order of cells; other values are unchanged.
 
     Parameters
     ----------
     values
-        What was passed for the cells. The index of a table or column names them, in any order, and may name
-        others too; one that only counts the rows stands for their order.
+        Values for the cells. The index of a table or column contains their names, in any order, and may
+        contain other names. If the index only counts the rows, the order is that of the cells.
     names
-        (n_cells,) of the cells.
+        (n_cells,) names of the cells.
     argument
-        What errors call the values.
+        Name of the argument in errors.
 
     Raises
     ------
     InputError
-        The index names other cells, or a cell several times.
+        The index contains other cells, or duplicate cells.
 
     Examples
     --------
@@ -140,15 +140,15 @@ def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
 
 
 NO_VALUE = {"", "nan", "<na>", "na", "n/a", "none", "null"}
-"""What columns of text hold, in any case, where a value is missing."""
+"""Texts that mean a missing value, in any case."""
 _NO_TYPE = NO_VALUE | {
     "unknown", "unassigned", "not assigned", "unlabelled", "unlabeled", "undefined",
 }  # fmt: skip
-"""What columns of cell types hold, in any case, for cells that have none."""
+"""Texts that mean a cell without a type, in any case."""
 
 
 def type_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
-    """Return cell types as text, "unknown" if there is none.
+    """Return cell types as text, "unknown" for cells without one.
 
     Parameters
     ----------
@@ -157,8 +157,8 @@ def type_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
 
     Notes
     -----
-    Spaces around a name do not count, and whole numbers that pandas holds as fractions, as it does where some
-    are missing, are whole. Names that stand for no type are `_NO_TYPE`.
+    Spaces around a name are ignored. Whole numbers that pandas stores as floats, because some are missing,
+    become whole again. Names in `_NO_TYPE` mean no type.
 
     Examples
     --------
@@ -178,9 +178,9 @@ _FEWEST_GROUPED = 20  # number of cells from which single-cell groups are not gr
 
 
 def most_groups(n_cells: int, values: pd.Series[Any]) -> int:
-    """Return how many values a column may have that tells groups of cells: types, or slices.
+    """Return the largest number of distinct values in a column of groups, such as types or slices.
 
-    A name for every cell, and measurements, tell none.
+    Columns with a name per cell, or with measurements, have more.
     """
     if n_cells < _FEWEST_GROUPED:
         return n_cells
@@ -189,16 +189,16 @@ def most_groups(n_cells: int, values: pd.Series[Any]) -> int:
 
 
 def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
-    """Raise `InputError` where a column meant for groups has a different value in nearly every cell.
+    """Raise `InputError` if a column for groups has different values in nearly all cells.
 
     Parameters
     ----------
     values
         (n_cells,)
     where
-        What errors call the column.
+        Name of the column in errors.
     what
-        The groups, in words: "cell type".
+        Name of the groups: "cell type".
     """
     kinds = pd.unique(values.dropna())
     some = shorten([*map(str, kinds[:9])], most=3)
@@ -215,14 +215,14 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
 
 
 def cell_types(values: pd.Series[Any], where: str) -> NDArray[np.str_]:
-    """Return the cell types in a column, as `type_labels` does; parameters as of `check_groups`."""
+    """Return the cell types in a column, as `type_labels` does; parameters as in `check_groups`."""
     check_groups(values, where, what="cell type")
     return type_labels(values)
 
 
 def usual_columns(obs: Annotation) -> list[str] | None:
-    """Return the columns that by their names hold coordinates, or None."""
-    by_name = {name.lower(): name for name in reversed(obs.columns)}  # the first of several equal ones
+    """Return the columns with names of coordinates, or None."""
+    by_name = {name.lower(): name for name in reversed(obs.columns)}  # the first of several equal names
     for x, y, z in OBS_KEYS:
         if x in by_name and y in by_name:
             columns = [by_name[x], by_name[y]]
@@ -240,22 +240,22 @@ _NO_PLACE = re.compile(r"umap|tsne|t-sne|pca|phate|embed|latent|neighbor|network
 
 
 def plain_name(name: object) -> str:
-    """Return a name in small letters, with one ``_`` for every run of signs."""
+    """Return a name in lower case, with one ``_`` for each run of separators."""
     return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
 
 
 def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
-    """Return what looks like coordinates by its name, in the form of the argument ``coordinates``.
+    """Return columns and keys that look like coordinates, in the form of the argument ``coordinates``.
 
     Parameters
     ----------
     obs, obsm
-        The spatial side's.
+        Tables of the spatial side.
 
     Returns
     -------
-    Such as ``["obsm:spatial_um", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, and places
-    within a field of view, ``CenterX_local_px``, come last.
+    For example ``["obsm:spatial_um", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, and
+    positions within a field of view, ``CenterX_local_px``, are last.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
 
 
 def _partners(name: str) -> list[str]:
-    """Return what the second coordinate would be called, if a column is the first."""
+    """Return possible names of the second coordinate, given the first."""
     partners = [
         name[: match.start()] + ("y" if match[0] == "x" else "Y") + name[match.end() :]
         for match in re.finditer("x", name, re.IGNORECASE)

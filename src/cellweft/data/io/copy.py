@@ -1,4 +1,4 @@
-"""Copy a matrix from one store to another by blocks of rows, as it is or without its zeros."""
+"""Copies a matrix from one store to another by blocks of rows, unchanged or without its zeros."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from cellweft.data.io.zarr_store import write_quietly
 
 
 def blocks_of(source: RowSource, progress: Progress = no_progress) -> Iterator[tuple[slice, Matrix]]:
-    """Yield all rows of a matrix, about 32 MiB at a time, and where they lie.
+    """Yield all rows of a matrix, about 32 MiB at a time, with their positions.
 
     Parameters
     ----------
     source
         (n_cells, n_genes), as `cellweft.data.io.backed_matrix.open_rows` opens it.
     progress
-        Called with ("rows", done, total) as blocks are done with.
+        Called with ("rows", done, total) after each block.
 
     Yields
     ------
-    rows : slice
-        Of the matrix.
-    block : csr_matrix or ndarray
-        float32, (n_rows, n_genes): sparse where the source is sparse.
+    rows : slice Rows of the matrix. block : csr_matrix or ndarray
+        float32, (n_rows, n_genes): sparse if the source is sparse.
     """
     for rows in row_blocks(source.shape[0], block_rows(source.shape)):
         yield rows, source.read(rows)
@@ -38,18 +36,18 @@ def blocks_of(source: RowSource, progress: Progress = no_progress) -> Iterator[t
 
 
 def block_rows(shape: tuple[int, int]) -> int:
-    """Return how many rows of a matrix are read at once: as many as take 32 MiB, at least one."""
+    """Return the number of rows per read: as many as fit in 32 MiB, at least one."""
     return rows_within(READ_BYTES, 4 * shape[1])
 
 
 def chunk_of(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return what is compressed together: all rows of a block, and so many genes that it is about 4 MiB."""
+    """Return the shape of a chunk: all rows of a block, and as many genes as fit in about 4 MiB."""
     rows = max(min(block_rows(shape), shape[0]), 1)
     return rows, max(rows_within(CHUNK_BYTES, 4 * rows, most=shape[1]), 1)
 
 
 def zero_share(source: RowSource) -> float:
-    """Return the share of zeros in a matrix, 0 to 1, reading it once by blocks; 0 of an empty one.
+    """Return the share of zeros in a matrix, 0 to 1, reading it once by blocks; 0 for an empty matrix.
 
     Examples
     --------
@@ -64,14 +62,14 @@ def zero_share(source: RowSource) -> float:
 
 
 def copy_matrix(source: RowSource, group: Any, key: str, *, progress: Progress = no_progress) -> None:
-    """Write a matrix as it is, sparse or dense, as AnnData stores it in zarr.
+    """Write a matrix unchanged, sparse or dense, as AnnData stores it in zarr.
 
     Parameters
     ----------
     source
         (n_cells, n_genes)
     group, key
-        zarr group to write into, and what the element shall be called; it is not there yet.
+        zarr group to write into, and name of the new element.
     progress
         As in `blocks_of`.
     """
@@ -87,14 +85,14 @@ def copy_matrix(source: RowSource, group: Any, key: str, *, progress: Progress =
 
 
 def copy_sparse(source: RowSource, group: Any, key: str, *, progress: Progress = no_progress) -> None:
-    """Write a matrix without its zeros, as AnnData stores one by rows (CSR), holding one block of it.
+    """Write a matrix without its zeros, as AnnData stores it by rows (CSR), with one block in memory.
 
     Parameters
     ----------
     source
         (n_cells, n_genes)
     group, key
-        HDF5 or zarr group to write into, and what the element shall be called; it is not there yet.
+        HDF5 or zarr group to write into, and name of the new element.
     progress
         As in `blocks_of`.
     """
@@ -103,7 +101,7 @@ def copy_sparse(source: RowSource, group: Any, key: str, *, progress: Progress =
         rows = sp.csr_matrix(block)
         rows.eliminate_zeros()
         if stored is None:
-            # Places among all values may pass 2**31, whatever those of the first block do.
+            # Positions among all values may exceed 2**31, even if those of the first block do not.
             rows.indptr = rows.indptr.astype(np.int64)
             write_quietly(group, key, rows)
             stored = anndata.io.sparse_dataset(group[key])

@@ -1,4 +1,4 @@
-"""Damaged files: whatever a library raises while it reads becomes one error that names file and element."""
+"""Damaged files: turns all errors of libraries while reading into one error with file and element."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ _FIX = (
     "that created it."
 )
 
-_DEEPEST = 100  # groups, of what AnnData stores
+_DEEPEST = 100  # nested groups in AnnData's stores
 
 
 @contextlib.contextmanager
 def reading(
     where: str, element: str = "", *, expected: str = "an element that can be read", fix: str = _FIX
 ) -> Iterator[None]:
-    """Turn what a library raises while it reads a file into `FormatError`.
+    """Turn the errors of libraries while reading a file into `FormatError`.
 
-    h5py, zarr and its codecs, anndata, pandas, pyarrow, NumPy, SciPy and the packers each have their own
-    errors for a file that is damaged, and those of one differ by version, so all are taken. Errors of
-    cellweft pass as they are, and so does a package that is missing.
+    h5py, zarr and its codecs, anndata, pandas, pyarrow, NumPy, SciPy and compression libraries each raise
+    their own errors for damaged files, which differ between versions. Therefore all exceptions are converted,
+    except errors of cellweft and missing packages.
 
     Parameters
     ----------
     where, element
-        What errors call the file, and what is read of it, such as ``.obsm['spatial']``; put together.
+        Name of the file in errors, and the element to read, such as ``.obsm['spatial']``; both are
+        concatenated.
     expected, fix
-        What should be there, and the next step where the file is damaged.
+        What was expected, and the next step if the file is damaged.
 
     Raises
     ------
     FormatError
-        What was read could not be.
+        The element could not be read.
 
     Examples
     --------
@@ -78,12 +79,12 @@ def group_in(store: Any, name: str, where: str) -> Any:
     store
         The file or store, open.
     name, where
-        The group's name, and what errors call the file.
+        Name of the group, and name of the file in errors.
 
     Raises
     ------
     FormatError
-        A single array is in its place, or its elements cannot be listed.
+        It is an array, not a group, or its elements cannot be listed.
     """
     if name not in store:
         return {}
@@ -103,22 +104,21 @@ def read_stored(element: Any) -> Any:
     Parameters
     ----------
     element
-        Of an HDF5 file or zarr store.
+        Element of an HDF5 file or zarr store.
 
     Raises
     ------
     ValueError
-        A group is in it twice, or lies more than 100 groups deep.
+        A group occurs twice, or is nested more than 100 levels deep.
     """
     check_tree(element)
     return read_elem(element)
 
 
 def check_tree(element: Any) -> None:
-    """Raise `ValueError` if groups of an HDF5 file contain themselves, or lie more than 100 groups deep.
+    """Raise `ValueError` if HDF5 groups contain themselves, or are nested more than 100 levels deep.
 
-    Links of HDF5 can put a group into itself. Python does not always recover from the endless descent that
-    follows.
+    HDF5 links can make a group contain itself. Python does not always recover from the endless recursion.
     """
     seen, ahead = set(), [(element, 0)]
     while ahead:
@@ -135,14 +135,14 @@ def check_tree(element: Any) -> None:
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:
-    """Return the error for a file that the system does not open or read, None if the file is at fault.
+    """Return the error for a file that the system cannot open or read; None if the file is damaged.
 
     Parameters
     ----------
     where
-        What errors call the file.
+        Name of the file in errors.
     error
-        What the system said. HDF5 puts its number into words.
+        The error of the system. HDF5 states its number in the text.
     """
     match = re.search(r"errno = (\d+)", str(error))
     number = error.errno or (int(match[1]) if match else 0)
@@ -168,7 +168,7 @@ def system_error(where: str, error: OSError) -> FormatError | None:
             got=f"a file that no longer exists ({_short(error)})",
             fix="Restore the file, or complete the folder.",
         )
-    if number:  # files with the wrong format have none
+    if number:  # errors about wrong formats have none
         return FormatError(
             where,
             expected=expected,
@@ -179,7 +179,7 @@ def system_error(where: str, error: OSError) -> FormatError | None:
 
 
 def brief(error: Exception) -> str:
-    """Return the kind of an error and the start of its text, without an end that reads as one's own."""
+    """Return the type of an error and the start of its text, without final punctuation."""
     text = _short(error).rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -20,7 +20,7 @@ from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, table_with_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-_MISSING = ("", "NA", "NaN", "nan")  # a column with only these contains numbers, all of them missing
+_MISSING = ("", "NA", "NaN", "nan")  # a column with only these is numeric, with all values missing
 
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
@@ -79,7 +79,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
 
 
 def _read_text(path: Path, separator: str, notes: list[str]) -> pd.DataFrame:
-    """Return a table of text with its cell names as index; add to ``notes`` what had to be guessed."""
+    """Return a text table with its cell names as index, and add guesses to ``notes``."""
     dialect = dialect_of(path, separator=separator)
     notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
     table = _without_empty(read_rows(path, dialect=dialect), notes)
@@ -100,11 +100,11 @@ _NAMES = (
     "index_level_0", "cell_id", "cellid", "cell", "cells", "cell_name", "cell_names", "barcode", "barcodes",
     "cell_barcode", "entityid", "entity_id", "spot_id", "bin_id", "obs_names",
 )  # fmt: skip
-"""What columns with names of cells are called, with _ for every sign between words."""
+"""Names of columns with cell names, with _ for each separator."""
 
 
 def _names_column(table: pd.DataFrame) -> str | None:
-    """Return the column that by its name and its values holds a name for every cell, or None."""
+    """Return the column with a name for each cell, judged by its own name and its values, or None."""
     columns = {plain_name(name): name for name in table.columns[~table.columns.duplicated()]}
     names = [columns[candidate] for candidate in _NAMES if candidate in columns]
     return next(
@@ -114,7 +114,7 @@ def _names_column(table: pd.DataFrame) -> str | None:
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table by its names of cells: the first column where it is text, or one of a usual name."""
+    """Return a table indexed by cell names: the first column if it is text, or one with a common name."""
     first = table.iloc[:, 0]
     is_text = pd.api.types.is_string_dtype(first)
     name = None if is_text and first.is_unique else _names_column(table)
@@ -128,7 +128,7 @@ _NO_NUMBER = re.compile(
     r"|[-+~<>=≤≥]*\s*[.,]?\d[\d.,'’_\s]*(e[-+]?\d+)?\s*(%|counts?|reads|umis?)?)?\s*",
     re.IGNORECASE,
 )
-"""Placeholders and ways to write numbers that stand among the numbers of a column, and are none to pandas."""
+"""Placeholders and number formats in numeric columns that pandas does not recognise."""
 _WITH_COMMAS = re.compile(r"\s*-?\d{1,3}(,\d{3})+(\.\d+)?\s*|\s*-?\d+,\d+\s*")
 
 
@@ -139,11 +139,11 @@ _LONG = (
 )
 
 
-_FEWEST_COLUMNS = 10  # of genes, in a table of cells of which a column may hold names of genes
+_FEWEST_COLUMNS = 10  # of genes in a table of cells
 
 
 def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> None:
-    """Raise `FormatError` where a column with names of genes tells that a row is a molecule, and no cell."""
+    """Raise `FormatError` if a column of gene names shows that rows are molecules, not cells."""
     if is_gene.sum() >= _FEWEST_COLUMNS:
         return
     for place in np.flatnonzero(~is_gene).tolist():
@@ -164,7 +164,7 @@ def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> No
 
 
 def _without_empty(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Return a table without rows that have neither a name nor a value, which a note says."""
+    """Return a table without rows that have neither a name nor values, and add a note."""
     is_empty = (table.index.to_series().str.strip() == "").to_numpy() & table.isna().all(axis=1).to_numpy()
     if is_empty.any():
         notes.append(f"{many(int(is_empty.sum()), 'empty row')} left out.")
@@ -172,7 +172,7 @@ def _without_empty(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _check_header(table: pd.DataFrame, where: str) -> None:
-    """Raise `FormatError` where numbers stand instead of a header, or it stands again among the rows."""
+    """Raise `FormatError` if there are numbers instead of a header, or the header is repeated in the rows."""
     names = table.columns.astype(str)
     is_number = pd.to_numeric(names.to_series(), errors="coerce").notna()
     if len(names) > 3 and is_number.all() and names.has_duplicates:
@@ -194,14 +194,14 @@ def _check_header(table: pd.DataFrame, where: str) -> None:
 
 
 def _are_names(index: pd.Index[Any], header: str) -> bool:
-    """Say whether the first column of a table contains names of cells, and not the counts of a gene."""
+    """Return whether the first column of a table contains cell names, and not counts of a gene."""
     if not pd.api.types.is_numeric_dtype(index) or header.strip().lower() in ("", "index", "id", "name"):
         return True
     return index.is_unique and (is_cell_column(header) or bool((index == np.rint(index)).all()))
 
 
 def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
-    """Raise `FormatError` where placeholders among its numbers would make a gene look like annotation."""
+    """Raise `FormatError` if placeholders in a numeric column make a gene look like annotation."""
     texts_at = [
         not pd.api.types.is_numeric_dtype(kind) and not hasattr(kind, "unit") for kind in table.dtypes
     ]
@@ -228,27 +228,27 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
 
 
 def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
-    r"""Read a text table with a header, whose first column names the rows.
+    r"""Read a text table with a header, and the names of the rows in its first column.
 
-    Names and other text stay as they are written: pandas alone would take a gene called ``NA`` or a label
-    ``None`` for a missing value, and a cell called ``007`` for a number. In columns of text only an empty
-    field is missing; in columns of numbers, all that pandas takes for missing is.
+    Names and other text are not converted. By default, pandas would read a gene called ``NA`` or a label
+    ``None`` as missing, and a cell called ``007`` as a number. In text columns, only an empty field is
+    missing; in numeric columns, all that pandas reads as missing.
 
     Parameters
     ----------
     path
-        The file, packed or not.
+        The file, compressed or not.
     dialect
-        How it is written.
+        Its separator, encoding and decimal sign.
 
     Returns
     -------
-    The other columns by name, equal names as they are; the names of the rows as text in the index.
+    The other columns by name, with duplicate names unchanged, and the names of the rows as text in the index.
 
     Raises
     ------
     ValueError, IndexError
-        From pandas: this is not such a table.
+        Raised by pandas: this is not such a table.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How a table of text is written: its encoding, what separates its columns, and its decimal sign."""
+"""The format of a text table: its encoding, separator and decimal sign."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXACT: Literal["round_trip"] = "round_trip"
 """How pandas reads numbers with a decimal point. Faster ways round, and crash on exponents of many digits."""
 _HEAD_BYTES = 2**20
 _MOST_LINES, _MOST_COMMENTS = 30, 100
-_FEWEST_FIELDS, _FEWEST_BELOW = 4, 2  # of a table, and lines of it, where lines above it are titles
+_FEWEST_FIELDS, _FEWEST_BELOW = 4, 2  # of a table below title lines, and number of its lines
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # which begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "utf-32",  # starts like UTF-16
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -39,32 +39,32 @@ _NO_TEXT = (
     b"<html",
     b"version https://git-lfs",
 )
-"""How archives, files of HDF5 and Parquet, web pages and pointers of Git LFS begin."""
+"""First bytes of archives, HDF5 and Parquet files, web pages, and Git LFS pointers."""
 _WESTERN = "cp1252"
-"""What text that is not UTF-8 is taken for: the encoding of Windows in Western Europe."""
+"""Assumed encoding of text that is not UTF-8: that of Windows in Western Europe."""
 _DECIMAL_COMMA = re.compile(r"\s*-?(?![1-9]\d{0,2}(,\d{3})+\s*$)\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
-"""A number whose comma cannot be one between thousands."""
+"""A number with a comma that cannot be a thousands separator."""
 _DECIMAL_POINT = re.compile(r"\s*-?\d*\.\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """How a table of text is written.
+    """The format of a text table.
 
     Attributes
     ----------
     separator, decimal
-        Signs between columns, and within numbers.
+        Separator of columns, and decimal sign.
     encoding
-        As Python names it.
+        Encoding, as named by Python.
     n_comments
-        Lines above the header.
+        Number of lines above the header.
     n_columns
-        Fields of the widest of the first lines.
+        Number of fields of the widest line among the first.
     ends_in_separator
-        Whether each row but the header has an empty field more at its end.
+        Whether each row except the header has an additional empty field at its end.
     notes
-        What of it is unusual, as phrases.
+        Unusual properties, as phrases.
     """
 
     separator: str
@@ -77,7 +77,7 @@ class Dialect:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The same, as arguments of `pandas.read_csv`."""
+        """The format as arguments of `pandas.read_csv`."""
         return {
             "sep": self.separator,
             "decimal": self.decimal,
@@ -88,20 +88,20 @@ class Dialect:
 
 
 def dialect_of(path: Path, *, separator: str) -> Dialect:
-    r"""Say how a table is written, by its first lines.
+    r"""Detect the format of a table from its first lines.
 
     Parameters
     ----------
     path
-        The file, packed with gzip or bzip2, or not.
+        The file, uncompressed or compressed with gzip or bzip2.
     separator
-        What its name promises, which is taken unless another sign parts the lines evenly and this one does
-        not.
+        Separator according to the name of the file. It is used unless only another one gives lines with equal
+        numbers of fields.
 
     Raises
     ------
     ValueError, EOFError
-        It is no text, or a damaged archive.
+        It is not text, or a damaged archive.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
 
 
 def _titles_of(lines: list[str], promised: str) -> int:
-    """Return how many lines are above the header that have fewer fields than the table, as titles have."""
+    """Return the number of title lines above the header, which have fewer fields than the table."""
     for sign in dict.fromkeys((promised, *_SEPARATORS)):
         counts = [len(row) if any(row) else 0 for row in csv.reader(lines, delimiter=sign)]
         filled = [place for place, count in enumerate(counts) if count]
@@ -177,7 +177,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _encoding_of(path: Path) -> str:
-    """Return the encoding that the first bytes name, else UTF-8 where the whole file is."""
+    """Return the encoding given by the first bytes, otherwise UTF-8 if the whole file is valid UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with _open(path) as file:
         head = file.read(_HEAD_BYTES)
@@ -186,7 +186,7 @@ def _encoding_of(path: Path) -> str:
         for mark, encoding in _MARKS.items():
             if head.startswith(mark):
                 return encoding
-        if head.count(0) > len(head) // 4:  # every other byte of plain letters
+        if head.count(0) > len(head) // 4:  # every other byte is zero in UTF-16 text
             return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
         try:
             for block in itertools.chain([head], iter(lambda: file.read(_HEAD_BYTES), b"")):
@@ -198,11 +198,11 @@ def _encoding_of(path: Path) -> str:
 
 
 def _separator_of(rows: list[str], promised: str) -> str:
-    """Return the sign that parts all lines into as many fields, the promised one first."""
+    """Return a separator that gives all lines the same number of fields; the expected one has priority."""
     n_fields = {}
     for sign in dict.fromkeys((promised, *_SEPARATORS)):
         counts = [len(row) for row in csv.reader(rows, delimiter=sign)]
-        # R omits the name column in the header, which may then have a single field
+        # R omits the column of names in the header, which may then have a single field
         if not counts or max(counts[:2]) < 2 or (min(counts) < 2 and sign not in "\t "):
             continue
         if len({*counts[1:]}) <= 1 and (len(counts) == 1 or counts[1] - counts[0] in (0, 1)):

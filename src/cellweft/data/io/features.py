@@ -1,8 +1,8 @@
-"""Which columns of a matrix or table are genes: controls and annotation of cells are not.
+"""Decides which columns of a matrix or table are genes, controls, or annotation of cells.
 
-One rule for all formats. What is annotated as another kind of feature, or has a name that instruments give to
-their controls, is a control; a column of a table that is text, or has a name that instruments and toolkits
-give to measurements of cells, or holds what counts cannot be, is annotation.
+The same rules apply to all formats. Features annotated as another kind, or with names that instruments use
+for controls, are controls. Columns of a table with text, with names that instruments and toolkits use for
+measurements of cells, or with values that cannot be counts, are annotation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CLASS_COLUMN = re.compile(
     r"(code|codeword|probe|feature|gene|target|control|transcript)s?_?(class|type|category|kind|biotype)"
     r"(es|s)?|biotype|type"
 )
-"""Columns of ``var`` that may name controls among many kinds of genes (``_`` for any sign)."""
+"""Columns of ``var`` that may contain controls among many classes of genes (``_`` for any separator)."""
 _CONTROL_CLASS = re.compile(
     r"neg|control|ctrl|blank|spike|codeword|background|false ?code|decoy|dummy|scramble|antibody"
     r"|non[-_ ]?targeting",
@@ -37,9 +37,9 @@ _CONTROL_FLAG = re.compile(
     r"(is_)?((neg(ative)?|positive|system|genomic)_?)?(control|ctrl|blank|probe_?control|spike(_?in)?"
     r"|neg_?(pro?be?|prb))(_(probe|gene|feature|codeword))?s?|(is_)?control_(probe|gene|feature|codeword)s?"
 )
-"""Columns of ``var`` that are true for controls (``_`` for any sign)."""
+"""Columns of ``var`` that are true for controls (``_`` for any separator)."""
 _GENE_FLAG = re.compile(r"(is_)?(real_)?gene|(is_)?endogenous")
-"""Columns of ``var`` that are false for what is no gene."""
+"""Columns of ``var`` that are false for features that are not genes."""
 _SAYS_SO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _SEP = "[-_. ]?"
@@ -64,7 +64,7 @@ _CONTROL_NAMES = {
 }
 _CONTROL = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _CONTROL_NAMES.items()}
 
-# Names that instruments and toolkits use for measurements of cells, with _ between words. None is a gene.
+# Names that instruments and toolkits use for measurements of cells, with _ between words; no gene has one.
 _CELL_COLUMN = re.compile(
     r"""
     unnamed_\d+ | level_0 | index_level_0
@@ -124,14 +124,14 @@ _MOST_LOOKED_AT = 5_000  # number of cells that are checked for fractions
 
 
 def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDArray[np.object_]:
-    """Return what each feature is where it is no gene: a control, antibody, peak, or annotation of cells.
+    """Return the kind of each feature that is not a gene: control, antibody, peak, or annotation of cells.
 
     Parameters
     ----------
     names
-        (n_features,) their names.
+        (n_features,) names of the features.
     var
-        Their annotation, row by row, if there is any.
+        Annotation of the features, row by row, or None.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
 
 
 def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
-    """Return what a column of ``var``, by its plain name, says of features that are no genes; else empty."""
+    """Return the kinds of features that are not genes, from a column of ``var``; otherwise empty."""
     is_type = name in _TYPE_COLUMNS
     if (is_type or _CLASS_COLUMN.fullmatch(name)) and not pd.api.types.is_numeric_dtype(column):
         said = column.astype(object).fillna("").astype(str).str.strip()
@@ -171,18 +171,18 @@ def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
         return np.full(len(column), "", dtype=object)
     is_gene_flag = _GENE_FLAG.fullmatch(name) is not None
     is_flagged = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
-    if is_flagged.all():  # which describes something else, such as one kind of gene
+    if is_flagged.all():  # the column describes something else, such as one kind of gene
         return np.full(len(column), "", dtype=object)
     return np.where(is_flagged, f"{name} is false" if is_gene_flag else "control", "").astype(object)
 
 
 def only_genes(data: Input) -> Input:
-    """Return an input without the features that are not genes; ``left_out`` names them by their kinds.
+    """Return an input with only its genes; ``left_out`` contains the names of other features, by kind.
 
     Parameters
     ----------
     data
-        Opened. It is returned as it is where all of its features are genes, or none is.
+        An opened input. It is returned unchanged if all of its features are genes, or none.
     """
     kinds = feature_kinds(data.var.index, data.var)
     is_gene = kinds == ""
@@ -200,7 +200,7 @@ def only_genes(data: Input) -> Input:
 
 
 def is_cell_column(name: str) -> bool:
-    """Say whether a column of a table is annotation of cells by its name.
+    """Return whether the name of a table's column is that of an annotation of cells.
 
     Examples
     --------
@@ -211,21 +211,21 @@ def is_cell_column(name: str) -> bool:
 
 
 def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
-    """Return which columns of a table of cells are annotation, and those of them known by their values alone.
+    """Return which columns of a table of cells are annotation, and which of them only by their values.
 
     Parameters
     ----------
     table
-        A row for each cell.
+        A table with one row per cell.
 
     Returns
     -------
     is_annotation : ndarray
-        (n_columns,) text, dates and booleans; coordinates and other measurements of cells by their names; and
-        what counts cannot be: numbers of cells, and measurements among whole counts.
+        (n_columns,) True for text, dates and booleans; for names of coordinates and other measurements of
+        cells; and for values that cannot be counts: cell numbers, and measurements among whole counts.
     by_values
-        Names of those that only their values tell, and of numbers held as text or with text among them, which
-        should be said.
+        Names of columns that are annotation only by their values, and of numbers stored as text or mixed with
+        text, to be reported.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
 
 
 def _numbers_as_text(table: pd.DataFrame) -> BoolArray:
-    """Return (n_columns,) which columns are text, and most of their texts numbers."""
+    """Return which columns, (n_columns,), are text that mostly contains numbers."""
     is_most = np.zeros(table.shape[1], dtype=bool)
     for place, kind in enumerate(table.dtypes):
         if _is_number(kind) or not pd.api.types.is_string_dtype(kind):
@@ -264,7 +264,7 @@ def _numbers_as_text(table: pd.DataFrame) -> BoolArray:
 
 
 def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
-    """Return (n_columns,) which of some columns hold numbers that are not counts as the other columns are."""
+    """Return which columns, (n_columns,), contain numbers that are not counts, unlike the other columns."""
     is_odd, is_measure, is_fractional = (np.zeros(table.shape[1], dtype=bool) for _ in range(3))
     for place in columns:
         values = table.iloc[:, place]
@@ -279,14 +279,14 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
         fractional = np.count_nonzero(filled != np.rint(filled))
         is_fractional[place] = fractional > 0
         is_measure[place] = fractional > 0.5 * len(filled) or (values < 0).mean() > _FEW_NEGATIVE
-    # Measurements stand out among whole counts only; elsewhere counts were normalised, or are expected ones.
+    # Measurements can only be recognised among whole counts, not among normalised or expected counts.
     if is_measure.sum() <= 0.2 * len(columns) and not (is_fractional & ~is_measure).any():
         is_odd |= is_measure
     return is_odd
 
 
 def _is_sum(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
-    """Return (n_columns,) which of some columns is the sum of the others in every cell, as totals are."""
+    """Return which columns, (n_columns,), are the sum of the others in each cell, as totals are."""
     is_sum = np.zeros(table.shape[1], dtype=bool)
     if len(columns) < FEWEST_SUMMED or len(table) < _FEWEST_NUMBERED:
         return is_sum
@@ -298,13 +298,13 @@ def _is_sum(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
 
 
 def _some_filled(values: pd.Series[Any]) -> NDArray[np.float64]:
-    """Return the values of the first cells that are neither zero nor missing."""
+    """Return the first values that are neither zero nor missing."""
     some = values.iloc[:_MOST_LOOKED_AT].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(some[np.isfinite(some) & (some != 0)], dtype=np.float64)
 
 
 def _numbers_cells(values: pd.Series[Any]) -> bool:
-    """Say whether whole numbers rise from cell to cell, or are all different and close together."""
+    """Return whether whole numbers increase from cell to cell, or are all different and close together."""
     n_cells = len(values)
     if n_cells < _FEWEST_NUMBERED or not values.iloc[:_FEWEST_NUMBERED].is_unique or values.hasnans:
         return False

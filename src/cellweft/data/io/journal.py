@@ -1,7 +1,7 @@
-"""What a run that writes tile by tile has done, kept beside its output, so that a killed run can go on.
+"""The journal of a run that writes tile by tile, stored next to its output, to resume interrupted runs.
 
-The names of what lies beside an output until it is complete are made here, too: what bears one, and a folder
-that contains `MARK`, is ours and may be removed; nothing else is.
+This file also defines the names of temporary files next to an output. Files with such a name, and folders
+that contain `MARK`, belong to cellweft and may be removed; nothing else may.
 """
 
 from __future__ import annotations
@@ -27,43 +27,42 @@ from cellweft._typing import PathLike
 logger = logging.getLogger("cellweft")
 
 MARK = "cellweft-run.json"
-"""File in a folder that says that the folder is ours."""
+"""File that marks a folder as belonging to cellweft."""
 
 _RUN = "run.json"
-_SCHEMA = 1  # of the files in such a folder
+_SCHEMA = 1  # version of the files in such a folder
 PARTIAL, _REPLACED = ".cellweft-partial", ".cellweft-replaced"  # suffix of incomplete files
 
 
 class Journal:
-    """The numbers of the tiles that are written, and what they are tiles of.
+    """The numbers of the written tiles, and the inputs that they depend on.
 
     Parameters
     ----------
     target
-        The output, absolute; the journal lies next to it in ``<name>.resume``, and the incomplete output in
-        the same folder.
+        Absolute path of the output. The journal is next to it in ``<name>.resume``, together with the
+        incomplete output.
     mark
-        What the tiles depend on, by name, as values that JSON stores: a run goes on only where all are the
-        same.
+        All that the tiles depend on, by name, as values that JSON can store. A run is resumed only if all are
+        the same.
     resume
-        Whether to go on with a run that was killed; else its traces are dropped.
+        Whether to resume an interrupted run; otherwise its remains are removed.
 
     Attributes
     ----------
     done
-        Numbers of the tiles that are written.
+        Numbers of the written tiles.
     keeps
-        Whether what is written stays if the run fails: only where it may be resumed.
+        Whether written tiles are kept if the run fails, which requires ``resume``.
     partial
-        Where the output lies while it is incomplete: under a new name, or under that of the run that is gone
-        on with.
+        Path of the incomplete output: a new one, or that of the resumed run.
     is_started
-        Whether there is an incomplete output to go on with.
+        Whether there is an incomplete output to resume.
 
     Raises
     ------
     OutputExistsError
-        The folder contains what no run has left.
+        The folder contains files that are not from a run.
 
     Examples
     --------
@@ -93,14 +92,14 @@ class Journal:
             self.done = frozenset(int(line) for line in lines if line.isdecimal())
 
     def begin(self) -> None:
-        """Make the folder ready for another run: of an earlier one nothing is left but its fit."""
+        """Prepare the folder for a new run; only the fit of an earlier run is kept."""
         claim(self.folder)
         self._run.unlink(missing_ok=True)
         for path in self.folder.glob(f".*{PARTIAL}"):
             remove(path)
 
     def start(self) -> None:
-        """Note that nothing is done. The incomplete output is there and ready for its tiles."""
+        """Record that no tile is written yet. The incomplete output must exist."""
         self._tiles.write_text("")
         run = {"schema": _SCHEMA, "partial": self.partial.name, "mark": self._mark}
         self._run.write_text(json.dumps(run, indent=1))
@@ -108,25 +107,25 @@ class Journal:
 
     @property
     def parts(self) -> Path:
-        """Where parts of the output lie until they are put together."""
+        """Folder of the parts of the output until they are joined."""
         return self.folder / "parts"
 
     def add(self, number: int) -> None:
-        """Note a tile that is written."""
+        """Record a written tile."""
         with self._tiles.open("a") as file:
             file.write(f"{number}\n")
 
     def remove_torn(self) -> None:
-        """Remove what a process was killed over in the incomplete output: these pieces are written again."""
+        """Remove partially written files from the incomplete output; they are written again."""
         for torn in self.folder.rglob("*.partial"):
             torn.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the journal, and whatever else lies in its folder."""
+        """Remove the journal, and everything else in its folder."""
         remove_own(self.folder)
 
     def _is_same(self, previous_run: Mapping[str, Any]) -> bool:
-        """Say whether the traces are of the same run, and say why where they are not."""
+        """Return whether the earlier run was the same; log the reason if not."""
         mark = previous_run.get("mark", {})
         others = [name for name, value in self._mark.items() if mark.get(name) != value]
         is_there = (
@@ -139,7 +138,7 @@ class Journal:
 
 
 def _run_in(folder: Path) -> dict[str, Any]:
-    """Return what a run has noted of itself in its folder; nothing if there is none, or a damaged note."""
+    """Return the record of a run in its folder; empty if it is missing or damaged."""
     try:
         note = json.loads((folder / _RUN).read_text())
         return dict(note) if note["schema"] == _SCHEMA else {}
@@ -148,17 +147,17 @@ def _run_in(folder: Path) -> dict[str, Any]:
 
 
 def kept_mark(target: Path) -> dict[str, Any]:
-    """Return what the tiles of a run that was killed depended on, or nothing if there is none."""
+    """Return all that the tiles of an interrupted run depend on; empty if there is no such run."""
     return dict(_run_in(resume_folder(target)).get("mark", {}))
 
 
 def resume_folder(target: PathLike) -> Path:
-    """Return the folder beside an output that keeps what its run needs to go on."""
+    """Return the folder, next to an output, with the files to resume its run."""
     return Path(f"{Path(target)}.resume")
 
 
 def claim(folder: Path) -> None:
-    """Make a folder, and say in it that it is ours; raise `OutputExistsError` where it is another's."""
+    """Create and mark a folder; raise `OutputExistsError` if it does not belong to cellweft."""
     check_own(folder)
     folder.mkdir(exist_ok=True)
     note = {"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"}
@@ -166,7 +165,7 @@ def claim(folder: Path) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """Raise `OutputExistsError` where a folder is not ours; one that is missing or empty may become it."""
+    """Raise `OutputExistsError` if a folder does not belong to cellweft, unless it is missing or empty."""
     if folder.exists() and not _is_own(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputExistsError(
             str(folder),
@@ -177,12 +176,10 @@ def check_own(folder: Path) -> None:
 
 
 def remove_own(folder: Path) -> None:
-    """Remove a folder if it is ours."""
+    """Remove a folder if it belongs to cellweft."""
     if not _is_own(folder):
         return
-    for (
-        entry
-    ) in folder.iterdir():  # the mark is removed last, so that the folder is still recognised after a kill
+    for entry in folder.iterdir():  # the mark is last, so that the folder is recognised after an interruption
         if entry.name != MARK and entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != MARK:
@@ -198,14 +195,14 @@ def _is_own(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
-    """Remove what a run has left beside its output where the work inside fails, unless it shall be resumed.
+    """Remove the files of a run next to its output if the context fails, unless the run may be resumed.
 
     Parameters
     ----------
     target
         The output.
     resume
-        Whether to keep it nevertheless; the error then says so in a note.
+        Whether to keep them; a note on the error then says so.
     """
     folder = resume_folder(target)
     try:
@@ -221,16 +218,17 @@ def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
 
 
 def partial_of(target: Path) -> Path:
-    """Return a new name beside an output, hidden, for what it is while it is incomplete.
+    """Return a new hidden path next to an output, to use while it is incomplete.
 
     Parameters
     ----------
     target
-        The output, absolute.
+        Absolute path of the output.
 
     Returns
     -------
-    ``.<name>.<machine>-<process>-<random>.cellweft-partial``, of which `remove_stale` knows whose it is.
+    ``.<name>.<machine>-<process>-<random>.cellweft-partial``, from which `remove_stale` recognises the
+    process.
 
     Examples
     --------
@@ -242,12 +240,12 @@ def partial_of(target: Path) -> Path:
 
 
 def replaced_of(target: Path) -> Path:
-    """Return a new name likewise, for an output until the one that replaces it is in its place."""
+    """Return a new hidden path for an old output while it is being replaced."""
     return partial_of(target).with_suffix(_REPLACED)
 
 
 def remove_stale(target: Path) -> None:
-    """Remove what runs that were killed on this machine have left beside an output."""
+    """Remove temporary files, next to an output, of interrupted runs on this machine."""
     # Otherwise only the replaced output exists
     kinds = (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)
     names = f".{glob.escape(target.name)}.*"
@@ -259,7 +257,7 @@ def remove_stale(target: Path) -> None:
 
 
 def remove(path: Path, *, ignore_errors: bool = False) -> None:
-    """Remove a file, or a folder with what is in it, of which errors may be ignored."""
+    """Remove a file, or a folder with its contents; errors may be ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors)
     else:
@@ -271,13 +269,13 @@ def _machine() -> str:
 
 
 def _is_running(process: int) -> bool:
-    """Say whether a process of this machine runs; where the system cannot be asked, it may."""
+    """Return whether a process of this machine is running; True if the system cannot tell."""
     if os.name != "posix":
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # of another user
         pass
     return True

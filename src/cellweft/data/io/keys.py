@@ -1,4 +1,4 @@
-"""What results are called where they are written and read: keys of ``obs``, ``obsm``, ``var``, ``uns``.
+"""Names of the elements of results: keys of ``obs``, ``obsm``, ``var``, ``uns``.
 
 `RECORD` is also the key of ``attrs`` of a table of scores. Columns of placed cells are those of
 `cellweft.Placement.table` with `PREFIX` before each name.
@@ -17,10 +17,10 @@ SCALE_TEXTS: Final = {
     "log": "log-normalised: log1p(counts / total * median total), as the reference",
     "counts": "counts: means of what the panel would have shown in each cell",
 }
-"""``uns[RECORD]["scale"]``: what the values of an imputed result are, by the name of the scale."""
+"""``uns[RECORD]["scale"]``: description of the values of an imputed result, by scale."""
 
 COORDINATES: Final = f"{PREFIX}coordinates"
-"""``uns``: where coordinates that were read come from."""
+"""``uns``: origin of the coordinates."""
 
 PLACES: Final = f"{PREFIX}spatial"
 """``obsm``: coordinates of placed cells."""
@@ -32,11 +32,11 @@ PROPORTIONS: Final = f"{PREFIX}proportions"
 """``obsm``: share of each cell type in each spot."""
 
 NO_COUNTS: Final = f"{PREFIX}no_counts"
-"""``obs``: spatial cells without counts in the panel, whose imputed values say nothing about them; only where
-there are any."""
+"""``obs``: spatial cells without counts in the panel, which have meaningless predictions; only if there are
+any."""
 
 SIMILARITY: Final = f"{PREFIX}similarity"
-"""``obs``: how near the reference comes to an imputed cell."""
+"""``obs``: similarity of the reference to an imputed cell."""
 
 SPILLOVER: Final = f"{PREFIX}spillover"
 """``obs``: share of a spatial cell's panel counts that its neighbours explain better than the reference."""
@@ -51,13 +51,13 @@ MEASURED: Final = "measured"
 """``var``: whether the gene is on the panel."""
 
 MEASUREMENT_WEIGHT: Final = "measurement_weight"
-"""``var``: mean weight of the measurement in a gene of the panel that was blended with its prediction."""
+"""``var``: mean weight of the measurement in a blended panel gene."""
 
 RELIABILITY: Final = "reliability"
 RELIABILITY_LOWER: Final = "reliability_lower"
 RELIABILITY_UPPER: Final = "reliability_upper"
 RELIABLE: Final = "reliable"
-"""``var``: how good the prediction is expected to be, with its interval, and whether that is good enough."""
+"""``var``: expected accuracy of the prediction, with its interval, and whether the gene is reliable."""
 
 LOWER: Final = "lower"
 UPPER: Final = "upper"
@@ -69,9 +69,9 @@ LABEL: Final = "label"
 CONFIDENCE_COLUMN: Final = "confidence"
 UNKNOWN: Final = "unknown"
 PROBABILITY: Final = "probability_"
-"""Columns of a table of labels: in files the cell, the best label, its probability, whether its type seems to
-be missing from the reference; and what precedes the name of a label in the column of its probability."""
+"""Columns of a table of labels: the cell (in files), the most probable label, its probability, whether its
+type seems to be missing from the reference; and the prefix of columns with probabilities."""
 
 SHARED_EMBEDDING: Final = "X_cellweft"
 SIDE: Final = "side"
-"""``obsm`` and ``obs`` of both sides in one space: the embedding, and which side a cell is of."""
+"""``obsm`` and ``obs`` of both sides in one space: the embedding, and the side of each cell."""

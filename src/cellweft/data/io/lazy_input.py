@@ -1,4 +1,4 @@
-"""One input as it was found: matrices that are not read yet, and annotation that is."""
+"""One opened input: matrices that are not read yet, and annotation."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ FORMATS = (
 )
 
 RAW = "raw"
-"""What the ``raw`` slot is called where a layer is named."""
+"""Name of the ``raw`` slot as a layer."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Input:
-    """One input as it was found, nothing of it checked yet.
+    """One opened input, not checked yet.
 
     Attributes
     ----------
     where, source
-        What errors call it, such as "sc (atlas.h5ad)"; and its path, or "AnnData in memory".
+        Name of the input in errors, such as "sc (atlas.h5ad)"; and its path, or "AnnData in memory".
     matrix
         X, as in `cellweft.data.io.backed_matrix.open_rows`; None if the file has none.
     layers, obsm
-        Further matrices, and arrays with a row per cell, read when they are requested.
+        Other matrices, and arrays with one row per cell, read on request.
     obs, var
-        Annotation of the rows, read as it is requested, and of the columns that are genes.
+        Annotation of the rows, read on request, and of the columns that are genes.
     uns
-        Whatever else the input contains, by name, read when it is requested.
+        All other elements of the input by name, read on request.
     columns
-        Position in the matrix of each row of ``var``; None if every column is a gene.
+        Position, in the matrix, of each row of ``var``; None if all columns are genes.
     has_raw
-        Whether there is a ``raw`` slot too, which is never taken silently.
+        Whether there is also a ``raw`` slot, which is never used silently.
     unit
         Unit of ``obsm["spatial"]``, such as "um" or "px"; empty if the input does not say.
     instrument
-        What wrote the folder that it was read from; empty for any other input.
+        The instrument that wrote the folder; empty for other inputs.
     cells_left_out
-        Cells of the file that are not in ``obs``, as "3 cells outside tissue".
+        Cells of the file that are not in ``obs``, for example "3 cells outside tissue".
     open_raw
-        Returns the matrix of ``raw`` and its own table of genes, where there is one.
+        Returns the matrix of ``raw`` and its own table of genes; None without ``raw``.
     left_out
         Names of features that are not genes, by kind, such as "negative control".
     notes
@@ -77,12 +77,12 @@ class Input:
     notes: tuple[str, ...] = ()
 
     def values(self, layer: str | None, *, argument: str) -> Any:
-        """Return X, or the layer that ``argument`` names.
+        """Return X, or a layer; ``argument`` is its name in errors.
 
         Raises
         ------
         KeyMissingError
-            There is none.
+            It does not exist.
         """
         if layer is not None:
             where, expected = arg(argument, layer), f"a layer of {self.where}"
@@ -97,7 +97,7 @@ class Input:
 
 
 def with_raw(data: Input) -> Input:
-    """Return an input whose genes and only layer, "raw", are those of its ``raw`` slot."""
+    """Return an input with the genes of its ``raw`` slot, and "raw" as its only layer."""
     if data.open_raw is None:
         return data
     matrix, var = data.open_raw()
@@ -105,14 +105,14 @@ def with_raw(data: Input) -> Input:
 
 
 def not_opened(path: Path, where: str, error: OSError) -> FormatError:
-    """Return the error for a file that the system does not open or read, whatever is in it.
+    """Return the error for a file that the system cannot open or read, regardless of its contents.
 
     Parameters
     ----------
     path, where
-        The file, and what errors call it.
+        The file, and its name in errors.
     error
-        What the system said. HDF5 puts its number into words.
+        The error of the system. HDF5 states its number in the text.
     """
     return system_error(where, error) or not_as_named(path, where, str(error))
 
@@ -127,11 +127,11 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"<html", "a web page", "Download the file itself: the address leads to a page about it."),
     (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "Fetch the file: git lfs pull."),
 )
-"""How files begin, what they look like by it, and the way out where there is one."""
+"""First bytes of files, the format they suggest, and the next step, if there is one."""
 
 
 def not_as_named(path: Path, where: str, reason: str) -> FormatError:
-    """Return the error for a file whose content belies its name, saying what it looks like."""
+    """Return the error for a file with contents that do not match its name, with the suspected format."""
     start = b""
     if path.is_file():
         with reading(where), path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Files of loompy: .loom, genes x cells, turned as it is read."""
+"""Files of loompy: .loom, genes x cells, transposed when read."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _CELLS = ("CellID", "cell_id", "Cell", "cell_names", "obs_names", "barcode", "Ba
 
 
 def open_loom(path: Path, where: str) -> Input:
-    """Open a .loom file; the matrix becomes sparse in memory, layers only when they are requested.
+    """Open a .loom file; the matrix is loaded as sparse, layers only on request.
 
     Parameters
     ----------
     path, where
-        The file, and what errors call it.
+        The file, and its name in errors.
     """
     file = h5py.File(path.absolute(), "r")
     if any(part not in file for part in _PARTS):
@@ -74,7 +74,7 @@ def open_loom(path: Path, where: str) -> Input:
 
 @dataclass(frozen=True, eq=False)
 class _Layers(LazyMapping):
-    """Further matrices, each turned when it is requested."""
+    """Other matrices, each transposed on request."""
 
     where: str
     shape: tuple[int, int]
@@ -109,7 +109,7 @@ def _by_cell(stored: h5py.Dataset) -> sp.csr_matrix:
 def _attributes(
     group: h5py.Group, n_values: int, names: tuple[str, ...], where: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return attributes with a value for each row or column as a table named by one of them, and arrays."""
+    """Return attributes of rows or columns as a table indexed by one of them, and as arrays."""
     values = {
         str(name): array for name, array in group.items() if isinstance(array, h5py.Dataset) and array.shape
     }
@@ -131,7 +131,7 @@ def _attributes(
 
 
 def _plain(values: Any) -> Any:
-    """Return text in place of bytes."""
+    """Return bytes as text."""
     if getattr(values, "dtype", None) is None or values.dtype.kind not in "SO":
         return values
     texts = [value.decode() if isinstance(value, bytes) else str(value) for value in values.ravel()]

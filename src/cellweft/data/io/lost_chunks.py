@@ -1,8 +1,8 @@
-"""Chunks of zarr arrays that are not in the store, and what that may mean.
+"""Missing chunks of zarr arrays: which may be zeros, and which may not.
 
-zarr leaves out a chunk that contains nothing but the fill value, and reads an absent one as that value. So an
-absent chunk may be one of zeros or one that was lost, and absence alone proves neither. Where zeros cannot be
-what was written, it is an error here; elsewhere the caller says what is read as zeros.
+zarr omits chunks that contain only the fill value, and reads missing chunks as this value. A missing chunk
+may therefore contain zeros, or be lost. If zeros are impossible, it is an error here; otherwise the caller
+reports which parts are read as zeros.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _COPY = "Copy the whole store again from the original, or create it again."
 
 @dataclass(frozen=True)
 class Region:
-    """Rows and columns of a matrix that one or more absent chunks would hold.
+    """Rows and columns of a matrix in one or more missing chunks.
 
     Attributes
     ----------
     rows, columns
-        Where.
+        Position in the matrix.
     is_dense
-        Whether the values themselves are absent; of a sparse matrix only their places are.
+        Whether the values themselves are missing; in a sparse matrix, only their positions are.
     """
 
     rows: slice
@@ -45,21 +45,20 @@ class Region:
 
 
 def lost_regions(matrix: Any, *, where: str) -> tuple[Region, ...]:
-    """Return what of a matrix is read as zeros because its chunks are not in the store.
+    """Return the parts of a matrix that are read as zeros because their chunks are missing.
 
     Parameters
     ----------
     matrix
-        A zarr array, or the group of a sparse matrix in zarr; nothing is absent in anything else.
+        A zarr array, or the group of a sparse matrix in zarr; other matrices have no missing chunks.
     where
-        What errors call it.
+        Name of the matrix in errors.
 
     Raises
     ------
     FormatError
-        A sparse matrix in which the absent chunks cannot be zeros: a start of a row that lies below one
-        before it or does not fit the number of values, a gene twice in one row, or values that are zero
-        although their places are stored.
+        The missing chunks of a sparse matrix cannot be zeros: starts of rows decrease or do not match the
+        number of values, a row contains a gene twice, or values are zero although their positions are stored.
     """
     with reading(where):
         return _lost_regions(matrix, where)
@@ -86,7 +85,7 @@ def refuse_lost_cells(
     names: Any,
     missing_chunks: MissingChunks = "error",
 ) -> None:
-    """Raise `FormatError` where cells have no counts and chunks of their rows are absent.
+    """Raise `FormatError` if cells have no counts and chunks of their rows are missing.
 
     Parameters
     ----------
@@ -95,11 +94,11 @@ def refuse_lost_cells(
     empty
         (n_cells,) which cells have no counts at all.
     where
-        What errors call the matrix.
+        Name of the matrix in errors.
     names
         Function that returns the names of cells by their positions.
     missing_chunks
-        What was requested: "zeros" accepts them.
+        The requested treatment: "zeros" accepts them.
     """
     regions = tuple(region for region in regions if region.is_dense)
     if not regions or missing_chunks == "zeros":
@@ -124,20 +123,20 @@ def refuse_lost_cells(
 def refuse_lost_places(
     held: Any, key: str, *, where: str, missing_chunks: MissingChunks | None = None
 ) -> None:
-    """Raise `FormatError` where chunks of coordinates are absent, which would put cells at zero.
+    """Raise `FormatError` if chunks of coordinates are missing, which would place cells at zero.
 
     Parameters
     ----------
     held, key
-        ``obsm`` or ``obs`` of an input, and which of it contains coordinates.
+        ``obsm`` or ``obs`` of an input, and its key with coordinates.
     where
-        What errors call the coordinates.
+        Name of the coordinates in errors.
     missing_chunks
-        What was requested: "zeros" accepts them; None if the caller has no such argument.
+        The requested treatment: "zeros" accepts them; None if the caller has no such argument.
 
     Notes
     -----
-    A third coordinate that is absent as a whole is zero everywhere: a flat tissue.
+    A third coordinate that is missing completely is zero everywhere: a flat tissue.
     """
     if missing_chunks == "zeros":
         return
@@ -161,7 +160,7 @@ def refuse_lost_places(
 
 
 def refuse_lost_names(element: Any, *, where: str) -> None:
-    """Raise `FormatError` where chunks of names of cells or genes are absent, which would make them empty."""
+    """Raise `FormatError` if chunks of cell or gene names are missing, which would make names empty."""
     for array in _arrays_of(element):
         parts = absent_chunks(array) if array.dtype.kind != "b" else []  # a mask may well be all False
         if parts:
@@ -206,7 +205,7 @@ def _rows_text(rows: Any) -> str:
 
 
 def _element(held: Any, key: str) -> Any:
-    """Return a stored element of what an input contains, without reading it; None if it is not in zarr."""
+    """Return a stored element of an input without reading it; None if it is not in zarr."""
     elements = getattr(held, "elements", None)  # of a stored table
     if isinstance(elements, Mapping):
         return elements.get(key)
@@ -225,7 +224,7 @@ def _arrays_of(element: Any) -> Iterator[zarr.Array[Any]]:
 
 
 def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tuple[slice, ...]:
-    """Return the rows whose places are absent but may be zero; raise where they cannot be."""
+    """Return the rows with missing positions that may be zero; raise if they cannot be."""
     absent = {array.basename: absent_chunks(array) for array in (data, indices, indptr)}
     if not any(absent.values()):
         return ()
@@ -251,13 +250,13 @@ def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tupl
 
 
 def _rows_of(starts: IntArray, entries: slice) -> slice:
-    """Return the rows that hold some entries of a sparse matrix."""
+    """Return the rows that contain some entries of a sparse matrix."""
     first = int(np.searchsorted(starts, entries.start, side="right")) - 1
     return slice(first, int(np.searchsorted(starts, entries.stop, side="left")))
 
 
 def _increases(indices: Any, starts: IntArray) -> bool:
-    """Say whether the places of every row increase, so that none occurs twice."""
+    """Return whether positions increase within each row, so that none occurs twice."""
     places = indices[int(starts[0]) : int(starts[-1])].astype(np.int64)
     rises = np.diff(places) > 0
     borders = starts[1:-1] - starts[0] - 1  # step from one row to the next

@@ -1,6 +1,6 @@
-"""The table of the cells: in memory as it was given, or in a file and read column by column when asked for.
+"""The table of the cells: in memory, or in a file and read column by column on request.
 
-A table of millions of cells may be larger than all else that is held of them, and little of it is needed.
+A table of millions of cells may be larger than all other data in memory, and little of it is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cellweft.data.io.zarr_store import write_quietly
 
 
 class Annotation(Protocol):
-    """A table with a row for each cell, and names of the cells."""
+    """A table with one row per cell, and names of the cells."""
 
     @property
     def columns(self) -> list[str]:
@@ -34,16 +34,16 @@ class Annotation(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, name: str) -> pd.Series[Any]:
-        """Return a column, a row for each cell in order; its index means nothing."""
+        """Return a column, with cells in order; its index is meaningless."""
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
-        """Return the names of some cells, of all by default."""
+        """Return the names of some cells; all by default."""
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells, some thousands at a time."""
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
-        """Return the table of some cells, of all by default."""
+        """Return the table of some cells; all by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class HeldTable:
         return self.table.iloc[:, self.columns.index(name)]
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
-        """Return the names of some cells, of all by default."""
+        """Return the names of some cells; all by default."""
         names: pd.Index[Any] = self.table.index
         return names if rows is None else names[rows]
 
@@ -74,7 +74,7 @@ class HeldTable:
             yield self.table.index[rows].astype(str).to_numpy(dtype=object)
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
-        """Return the table of some cells, of all by default."""
+        """Return the table of some cells; all by default."""
         return self.table if rows is None else self.table.iloc[rows]
 
 
@@ -89,9 +89,9 @@ class StoredTable(Reopening):
     elements
         Elements of the columns by name, in order.
     index_name
-        What the index is called, or None.
+        Name of the index, or None.
     where
-        What errors call the table.
+        Name of the table in errors.
     """
 
     index: Any
@@ -101,7 +101,7 @@ class StoredTable(Reopening):
 
     @classmethod
     def of_group(cls, group: Any, where: str = "obs") -> Annotation:
-        """Return the table that AnnData stored in a group; one of an older layout is read at once."""
+        """Return the table that AnnData stored in a group; tables of older layouts are read immediately."""
         with reading(where):
             attributes = dict(group.attrs)
             name = attributes.get("_index")
@@ -136,8 +136,8 @@ class StoredTable(Reopening):
         return with_text(column, f"{self.where}[{name!r}]")
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
-        """Return the names of some cells, of all by default."""
-        with reading(self.where, "_names"):  # of a damaged file, there may be more than fit into memory
+        """Return the names of some cells; all by default."""
+        with reading(self.where, "_names"):  # a damaged file may claim more than fit into memory
             names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
@@ -153,7 +153,7 @@ class StoredTable(Reopening):
             yield block
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
-        """Return the table of some cells, of all by default."""
+        """Return the table of some cells; all by default."""
         columns = {name: self[name].array for name in self.elements}
         with reading(self.where):
             table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
@@ -161,11 +161,11 @@ class StoredTable(Reopening):
 
 
 def _stored_names(element: Any, where: str) -> Any:
-    """Return the array with the names; of pandas 3 it is in a group, beside a mask of missing ones."""
+    """Return the array with the names; from pandas 3, it is in a group, with a mask of missing names."""
     if dict(element.attrs).get("encoding-type") != "nullable-string-array":
         return element
     names, is_missing = element["values"], element["mask"]
-    if names.shape != is_missing.shape:  # before a mask of any size is read
+    if names.shape != is_missing.shape:  # check before reading a mask of any size
         raise _no_table(where, f"names of shape {names.shape} with a mask of shape {is_missing.shape}")
     return element if np.any(is_missing[:]) else names
 
@@ -176,14 +176,14 @@ def read_table_of(group: Any, where: str) -> pd.DataFrame:
     Parameters
     ----------
     group
-        Of an HDF5 file or a zarr store.
+        Group of an HDF5 file or zarr store.
     where
-        What errors call the table.
+        Name of the table in errors.
 
     Raises
     ------
     FormatError
-        It cannot be read, or is no table.
+        It cannot be read, or is not a table.
     """
     with reading(where):
         table = read_stored(group)
@@ -198,9 +198,9 @@ def table_with_text(table: pd.DataFrame, where: str) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Of cells or genes.
+        A table of cells or genes.
     where
-        What errors call it, such as ``sc (atlas.h5ad).var``.
+        Name of the table in errors, such as ``sc (atlas.h5ad).var``.
 
     Raises
     ------
@@ -234,9 +234,9 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
     Parameters
     ----------
     column
-        Of a table; it is not changed.
+        Column of a table; it is not changed.
     where
-        What errors call it.
+        Name of the column in errors.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
         ) from error
     if categories is column:
         return pd.Series(texts, index=column.index, name=column.name, dtype=object)
-    unique_texts = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may look the same
+    unique_texts = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # may look the same
     codes = np.append(unique_texts.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
     values = pd.Categorical.from_codes(codes, categories=unique_texts, ordered=bool(column.cat.ordered))
     return pd.Series(values, index=column.index, name=column.name)
@@ -290,14 +290,14 @@ def _no_table(where: str, got: str) -> FormatError:
 
 @dataclass(frozen=True, eq=False)
 class ExtendedTable:
-    """A table with further columns, which replace those of the same name.
+    """A table with additional columns, which replace those with the same name.
 
     Attributes
     ----------
     table
-        What is extended.
+        The table to extend.
     more
-        Arrays with a row for each cell, by name.
+        Arrays with one row per cell, by name.
     """
 
     table: Annotation
@@ -315,7 +315,7 @@ class ExtendedTable:
         return pd.Series(self.more[name]) if name in self.more else self.table[name]
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
-        """Return the names of some cells, of all by default."""
+        """Return the names of some cells; all by default."""
         return self.table.names(rows)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
@@ -323,22 +323,22 @@ class ExtendedTable:
         return self.table.name_blocks()
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
-        """Return the table of some cells, of all by default."""
+        """Return the table of some cells; all by default."""
         more = {name: values if rows is None else values[rows] for name, values in self.more.items()}
         return self.table.frame(rows).assign(**more)
 
 
 def write_table(store: Any, key: str, table: Annotation) -> None:
-    """Write a table as AnnData does, column by column, without holding it.
+    """Write a table as AnnData does, column by column, without loading it.
 
     Parameters
     ----------
     store
         HDF5 or zarr group to write into.
     key
-        What the element shall be called; it is not there yet.
+        Name of the new element.
     table
-        Of the cells. What AnnData cannot store becomes text.
+        Table of the cells. Values that AnnData cannot store become text.
     """
     group = store.create_group(key)
     written: list[str] = []
@@ -363,9 +363,9 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
     store
         HDF5 or zarr group to write into.
     key
-        What the element shall be called; it is not there yet.
+        Name of the new element.
     table
-        Of the cells.
+        Table of the cells.
     """
     n_cells = len(table)
     chunk = (min(TABLE_ROWS, max(n_cells, 1)),)
@@ -380,7 +380,7 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
 
 
 def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield blocks of an array with where they lie in it."""
+    """Yield blocks of an array with their positions."""
     start = 0
     for block in blocks:
         yield slice(start, start + len(block)), block
@@ -393,14 +393,14 @@ def as_text(name: Any) -> str:
 
 
 def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) -> IntArray:
-    """Return the positions of the values that occur more than once, holding all values but once.
+    """Return the positions of values that occur more than once, with a single copy of the values in memory.
 
     Parameters
     ----------
     blocks
-        Function that yields the values in order, some at a time; called a second time where some are equal.
+        Function that yields the values in order, some at a time; called a second time if some are equal.
     n_values
-        How many there are.
+        Number of values.
 
     Examples
     --------
@@ -414,7 +414,7 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
     twice = np.unique(values[1:][values[1:] == values[:-1]])
     if not len(twice):
         return np.empty(0, dtype=np.int64)
-    # By sorting: the table that numpy 2.0.0 chooses for small values overflows beyond 2^63.
+    # By sorting, because the table that numpy 2.0.0 uses for small values overflows beyond 2^63.
     positions = [
         part.start + np.flatnonzero(np.isin(block, twice, kind="sort")) for part, block in _located(blocks())
     ]
@@ -422,12 +422,12 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
 
 
 def names_twice(table: Annotation) -> list[str]:
-    """Return the names that occur more than once, in order, holding eight bytes per cell.
+    """Return the names that occur more than once, in order, with eight bytes of memory per cell.
 
     Parameters
     ----------
     table
-        Of the cells.
+        Table of the cells.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One run at a time for one output: the second is told who holds it."""
+"""Allows one run at a time per output; the error of a second run names the first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cellweft._errors import OutputError
 from cellweft._typing import PathLike
 
 LOCK = ".cellweft-lock"
-"""How the name of the file ends that is locked while an output is made."""
+"""Suffix of the file that is locked while an output is written."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())  # by this run
@@ -26,22 +26,22 @@ _HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())  #
 
 @contextlib.contextmanager
 def exclusive(path: PathLike) -> Iterator[None]:
-    """Hold an output for the work inside, so that no other run writes it meanwhile.
+    """Lock an output for the context, so that no other run writes it.
 
     Parameters
     ----------
     path
-        Where the output shall lie; its folder is there. What this run holds already, it may hold again.
+        Path of the output; its folder must exist. The same run may lock an output more than once.
 
     Raises
     ------
     OutputError
-        Another run holds it, of this process or another.
+        Another run, in this or another process, has locked it.
 
     Notes
     -----
-    The system lets go of the lock when the process ends, however it ends. File systems that know no locks
-    give none.
+    The system releases the lock when the process ends for any reason. On file systems without locks, outputs
+    are not locked.
     """
     target, held = Path(path).resolve(), _HELD.get()
     if target in held:
@@ -59,7 +59,7 @@ def exclusive(path: PathLike) -> Iterator[None]:
 
 
 def _locked(lock: Path, target: Path) -> FileLock:
-    """Return the lock, taken where the file system knows locks; raise where another has it."""
+    """Return the lock, acquired if the file system supports locks; raise if another run has it."""
     alone = FileLock(lock, blocking=False, thread_local=False)
     try:
         alone.acquire()
@@ -83,7 +83,7 @@ def _held_by_other(lock: Path, target: Path) -> OutputError:
     try:
         whose = json.loads(lock.read_text())
         who = f"process {whose['process']} on {whose['machine']}, since {whose['since']}"
-    except (OSError, ValueError, TypeError, KeyError):  # it has just started or ended
+    except (OSError, ValueError, TypeError, KeyError):  # the other run has just started or ended
         who = "another process"
     return OutputError(
         str(target),

@@ -1,4 +1,4 @@
-"""How a result shall be written: where, in which form, with what; looked at once, before any work."""
+"""The options of an output, checked once, before any work."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from cellweft.data.io.journal import check_own, resume_folder
 
 @dataclass(frozen=True, kw_only=True)
 class OutputRequest:
-    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; validated at construction.
+    """Path and options of an output, as in `Imputer.impute_to`; validated on construction.
 
     Attributes
     ----------
     path
-        As it is requested.
+        The requested path.
     target
-        The same absolute, links followed.
+        The absolute path, with links followed.
     overwrite, dtype, sparse, interval, scale, measured, resume, dask, memory
         As in `Imputer.impute_to`.
 
     Raises
     ------
     SettingError
-        A value is out of range, or not for an output of this kind.
+        A value is out of range, or not supported for this kind of output.
     OutputExistsError, OutputError
-        As in `check_output`; or what lies beside the output is in the way.
+        As in `check_output`; or files next to the output prevent writing.
     MissingExtraError
-        Dask is requested, and not installed.
+        Dask is requested, but not installed.
 
     Examples
     --------
@@ -89,24 +89,24 @@ class OutputRequest:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where a fit for it is kept, beside the output, until that is complete; None if it cannot be."""
+        """Folder next to the output that stores the fit until the output is complete, or None."""
         return resume_folder(self.target) if self.target.suffix == ".zarr" else None
 
 
 def check_cut(sparse: float | None) -> None:
-    """Raise `SettingError` unless values below it, of log-normalised expression, may be left out."""
+    """Raise `SettingError` unless it is a valid threshold for log-normalised expression."""
     if sparse is not None:
         check_range("sparse", sparse, low=0, high=1)
 
 
 def check_interval(interval: float | None) -> None:
-    """Raise `SettingError` unless intervals may hold such a share of the measured values."""
+    """Raise `SettingError` unless it is a valid share of measured values for intervals."""
     if interval is not None:
         check_range("interval", interval, low=0.01, high=0.999)
 
 
 def check_measured(measured: PanelValues, interval: float | None) -> None:
-    """Raise `SettingError` unless genes of the panel may come so, with these intervals."""
+    """Raise `SettingError` unless it is a valid option for panel genes, with these intervals."""
     check_choice("measured", measured, get_args(PanelValues))
     if measured == "blend" and interval is not None:
         raise SettingError(
@@ -118,12 +118,12 @@ def check_measured(measured: PanelValues, interval: float | None) -> None:
 
 
 def processes_of(dask: str) -> int | None:
-    """Return how many processes of this machine an address asks for, 0 for any; None for a scheduler's.
+    """Return the number of local processes in an address, 0 for any number; None for a scheduler.
 
     Raises
     ------
     SettingError
-        The address is none.
+        The address is invalid.
 
     Examples
     --------

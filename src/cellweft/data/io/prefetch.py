@@ -1,4 +1,4 @@
-"""Reading ahead of the work and writing behind it, each in a thread of its own."""
+"""Reads ahead and writes in the background, each in its own thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _END = object()
 
 
 def prefetch(items: Iterable[T], *, depth: int = 1) -> Iterator[T]:
-    """Yield what an iterable yields, made in a thread while the caller works on earlier items.
+    """Yield the items of an iterable, computed in a thread while the caller works on earlier items.
 
     Parameters
     ----------
     items
-        Made one after another, in their order; what it raises is raised here.
+        Iterable, evaluated in order; its errors are raised here.
     depth
-        Items that may be ready before they are requested, at least 1.
+        Largest number of items that are ready before they are requested, at least 1.
 
     Examples
     --------
@@ -40,14 +40,14 @@ def prefetch(items: Iterable[T], *, depth: int = 1) -> Iterator[T]:
 
 
 class BackgroundWriter(Generic[P]):
-    """A function that is called in a thread, in the order of the calls; use it in a ``with`` statement.
+    """Calls a function in a thread, in the order of the calls; use it in a ``with`` statement.
 
     Parameters
     ----------
     function
-        What it returns is dropped. What it raises is raised by a later call, or at the end.
+        The function. Its result is discarded. Its errors are raised by a later call, or at the end.
     depth
-        Calls that may wait, at least 1: a further one waits for the oldest.
+        Largest number of waiting calls, at least 1; a further call waits for the oldest.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class BackgroundWriter(Generic[P]):
         self._waiting: deque[Future[Any]] = deque()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Put a call in the line."""
+        """Add a call to the queue."""
         while len(self._waiting) >= self._depth:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._function, *args, **kwargs))

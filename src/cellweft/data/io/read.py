@@ -1,4 +1,4 @@
-"""Files in: one input, whatever its format, as matrices that are not read yet and annotation that is.
+"""Opens one input of any format, as matrices that are not read yet, and annotation.
 
 `.h5ad`, `.zarr` and 10x `.h5` stay on disk and are read by rows; tables and 10x folders of text are loaded.
 """
@@ -68,7 +68,7 @@ _FOREIGN = {
     ".tiff": "It is an image: pass the counts of the same run.",
 }
 _WHOLE = {".h5ad", ".h5mu", ".loom", ".h5"}
-"""Files that hold counts and names together."""
+"""Files that contain both counts and names."""
 _MOST_LEVELS, _MOST_FOLDERS = 4, 100
 _NEVER_PACKED = {".h5ad", ".h5mu", ".loom", ".h5", ".parquet"}
 _REMOTE = re.compile(r"^([a-z][a-z0-9+]+):/{1,2}", re.IGNORECASE)
@@ -83,22 +83,22 @@ def open_input(
     ----------
     data
         AnnData (in memory, backed, or a view of either), SpatialData with one table, or a path of one of the
-        `FORMATS`; of a SpatialData store, ``sample.zarr`` where it has one table (those that cellweft has
-        written do not count), else ``sample.zarr/tables/NAME``.
+        `FORMATS`; for a SpatialData store, ``sample.zarr`` if it has one table (not counting tables written
+        by cellweft), otherwise ``sample.zarr/tables/NAME``.
     argument
-        What the caller calls it, for errors: "sc" or "st".
+        Name of the input in errors: "sc" or "st".
     obs_columns
-        Columns of a table that are no genes; coordinates are known by their usual names.
+        Columns of a table that are not genes; coordinates are recognised by common names.
     sample
-        The one to take, of a folder of several or of a 10x file with several genomes.
+        The sample to read, in a folder with several or a 10x file with several genomes.
 
     Raises
     ------
     MissingFileError
         There is nothing at the path.
     FormatError
-        The file is not what its name says, or of a kind that is not read; a zarr store that lacks names of
-        cells or genes, or chunks that its manifest lists.
+        The contents of the file do not match its name, or are not supported; a zarr store lacks names of
+        cells or genes, or chunks in its manifest.
     """
     _check_sample(data, argument, sample)
     if isinstance(data, AnnData):
@@ -135,7 +135,7 @@ def open_input(
 
 
 def _refuse_remote(text: str, argument: str) -> None:
-    """Raise `FormatError` for an address, which is no path."""
+    """Raise `FormatError` for a remote address, which is not a path."""
     scheme = _REMOTE.match(text)
     if scheme and len(scheme[1]) > 1:  # a single letter is a Windows drive
         raise FormatError(
@@ -149,7 +149,7 @@ def _refuse_remote(text: str, argument: str) -> None:
 
 
 def _check_sample(data: Any, argument: str, sample: str | None) -> None:
-    """Raise `SettingError` where a sample is named of what has none."""
+    """Raise `SettingError` if a sample is given for an input without samples."""
     is_path = isinstance(data, str | Path) or hasattr(data, "__fspath__")
     if sample is None or is_path:
         return
@@ -180,7 +180,7 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
 
 
 def _open_folder(path: Path, where: str, sample: str | None) -> Input:
-    if has_mtx(path) or has_names(path):  # without a matrix, the error says so
+    if has_mtx(path) or has_names(path):  # the error reports a missing matrix
         return read_mtx(path, where, sample=sample, argument=f"{where.partition(' ')[0]}_sample")
     below = [str(entry) for entry in _folders_in(path) if has_mtx(entry) or looks_like_run(entry)]
     files = [entry for entry in sorted(path.iterdir()) if entry.is_file() and entry.suffix.lower() in _WHOLE]
@@ -197,7 +197,7 @@ def _open_folder(path: Path, where: str, sample: str | None) -> Input:
 
 
 def _folders_in(path: Path) -> list[Path]:
-    """Return the folders in a folder, and those in them, such as outs/per_sample_outs/S1/count."""
+    """Return the folders in a folder, and in its subfolders, such as outs/per_sample_outs/S1/count."""
     folders, level = [], [path]
     for _ in range(_MOST_LEVELS):
         level = [
@@ -304,12 +304,12 @@ def _open_hdf5(path: Path, where: str, sample: str | None) -> Input:
     return _from_store(file, path, where)
 
 
-_MODALITIES = "mod"  # where MuData stores one AnnData per modality
+_MODALITIES = "mod"  # group in which MuData stores one AnnData per modality
 _RNA = ("rna", "gex", "gene_expression", "gene expression", "expression", "transcriptome")
 
 
 def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Input:
-    """Open the modality of a MuData that is requested, or the only one."""
+    """Open the requested modality of a MuData, or the only one."""
     names = sorted(store[_MODALITIES], key=lambda name: (name.lower() not in _RNA, name))
     argument = f"{where.partition(' ')[0]}_sample"
     name = chosen_name(names, sample, where=where, argument=argument, what="modality")
@@ -345,7 +345,7 @@ def _open_zarr(path: Path, where: str, sample: str | None = None) -> Input:
 
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
-    """Open AnnData's groups of an HDF5 file or a zarr store: the genes are read, all else is not."""
+    """Open AnnData's groups in an HDF5 file or zarr store; only the genes are read."""
     if "obs" not in store or "var" not in store:
         expected, got, fix = "a zarr store written by AnnData", "a store", "Write it with AnnData.write_zarr."
         if isinstance(store, h5py.File):
@@ -382,7 +382,7 @@ def _raw_of(store: Any, where: str) -> tuple[Any, pd.DataFrame]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Elements(LazyMapping):
-    """The elements of a group, each read when it is requested."""
+    """The elements of a group, each read on request."""
 
     where: str
 
@@ -394,9 +394,9 @@ class _Elements(LazyMapping):
 
 
 class _OfAnnData(LazyMapping):
-    """A part of an AnnData, which is sent to another process without the rest of it.
+    """A part of an AnnData, which can be sent to another process without the rest.
 
-    From 0.13 on, anndata lists ``X`` as the layer None, which is left out.
+    From version 0.13, anndata lists ``X`` as the layer None, which is ignored.
     """
 
     def __iter__(self) -> Iterator[str]:

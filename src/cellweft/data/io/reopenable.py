@@ -1,7 +1,7 @@
-"""Elements of HDF5 files and zarr stores that survive being sent to another process.
+"""Elements of HDF5 files and zarr stores that can be sent to another process.
 
-Blocks of work go to other processes, and what they read goes with them as a place: the path of the file and
-the key within it. zarr sends its arrays so by itself; HDF5 elements are opened again here.
+Tasks for other processes contain the elements that they read as a path of the file and a key within it. zarr
+already does this for its arrays; HDF5 elements are reopened here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cellweft._errors import FormatError, MissingFileError
 
 
 class Reopening:
-    """A base for what holds elements of files: a pickle of it has their places, not their values.
+    """Base class of objects with elements of files; a pickle contains their paths, not their values.
 
-    Attributes that a subclass names in ``_read_again`` are left out of the pickle, and its ``__post_init__``
-    makes them again.
+    Attributes in ``_read_again`` of a subclass are left out of the pickle, and ``__post_init__`` creates them
+    again.
     """
 
     _read_again: tuple[str, ...] = ()
@@ -38,12 +38,12 @@ class Reopening:
         self.__post_init__()
 
     def __post_init__(self) -> None:
-        """Make what ``_read_again`` names."""
+        """Create the attributes in ``_read_again``."""
 
 
 @dataclass(frozen=True, eq=False)
 class LazyMapping(Reopening, Mapping[str, Any]):
-    """What something else holds by name, each read when it is requested, and as a subclass reads it.
+    """Elements of another mapping, each read on request, by the method of a subclass.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class LazyMapping(Reopening, Mapping[str, Any]):
         return self.held[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.held  # without reading it
+        return key in self.held  # does not read it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.held)
@@ -106,7 +106,7 @@ def _opened_again(place: _Place) -> Any:
 
 
 def held_plainly(value: Any) -> Any:
-    """Return a value of an AnnData without what ties it to that AnnData, so that it can be sent alone."""
+    """Return a value of an AnnData without references to the AnnData, so that it can be sent alone."""
     if isinstance(value, Mapping):
         return {name: held_plainly(part) for name, part in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""What cellweft has made, found again: of what kind a result is, where its cells lie, what its genes hold."""
+"""Opens results of cellweft: their kind, coordinates of cells, and values of genes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from cellweft.data.io.read import open_input
 ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
 
 PLACE_KEYS = (PLACES, *OBSM_KEYS)
-"""Keys of `obsm` that hold places, those that cellweft found before those that were measured."""
+"""Keys of `obsm` with coordinates: first those of placed cells, then measured ones."""
 
 
 def open_result(result: Any, *, argument: str) -> Input:
-    """Open what cellweft has made: AnnData, or a file of it.
+    """Open a result of cellweft: AnnData, or its file.
 
     Parameters
     ----------
     result, argument
-        As in `cellweft.data.io.read.open_input`. What cellweft has not made is opened as well.
+        As in `cellweft.data.io.read.open_input`. Other data are also opened.
 
     Raises
     ------
     MissingFileError, FormatError
-        As in `cellweft.data.io.read.open_input`; a result in the format of another version; a store of which
-        parts are missing.
+        As in `cellweft.data.io.read.open_input`; a result in the format of another version; a store with
+        missing parts.
     """
     data = open_input(result, argument=argument)
     check_record(data)
@@ -45,12 +45,12 @@ def open_result(result: Any, *, argument: str) -> Input:
 
 
 def check_record(data: Input) -> None:
-    """Raise `FormatError` where a result has a record of another schema, or of the former name of cellweft.
+    """Raise `FormatError` if the record of a result has another schema, or the former name of cellweft.
 
     Parameters
     ----------
     data
-        Opened. Where it has no record, nothing is checked.
+        An opened input. Without a record, nothing is checked.
     """
     refuse_former_name([*data.uns, *data.obsm], data.where)
     if RECORD not in data.uns:
@@ -71,9 +71,9 @@ def check_record(data: Input) -> None:
 
 
 def result_kind(data: Input) -> ResultKind | None:
-    """Return what a result is of, None if nothing of cellweft's is in it.
+    """Return the kind of a result, None if it is not from cellweft.
 
-    Spots hold ``obsm["cellweft_proportions"]``, placed cells ``obsm["cellweft_spatial"]``, imputed genes
+    Spots have ``obsm["cellweft_proportions"]``, placed cells ``obsm["cellweft_spatial"]``, imputed genes
     ``var["measured"]``.
     """
     if PROPORTIONS in data.obsm:
@@ -84,16 +84,16 @@ def result_kind(data: Input) -> ResultKind | None:
 
 
 def result_scale(data: Input) -> ResultScale:
-    """Return what the values of an imputed result are, by its record: logarithms where it does not say."""
+    """Return the scale of an imputed result from its record; logarithms by default."""
     record: Any = data.uns.get(RECORD)
     said = record.get("scale") if isinstance(record, Mapping) else None
     return "counts" if str(said).startswith("counts") else "log"
 
 
 def coordinate_unit(data: Input) -> str:
-    """Return the unit of the cells' usual places, "um", "px" or "mm"; empty if it is not known.
+    """Return the unit of the cells' coordinates, "um", "px" or "mm"; empty if unknown.
 
-    A result says it in its record, where its tissue was read from an instrument's folder.
+    The record of a result contains it if the tissue was read from the folder of an instrument.
     """
     record: Any = data.uns.get(RECORD)
     for key in ("inputs", "spatial", "unit"):
@@ -102,7 +102,7 @@ def coordinate_unit(data: Input) -> str:
 
 
 def place_key(data: Input) -> str | None:
-    """Return the key of `obsm` under which the places of the cells lie, None if they lie under none."""
+    """Return the key of `obsm` with the coordinates of the cells; None if there are none."""
     return next((key for key in PLACE_KEYS if key in data.obsm), None)
 
 
@@ -112,17 +112,17 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     Parameters
     ----------
     data
-        Opened.
+        An opened input.
     genes
-        (n_genes,) their rows in ``var``.
+        (n_genes,) rows of the genes in ``var``.
     layer
         A layer, or None for ``X``.
 
     Returns
     -------
     ndarray
-        (n_cells, n_genes) float32. Of an array in chunks (zarr, HDF5) only those that hold them are read,
-        each once; of any other matrix all rows, block by block.
+        (n_cells, n_genes) float32. For a chunked array (zarr, HDF5), only the chunks with these genes are
+        read, each once; for other matrices, all rows, block by block.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     columns = np.asarray(genes if data.columns is None else data.columns[genes], dtype=np.int64)
     matrix = data.values(layer, argument="layer")
     chunked = matrix if isinstance(matrix, h5py.Dataset) and matrix.chunks else None
-    chunked = getattr(matrix, "oindex", chunked)  # of zarr
+    chunked = getattr(matrix, "oindex", chunked)  # zarr
     if chunked is not None and len(columns):
         sorted_columns, places = np.unique(columns, return_inverse=True)  # HDF5 only accepts this order
         with reading(data.where, ".X" if layer is None else f".layers[{layer!r}]"):

@@ -1,4 +1,4 @@
-"""Tables and mappings in the types that AnnData's formats hold, so that nothing in them stops a result."""
+"""Converts tables and mappings to types that AnnData's formats support, so that results can be written."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 import pandas as pd
 
 GENE_NAMES = ("symbol", "gene_id", "reference_name")
-"""Columns with other names of genes: text, also where genes share one, as the empty one."""
+"""Columns with other gene names: always text, even if names repeat, such as empty ones."""
 
-_LONGEST_NAME = 200  # bytes: names of files have 255, and zarr adds to them
-_TAKEN = ("_index", "zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")  # by the formats themselves
+_LONGEST_NAME = 200  # bytes; file names may have 255, and zarr appends to them
+_TAKEN = ("_index", "zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")  # by the formats
 
 logger = logging.getLogger("cellweft")
 
 
 def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return a table in the types that AnnData's formats hold; the one that came is not changed.
+    """Return a table with types that AnnData's formats support; the input is not changed.
 
     Parameters
     ----------
     frame
-        Any table. Strings that repeat or are missing become categories, the index becomes strings; what the
-        formats do not hold becomes text, and a name that they do not allow another one, which is logged.
+        Any table. Repeated or missing strings become categories, and the index becomes strings. Unsupported
+        values become text, and unsupported names are replaced; this is logged.
     where
-        What the table is, for messages.
+        Name of the table in messages.
 
     Returns
     -------
@@ -47,14 +47,14 @@ def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
-    """Return the name that a column is written under; a change is logged.
+    """Return the name with which a column is written; a change is logged.
 
     Parameters
     ----------
     name, where
-        Of the column, and what the table is, for messages.
+        Name of the column, and name of the table in messages.
     taken
-        Names of the columns before it.
+        Names of earlier columns.
 
     Examples
     --------
@@ -75,23 +75,23 @@ def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
 
 
 def storable_column(column: pd.Series[Any]) -> Any:
-    """Return the values of a column in a type that AnnData's formats hold: see `storable`.
+    """Return the values of a column in a type that AnnData's formats support; see `storable`.
 
     Parameters
     ----------
     column
-        Of any type.
+        Column of any type.
     """
     return plain_column(column)[0]
 
 
 def plain_column(column: pd.Series[Any]) -> tuple[Any, str]:
-    """Return the values of a column in a type that AnnData's formats hold, and what they were if made text.
+    """Return the values of a column in a supported type, and their former type if converted to text.
 
     Parameters
     ----------
     column
-        Of any type.
+        Column of any type.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def plain_column(column: pd.Series[Any]) -> tuple[Any, str]:
 
 
 def _numbers(column: pd.Series[Any], inferred: str) -> Any:
-    """Return numbers or booleans, some of them missing, that stand in a column of objects; else None."""
+    """Return numbers or booleans with missing values from a column of objects; otherwise None."""
     kinds: dict[str, Any] = {
         "boolean": "boolean",
         "integer": "Int64",
@@ -138,7 +138,7 @@ def _numbers(column: pd.Series[Any], inferred: str) -> Any:
     }
     try:
         return column.astype(kinds[inferred]).array if inferred in kinds else None
-    except (OverflowError, TypeError, ValueError):  # such as whole numbers beyond 64 bits
+    except (OverflowError, TypeError, ValueError):  # for example integers beyond 64 bits
         return None
 
 
@@ -161,7 +161,7 @@ def _plain_categories(column: pd.Series[Any]) -> tuple[Any, str]:
 
 
 def _plain_texts(column: pd.Series[Any]) -> Any:
-    """Return values as text; as categories where they repeat or some are missing."""
+    """Return values as text, or as categories if they repeat or some are missing."""
     missing = column.isna().to_numpy()
     texts = [None if gone else _as_text(value) for value, gone in zip(column, missing, strict=True)]
     values = pd.Series(texts, dtype=object)
@@ -175,20 +175,20 @@ def _as_text(value: Any) -> str:
 
 
 def _plain_text(text: str) -> str:
-    """Return text that UTF-8 and HDF5 hold: without NUL, and with ? for halves of characters."""
+    """Return text that UTF-8 and HDF5 support: without NUL, and with ? for surrogates."""
     text = text.replace("\0", "")
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def changes_of(columns: Collection[str], table: pd.DataFrame | None) -> list[str]:
-    """Return what `storable` makes of a table in words, one for each column that it changes.
+    """Return descriptions of the changes that `storable` makes to a table, one per column.
 
     Parameters
     ----------
     columns
         Names of the columns.
     table
-        The table, where it may hold what the formats do not; None if it comes from a file of theirs.
+        The table, if it may contain unsupported values; None if it is from a file in these formats.
     """
     said, keys = [], list[str]()
     logger.disabled, before = True, logger.disabled
@@ -212,14 +212,14 @@ def _are_texts(value: Any) -> bool:
 
 
 def storable_mapping(value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a copy of a mapping with what AnnData's formats hold of it; what is left out is logged.
+    """Return a copy of a mapping with the values that AnnData's formats support; others are logged.
 
     Parameters
     ----------
     value
-        Of mappings, arrays, tables, numbers and texts.
+        A mapping of mappings, arrays, tables, numbers and texts.
     where
-        What it is, for messages.
+        Name of the mapping in messages.
     """
     stored: dict[str, Any] = {}
     for name, part in value.items():

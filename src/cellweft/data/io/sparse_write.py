@@ -1,8 +1,8 @@
-"""A sparse matrix (CSR) on the disk, made from tiles that come in any order, from any process.
+"""Writes a sparse matrix (CSR) from tiles in any order, from any process.
 
-A row of CSR holds all its columns, and starts where the rows before it end; a tile has some columns of some
-rows. So each tile is written to parts, files of their own that are whole or not there, and when all are there
-they are put together, row after row. What is held of it is a few parts, and where each row starts.
+In CSR, a row contains all its columns and starts where the previous row ends, but a tile has only some
+columns of some rows. Therefore each tile is written to separate files (parts), which are complete or absent.
+When all exist, they are joined row by row. Only a few parts, and the starts of the rows, are in memory.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from cellweft.data.io.zarr_store import create_array
 
 _BAND_VALUES = 2**22  # cells x genes of the parts that are combined at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
-_SHARD = 8 * _CHUNK  # values that go into one file of zarr
-_MOST = np.iinfo(np.int32).max  # starts of rows up to here take four bytes
+_SHARD = 8 * _CHUNK  # values per zarr file
+_MOST = np.iinfo(np.int32).max  # row starts up to here need four bytes
 
 
 def kept_values(block: NDArray[Any], cut: float) -> BoolArray:
-    """Return which values of a block are stored: those that are at least the cut, and not zero.
+    """Return which values of a block are stored: those of at least ``cut`` that are not zero.
 
     Parameters
     ----------
     block
         Values of any shape.
     cut
-        In the type of the block's numbers.
+        Threshold, in the data type of the block.
 
     Examples
     --------
@@ -70,16 +70,16 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SparseParts:
-    """The parts of a sparse matrix, until it is put together; any process may write them.
+    """The parts of a sparse matrix before they are joined; any process may write them.
 
     Attributes
     ----------
     folder
-        Where they lie: of this matrix alone.
+        Folder of the parts, for this matrix only.
     shape
         (n_cells, n_genes) of the matrix.
     cut
-        Values below it are left out; 0 leaves out zeros alone.
+        Threshold below which values are omitted; 0 omits only zeros.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class SparseParts:
     cut: float
 
     def begin(self) -> None:
-        """Make an empty folder for them."""
+        """Create an empty folder for the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
@@ -110,14 +110,14 @@ class SparseParts:
         Parameters
         ----------
         rows, columns
-            Where it lies in the matrix. Tiles make up a grid: those of the same columns have the same rows.
+            Position in the matrix. Tiles must form a grid.
         block
-            Values, rows x columns.
+            Values of the tile, rows x columns.
 
         Notes
         -----
-        Values are stored as float32 whatever their type: scipy knows no sparse matrix of float16, and those
-        that are rounded to it take about as little once they are compressed.
+        Values of any type are stored as float32. scipy does not support sparse float16 matrices, and values
+        rounded to float16 need about as little space after compression.
         """
         top, left, right = rows.start, columns.start, columns.stop
         for some in row_blocks(len(block), rows_within(_BAND_VALUES, self.shape[1])):
@@ -130,16 +130,16 @@ class SparseParts:
                 save_packed(file, values[is_kept].astype(np.float32, copy=False))
 
     def join(self, root: Any, key: str, *, progress: Progress = no_progress) -> None:
-        """Put the parts together as AnnData stores a sparse matrix; they stay.
+        """Join the parts into a sparse matrix in AnnData's format; the parts are kept.
 
         Parameters
         ----------
         root
             Group of zarr or of HDF5.
         key
-            Name of the matrix; what has this name is replaced.
+            Name of the matrix; an existing element is replaced.
         progress
-            Called as parts are put together.
+            Progress callback.
 
         Raises
         ------
@@ -148,13 +148,13 @@ class SparseParts:
 
         Notes
         -----
-        What is stored depends on the values alone, not on the tiles: data float32, indices int32, in order
-        within each row, indptr int32 or, where values are more than that can count, int64.
+        The stored arrays depend only on the values, not on the tiles: data are float32; indices are int32, in
+        order within each row; indptr is int32, or int64 if there are too many values.
         """
         bands = self._bands()
         starts = self._starts(bands)
         n_kept = int(starts[-1])
-        if key in root:  # left by a killed run
+        if key in root:  # from an interrupted run
             del root[key]
         group = root.create_group(key)
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
@@ -170,7 +170,7 @@ class SparseParts:
             line.end()
 
     def _bands(self) -> list[list[_Part]]:
-        """Return the parts that hold the same rows, in the order of their columns; these in their order."""
+        """Return the parts in bands with the same rows, both rows and columns in order."""
         parts = sorted(_Part.of(path) for path in self.folder.glob("*.part"))
         bands = [list(band) for _, band in itertools.groupby(parts, key=lambda part: part[:2])]
         whole = _covers([band[0][:2] for band in bands], self.shape[0]) and all(
@@ -187,7 +187,7 @@ class SparseParts:
         return bands
 
     def _starts(self, bands: Sequence[Sequence[_Part]]) -> IntArray:
-        """Return where each row starts among the values, and where the last one ends."""
+        """Return the start of each row among the values, and the end of the last."""
         starts = np.zeros(self.shape[0] + 1, dtype=np.int64)
         for part in itertools.chain.from_iterable(bands):
             with (self.folder / part.name).open("rb") as file:
@@ -207,7 +207,7 @@ class SparseParts:
 
     @contextlib.contextmanager
     def _whole(self, name: str) -> Iterator[Any]:
-        """Lend a file that has its name only once it is whole."""
+        """Open a file that gets its name only when it is complete."""
         torn = self.folder / f"{secrets.token_hex(8)}.partial"  # other processes may write the same part
         try:
             with torn.open("wb") as file:
@@ -218,7 +218,7 @@ class SparseParts:
 
 
 class _Line:
-    """An array that is written from its start to its end, in whole chunks, or whole shards of them."""
+    """An array that is written sequentially, in whole chunks or shards."""
 
     def __init__(self, group: Any, name: str, size: int, kind: Any) -> None:
         self._array = create_array(group, name, shape=(size,), dtype=kind, chunk=(_CHUNK,), shard=(_SHARD,))
@@ -226,12 +226,12 @@ class _Line:
         self._held, self._done = np.empty(0, dtype=kind), 0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Write what comes next."""
+        """Write the next values."""
         self._held = np.concatenate([self._held, values.astype(self._held.dtype, copy=False)])
         self._write(len(self._held) // self._step * self._step)
 
     def end(self) -> None:
-        """Write what is left."""
+        """Write the remaining values."""
         self._write(len(self._held))
 
     def _write(self, n_values: int) -> None:
@@ -243,13 +243,13 @@ class _Line:
 
 
 def save_packed(file: IO[bytes], values: NDArray[Any]) -> None:
-    """Write an array of one dimension, compressed, where a file stands: `load_packed` reads it."""
+    """Write a compressed one-dimensional array at the position of a file; `load_packed` reads it."""
     packed = _blosc(level=1).encode(np.ascontiguousarray(values)) if len(values) else b""
     np.save(file, np.frombuffer(packed, dtype=np.uint8), allow_pickle=False)
 
 
 def load_packed(file: IO[bytes], dtype: Any) -> NDArray[Any]:
-    """Return the array that stands next in a file, as its numbers were given to `save_packed`.
+    """Return the next array in a file, as passed to `save_packed`.
 
     Examples
     --------
@@ -271,6 +271,6 @@ def _blosc(*, level: int = 1) -> Any:
 
 
 def _covers(spans: Sequence[Sequence[int]], length: int) -> bool:
-    """Say whether spans follow each other from 0 to a length."""
+    """Return whether spans cover 0 to ``length`` without gaps or overlaps."""
     ends = [0, *(stop for _, stop in spans)]
     return [start for start, _ in spans] == ends[:-1] and ends[-1] == length

@@ -1,8 +1,8 @@
-"""Tables of SpatialData: which one of a store is meant, what it annotates, and where that lies.
+"""Tables of SpatialData: which one to read, what it annotates, and the coordinates of its regions.
 
-A table is an AnnData that says what its rows are: instances (cells, spots, bins) of regions, which are the
-store's shapes or labels. Tables are read as any AnnData; the package spatialdata is needed only to find the
-middle of shapes and labels.
+A table is an AnnData that links its rows to instances (cells, spots, bins) of regions, which are shapes or
+labels in the store. Tables are read like any AnnData; the package spatialdata is only needed to compute
+centroids of shapes and labels.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from cellweft.data.io.reopenable import LazyMapping
 TABLES = "tables"
 ATTRIBUTES = "spatialdata_attrs"
 SYSTEM = "global"
-"""The coordinate system that SpatialData's elements are in by default."""
+"""Default coordinate system of SpatialData's elements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """What a table annotates.
+    """The elements that a table annotates.
 
     Attributes
     ----------
     regions
         Names of the shapes or labels, in order.
     region_key, instance_key
-        Columns of ``obs`` with the region of every row, and its instance in there.
+        Columns of ``obs`` with the region of each row, and its instance in the region.
     """
 
     regions: tuple[str, ...]
@@ -47,7 +47,7 @@ class Link:
 
     @classmethod
     def of(cls, uns: Mapping[str, Any]) -> Link | None:
-        """Return what ``uns`` of a table says that it annotates; None if that is nothing."""
+        """Return the link in ``uns`` of a table; None if the table annotates nothing."""
         attributes = uns.get(ATTRIBUTES, {})
         region = attributes.get("region")
         if region is None or attributes.get("region_key") is None or attributes.get("instance_key") is None:
@@ -60,7 +60,7 @@ class Link:
         )
 
     def instances(self, obs: Annotation, *, where: str) -> pd.DataFrame:
-        """Return the region and the instance of every row, as columns ``region`` and ``instance``."""
+        """Return the region and instance of each row, as columns ``region`` and ``instance``."""
         columns = {
             name: column_of(obs, key, where=where, argument=f"{ATTRIBUTES}.{name}_key").to_numpy()
             for name, key in (("region", self.region_key), ("instance", self.instance_key))
@@ -69,30 +69,30 @@ class Link:
 
 
 def is_spatialdata(value: Any) -> bool:
-    """Say whether something is an object of the package spatialdata, which need not be installed."""
+    """Return whether a value is an object of the package spatialdata, which need not be installed."""
     return type(value).__module__.split(".")[0] == "spatialdata" and hasattr(value, TABLES)
 
 
 def chosen_table(
     tables: Mapping[str, Any], asked: str | None, *, where: str, argument: Callable[[str], str]
 ) -> str:
-    """Return the name of the table that is meant.
+    """Return the name of the requested table.
 
     Parameters
     ----------
     tables
-        All of the store by name, as AnnData or as groups of it.
+        All tables of the store by name, as AnnData or as groups.
     asked
-        A name; by default the only one, where those that cellweft has written do not count.
+        A name; by default the only table, not counting those written by cellweft.
     where, argument
-        What errors call the store, and the text that names a table to it.
+        Name of the store in errors, and the text with which a table is chosen.
 
     Raises
     ------
     FormatError
-        No table, or several and none is named.
+        No table, or several and none was chosen.
     KeyMissingError
-        No table of that name.
+        No table with this name.
     """
     names = sorted(tables)
     if asked is not None:
@@ -117,7 +117,7 @@ def _uns(table: Any) -> Any:
 
 
 def store_of(table: Path) -> Path | None:
-    """Return the SpatialData store that a table's folder lies in; None if it lies in no such one."""
+    """Return the SpatialData store that contains a table's folder; None if there is none."""
     store = table.parent.parent
     is_one = table.parent.name == TABLES and any((store / name).exists() for name in ("zarr.json", ".zgroup"))
     return store if is_one else None
@@ -125,18 +125,18 @@ def store_of(table: Path) -> Path | None:
 
 @dataclass(frozen=True, eq=False)
 class WithCentroids(LazyMapping):
-    """Arrays of a table that has no coordinates, with the centroids of what it annotates as ``spatial``.
+    """Arrays of a table without coordinates, with the centroids of its regions as ``spatial``.
 
     Attributes
     ----------
     held
         The arrays of the table.
     source
-        SpatialData, or the path of its store, which is opened once the centroids are requested.
+        SpatialData, or the path of its store, which is opened when centroids are requested.
     link, obs
         What the table annotates, and its rows.
     where
-        What errors call it.
+        Name of the table in errors.
     """
 
     source: Any
@@ -153,7 +153,7 @@ class WithCentroids(LazyMapping):
         return self._found[key]
 
     def __contains__(self, key: object) -> bool:
-        return key == OBSM_KEYS[0] or key in self.held  # without making it
+        return key == OBSM_KEYS[0] or key in self.held  # does not compute it
 
     def __iter__(self) -> Iterator[str]:
         yield from self.held
@@ -166,16 +166,16 @@ class WithCentroids(LazyMapping):
 def with_centroids(
     held: Mapping[str, Any], uns: Mapping[str, Any], obs: Annotation, *, source: Any, where: str
 ) -> Mapping[str, Any]:
-    """Return the arrays of a table, with the centroids of its regions where it has no coordinates.
+    """Return the arrays of a table, with the centroids of its regions if it has no coordinates.
 
     Parameters
     ----------
     held, uns, obs
         ``obsm``, ``uns`` and ``obs`` of the table.
     source
-        SpatialData, or the path of its store; None if the table stands alone.
+        SpatialData, or the path of its store; None for a table without a store.
     where
-        What errors call the table.
+        Name of the table in errors.
     """
     link = Link.of(uns)
     has_places = any(key in held for key in OBSM_KEYS) or usual_columns(obs) is not None
@@ -185,12 +185,12 @@ def with_centroids(
 
 
 def opened(source: Any) -> Any:
-    """Return SpatialData, from its store where a path is given, without the tables and images of the store.
+    """Return SpatialData; if a path is given, it is read without tables and images.
 
     Raises
     ------
     MissingExtraError
-        A path, and the package spatialdata is not installed.
+        A path is given, but the package spatialdata is not installed.
     """
     if is_spatialdata(source):
         return source
@@ -201,7 +201,7 @@ def opened(source: Any) -> Any:
 def centroids(
     source: Any, link: Link, obs: Annotation, *, where: str, system: str | None = None
 ) -> DoubleArray:
-    """Return the middle of what each row of a table annotates.
+    """Return the centroid of the instance that each row of a table annotates.
 
     Parameters
     ----------
@@ -210,9 +210,9 @@ def centroids(
     link, obs
         What the table annotates, and its rows.
     where
-        What errors call the table.
+        Name of the table in errors.
     system
-        Coordinate system; by default "global" where the regions have it, else the only one they have.
+        Coordinate system; by default "global" if the regions have it, otherwise their only one.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def centroids(
     KeyMissingError
         No such region or coordinate system.
     InputError
-        Rows that annotate nothing that is there.
+        Rows annotate instances that do not exist.
     MissingExtraError
         The package spatialdata is not installed.
     """
@@ -255,21 +255,22 @@ def centroids(
 
 
 def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
-    """Return the name of the coordinate system to take a region's places in.
+    """Return the name of the coordinate system for a region.
 
     Parameters
     ----------
     data
         SpatialData.
     region, asked
-        Its element, and the coordinate system; by default "global" where there is such, else the only one.
+        The region's element, and the coordinate system; by default "global" if it exists, otherwise the only
+        one.
     where
-        What errors call the table.
+        Name of the table in errors.
 
     Raises
     ------
     KeyMissingError
-        No such region or coordinate system, or several and none is requested.
+        No such region or coordinate system, or several and none was chosen.
     """
     transformations = require("spatialdata.transformations", "spatialdata")
     names, place = [name for _, name, _ in data.gen_elements()], f"{where}, region {region!r}"

@@ -1,4 +1,4 @@
-"""What 10x instruments write: the .h5 of Cell Ranger and Xenium, and the folder with matrix.mtx."""
+"""Files of 10x Genomics: the .h5 of Cell Ranger and Xenium, and folders with matrix.mtx."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _KINDS = tuple(
         "features?|gene_?names|genes?|rownames",
     )
 )
-"""How the names of the three files say what each is."""
+"""Words in the names of the three files that identify them."""
 _HEADERS = (
     "x", "v1", "0", "barcode", "barcodes", "cell", "cells", "cell_id", "cell_barcode", "index", "gene",
     "genes", "gene_id", "gene_ids", "gene_name", "gene_symbol", "feature", "features", "feature_id", "id",
     "name", "names", "ensembl_id", "symbol", "bc_wells",
 )  # fmt: skip
-"""What a first line calls the names below it."""
+"""Header names of a column of names."""
 _NO_NAME = {"matrix", "count", "counts", "sparse", "umi", "dge", "mtx", "tsv", "csv", "txt", "gz", "all"}
-"""Words in the names of files that do not tell samples apart."""
+"""Words in file names that do not identify a sample."""
 
 
 def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str = "sample") -> Input:
@@ -49,9 +49,9 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
     Parameters
     ----------
     path, where
-        The file, and what errors call it.
+        The file, and its name in errors.
     sample, argument
-        The genome to take, where the file contains several, and what the caller calls this choice.
+        The genome to read if the file contains several, and the name of this argument in errors.
     """
     file = h5py.File(path.absolute(), "r")
     group = file["matrix"] if "matrix" in file else _genome_of(file, where, sample, argument)
@@ -82,7 +82,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
 
 
 def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -> h5py.Group | None:
-    """Return the group of the genome that is requested, or the only one, of a file of Cell Ranger 2."""
+    """Return the group of the requested genome, or the only one, in a file of Cell Ranger 2."""
     genomes = [name for name, group in file.items() if isinstance(group, h5py.Group) and "barcodes" in group]
     if not genomes:
         return None
@@ -90,7 +90,7 @@ def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -
 
 
 def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
-    """Return the genes of the genome that is requested; a note says so where several are taken together."""
+    """Return the genes of the requested genome; a note is added if several are combined."""
     genomes = data.var.pop("genome") if "genome" in data.var else pd.Series(dtype=str)
     names = sorted(set(genomes) - {""})
     if sample is not None:
@@ -110,14 +110,14 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
 
 
 def chosen_name(names: list[str], sample: str | None, *, where: str, argument: str, what: str) -> str:
-    """Return the name that is requested, or the only one, or raise an error that has them all.
+    """Return the requested name, or the only one; raise an error that lists all names otherwise.
 
     Parameters
     ----------
     names, sample
-        Those that are there, and what the caller asked for: one of them, or words of one.
+        Existing names, and the requested one, or words of it.
     where, argument, what
-        What errors call the file, the caller's choice, and what the names are of.
+        Names of the file and of the argument in errors, and what the names refer to.
     """
     if sample in names:
         return str(sample)
@@ -144,7 +144,7 @@ def chosen_name(names: list[str], sample: str | None, *, where: str, argument: s
 
 @dataclass(eq=False)
 class _Sample:
-    """The files of one sample in a folder: the matrix, the names of its cells, and those of its features."""
+    """The files of one sample in a folder: matrix, cell names and feature names."""
 
     words: frozenset[str]
     name: str
@@ -152,17 +152,17 @@ class _Sample:
 
     @property
     def missing(self) -> list[str]:
-        """What of the three files is not there."""
+        """Which of the three files are missing."""
         return [name for name, part in zip(_PARTS, self.parts, strict=True) if part is None]
 
 
 def has_mtx(folder: Path) -> bool:
-    """Say whether a folder contains matrices of Matrix Market, as 10x writes them."""
+    """Return whether a folder contains Matrix Market files, as 10x writes them."""
     return any(_files(folder))
 
 
 def has_names(folder: Path) -> bool:
-    """Say whether a folder contains names of cells and of features, as 10x writes them beside a matrix."""
+    """Return whether a folder contains names of cells and features, as 10x writes them next to a matrix."""
     return {1, 2} <= {number for number, _ in _parts_of(folder)}
 
 
@@ -172,15 +172,15 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     Parameters
     ----------
     path, where
-        The folder, and what errors call it.
+        The folder, and its name in errors.
     sample, argument
-        What precedes or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where
-        the folder contains several; and what the caller calls this choice.
+        The sample if the folder contains several, as the common part of the names of its three files
+        (``GSM1_matrix.mtx``); and the name of this argument in errors.
 
     Raises
     ------
     FormatError
-        Several samples, or one of which a file is missing.
+        Several samples, or a missing file of a sample.
     KeyMissingError
         No such sample.
     """
@@ -200,7 +200,7 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
             fix="Use the three files from the same run.",
         )
     ids, symbols = table[0].to_numpy(), table[min(1, table.shape[1] - 1)].to_numpy()
-    if _are_ids(symbols) and not _are_ids(ids):  # as where var of an AnnData was written
+    if _are_ids(symbols) and not _are_ids(ids):  # for example if var of an AnnData was written
         ids, symbols = symbols, ids
     var = pd.DataFrame({"gene_ids": ids}, index=pd.Index(symbols))
     if table.shape[1] > 2:
@@ -218,19 +218,19 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
 
 
 def _are_ids(names: NDArray[Any]) -> bool:
-    """Say whether most of the names are Ensembl IDs."""
+    """Return whether most names are Ensembl IDs."""
     return bool(len(names)) and bool(pd.Series(names).str.match(r"ENS[A-Z]*G\d{6,}").mean() > 0.5)
 
 
 def _names_in(path: Path, where: str, shape: tuple[int, int]) -> pd.DataFrame:
-    """Read the names of cells or features, without a header and numbers of rows such as R writes.
+    """Read the names of cells or features, without a header and without row numbers written by R.
 
     Parameters
     ----------
     path, where
-        The file, and what errors call the folder.
+        The file, and the name of the folder in errors.
     shape
-        Of the matrix: a first line that may be a header is one where it is one name too many.
+        Shape of the matrix. A possible header is recognised if there is one name too many.
     """
     promised = "," if ".csv" in path.name.lower() else "\t"
     with reading(where, f", {path.name}", expected="a table of names"):
@@ -248,16 +248,16 @@ def _names_in(path: Path, where: str, shape: tuple[int, int]) -> pd.DataFrame:
 
 
 def _is_quoted(path: Path, dialect: Dialect) -> bool:
-    """Say whether the second line has all of its fields in quotes, as R writes text."""
+    """Return whether all fields of the second line are quoted, as R writes text."""
     options = dialect.options | {"sep": "\t", "quoting": csv.QUOTE_NONE}
     lines = pd.read_csv(path, header=None, nrows=2, dtype=str, **options)
     return bool(re.fullmatch(r'"[^"]*"( "[^"]*")+', str(lines.iloc[-1, 0])))
 
 
 def _names_alone(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
-    """Return a table of names without a header, where it is one line too many, and numbers of the rows."""
+    """Return a table of names without row numbers, and without a header if there is one line too many."""
     first = table.iloc[:1].apply(lambda column: column.str.lower())
-    is_short = bool(first.isna().any(axis=None))  # R does not name the column of the names of rows
+    is_short = bool(first.isna().any(axis=None))  # R does not name the column of row names
     is_header = is_short or bool(first.iloc[:, :2].isin(["", *_HEADERS]).any(axis=None))
     if is_header and len(table) - 1 in shape:
         table = table.iloc[1:]
@@ -268,14 +268,14 @@ def _names_alone(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the matrices of a folder: of several those that are named matrix or counts."""
+    """Yield the matrices of a folder; if there are several, those named matrix or counts."""
     matrices = [path for path in sorted(folder.iterdir()) if ".mtx" in path.suffixes and path.is_file()]
     named = [path for path in matrices if _KINDS[0].search(path.name)]
     yield from named or matrices
 
 
 def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> list[Path]:
-    """Return the three files of the sample of a folder that is requested, or of the only one."""
+    """Return the three files of the requested sample of a folder, or of the only one."""
     samples = _samples(folder)
     names = [candidate.name for candidate in samples]
     if len(samples) > 1 or (sample is not None and sample not in names):
@@ -308,10 +308,10 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
 
 
 def _samples(folder: Path) -> list[_Sample]:
-    """Return the samples of a folder, by the words that the names of their files share.
+    """Return the samples of a folder, by the common words of their file names.
 
-    One file of features serves all samples where its name has no words of its own, or those of the series
-    alone. A file without a matrix is no sample where all matrices have their files.
+    A single file of features is used for all samples if its name has no other words, or only those of the
+    series. A file without a matrix is not a sample if all matrices have their files.
     """
     samples: dict[frozenset[str], _Sample] = {}
     for number, path in _parts_of(folder):
@@ -339,7 +339,7 @@ def _words(label: str) -> frozenset[str]:
 
 
 def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield files of a folder with what they are: 0 a matrix, 1 names of cells, 2 features."""
+    """Yield the files of a folder with their kind: 0 for a matrix, 1 for cell names, 2 for features."""
     yield from ((0, file) for file in _files(folder))
     for path in sorted(folder.iterdir(), key=lambda entry: ("metadata" in entry.name.lower(), entry)):
         if not path.is_file() or not {".tsv", ".csv", ".txt"} & {*path.suffixes}:
@@ -359,7 +359,7 @@ def _stem(path: Path) -> str:
 
 
 def _label(path: Path, kind: re.Pattern[str]) -> str:
-    """Return the words of a file's name that are not what it is."""
+    """Return the words of a file's name without those for its kind."""
     stem = _stem(path)
     last = [*kind.finditer(stem)][-1:]
     parts = [stem[: last[0].start()], stem[last[0].end() :]] if last else [stem]

@@ -1,6 +1,6 @@
-"""Folders of the vendors' instruments with images and shapes, read by spatialdata-io.
+"""Folders of instruments with images and shapes, read by spatialdata-io.
 
-Counts and places alone are read by `cellweft.data.instruments`, without that package.
+`cellweft.data.instruments` reads only counts and coordinates, without that package.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def read_platform(
     if platform == "visium_hd":
         options |= {"bin_size": bin_size or 8, "load_segmentations_only": False}
     if platform == "visium" and (path / "filtered_feature_bc_matrix.h5").exists():
-        options["dataset_id"] = path.resolve().name  # which is else the start of that file's name
+        options["dataset_id"] = path.resolve().name  # otherwise the start of that file's name
     parameters = inspect.signature(reader).parameters
     try:
         data = reader(path, **{name: value for name, value in options.items() if name in parameters})
@@ -122,7 +122,7 @@ def read_platform(
 
 
 def _put_places(table: Any) -> None:
-    """Let ``obsm["spatial"]`` be places on the whole slide, where the reader put those of a field of view."""
+    """Set ``obsm["spatial"]`` to positions on the whole slide, if it contains those in a field of view."""
     if "global" in table.obsm and "spatial" in table.obsm:
         table.obsm["local"] = table.obsm["spatial"]
         table.obsm["spatial"] = np.asarray(table.obsm["global"], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Write a result block by block, as AnnData stores it, in zarr or h5ad."""
+"""Writes results block by block, in AnnData's zarr or h5ad formats."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ _CHUNK_ROWS = 4096
 def write_anndata(
     data: anndata.AnnData, path: PathLike, *, overwrite: bool = False, zarr_format: ZarrFormat = ZARR_FORMAT
 ) -> Path:
-    """Write a result that is in memory; it is there only once it is complete.
+    """Write a result from memory; the output appears only when it is complete.
 
     Parameters
     ----------
     data
         The result; it is not changed.
     path
-        Where it shall lie: ``.zarr`` or ``.h5ad``.
+        Path of the output: ``.zarr`` or ``.h5ad``.
     overwrite
-        Whether an output that is there may be replaced.
+        Whether an existing output may be replaced.
     zarr_format
-        Of a ``.zarr`` store: 3, or 2 for programs that know no other.
+        Format of a ``.zarr`` store: 3, or 2 for programs that do not support 3.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def write_anndata(
     SettingError, OutputExistsError, OutputError
         As in `check_output`, or writing failed.
     InputError
-        A table or value that the formats cannot hold.
+        A table or value that the formats do not support.
     """
     target = Path(path).resolve()
     parts: dict[str, Any] = {
@@ -87,12 +87,12 @@ def write_anndata(
 
 @contextlib.contextmanager
 def _refusals(key: str) -> Iterator[None]:
-    """Turn what anndata raises where it cannot store a value into an `InputError`."""
+    """Turn the errors of anndata about unsupported values into an `InputError`."""
     try:
         yield
     except (OSError, InputError):
         raise
-    except Exception as error:  # anndata has no common class for what it cannot write
+    except Exception as error:  # anndata has no common class of write errors
         where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
         fix = "Convert that entry to numbers or strings, or remove it."
         raise InputError(
@@ -101,65 +101,64 @@ def _refusals(key: str) -> Iterator[None]:
 
 
 class ResultWriter:
-    """Write an AnnData result block by block, holding one block in memory; use it in a ``with`` statement.
+    """Write an AnnData result with one block in memory at a time; use it in a ``with`` statement.
 
     Parameters
     ----------
     path
-        Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
+        Path of the result: ``.zarr`` (a folder) or ``.h5ad`` (a file).
     obs, var
-        Tables of the cells and of the genes, index = names; that of the cells may be one that is read column
-        by column. A ``/`` in a column's name, which the formats do
-        not allow, is written as ``_`` and logged.
+        Tables of the cells and of the genes, with names as the index. The table of cells may be read column
+        by column. A ``/`` in the name of a column, which the formats do not allow, is written as ``_`` and
+        logged.
     obsm
         Arrays with one row per cell, by name.
     uns
         Anything else that AnnData can store: nested dicts of numbers, strings and arrays.
     at_end
-        Function that returns elements which are written at the end, by their path ("uns/cellweft/duration"),
-        with what is only known then; they replace those that are there.
+        Function that returns elements to write at the end, by their path ("uns/cellweft/duration"); they
+        replace existing ones.
     layers
-        Names of matrices beside ``X``, each cells x genes.
+        Names of matrices in addition to ``X``, each cells x genes.
     dtype
-        Type of the numbers of ``X`` and the layers.
+        Data type of ``X`` and the layers.
     overwrite
-        Whether an output that is there may be replaced; that happens only once the new one is complete.
+        Whether an existing output may be replaced, when the new one is complete.
     chunk
-        (cells, genes) that are compressed together; by default about 4 MiB. Blocks that start and end at
-        multiples of it are written fastest.
+        (cells, genes) per chunk; by default about 4 MiB. Blocks that start and end at multiples of it are
+        written fastest.
     shard
-        (cells, genes) that go into one file of a zarr store of format 3: whole chunks, and no more than a
-        block, as a shard is written at once. By default each chunk is a file.
+        (cells, genes) per file of a zarr store in format 3: whole chunks, and at most a block, because a
+        shard is written at once. By default, each chunk is a file.
     zarr_format
-        Of a new zarr store: 3, or 2 for programs that know no other.
+        Format of a new zarr store: 3, or 2 for programs that do not support 3.
     journal
-        Of a run that can be resumed, into a zarr store: what it says is done is taken as written.
+        Journal of a run into a zarr store that can be resumed; its tiles are regarded as written.
     sparse
-        Values of ``X`` below it are left out, 0 to 1, and ``X`` is a sparse matrix (CSR) of float32; 0 leaves
-        out zeros alone. None for a dense one. Blocks of ``X`` then make up a grid: those of the same genes
-        are of the same cells.
+        Threshold, 0 to 1, below which values of ``X`` are omitted; ``X`` is then a sparse float32 matrix
+        (CSR). 0 omits only zeros. None for a dense matrix. Blocks of a sparse ``X`` must form a grid.
     progress
-        Called as a sparse matrix is put together, at the end.
+        Called while a sparse matrix is joined, at the end.
 
     Attributes
     ----------
     parts
-        What a sparse ``X`` is made from, or None.
+        The parts of a sparse ``X``, or None.
 
     Raises
     ------
     SettingError
-        An impossible chunk; and on entry, another suffix.
+        The chunk is invalid; or, on entry, the suffix.
     OutputExistsError, OutputError
-        As in `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
-        all values were written. In either case nothing is left at ``path`` but what was there before.
+        As in `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not all
+        values were written. In both cases, ``path`` is unchanged.
     InputError
         A table or value that AnnData cannot store.
 
     Notes
     -----
-    zarr stores are compressed with blosc's zstd, and hold a manifest of their chunks, which
-    `cellweft.data.io.zarr_store.check_manifest` reads; h5ad files use gzip, which every HDF5 library reads.
+    zarr stores are compressed with blosc's zstd, and contain a manifest of their chunks for
+    `cellweft.data.io.zarr_store.check_manifest`; h5ad files use gzip, which all HDF5 libraries can read.
 
     Examples
     --------
@@ -239,7 +238,7 @@ class ResultWriter:
         Parameters
         ----------
         rows, columns
-            Where the block lies: cells and genes, without steps.
+            Position of the block: cells and genes, without steps.
         block
             Values, cells x genes.
         layer
@@ -248,9 +247,9 @@ class ResultWriter:
         Raises
         ------
         SettingError
-            The layer was not announced, or the block has not the shape of its place.
+            The layer is unknown, or the shape of the block does not match its position.
         OutputError
-            The block could not be written (a full disk, say).
+            The block could not be written, for example on a full disk.
         """
         key = "X" if layer is None else f"layers/{layer}"
         if key not in self._missing:
@@ -275,7 +274,7 @@ class ResultWriter:
         self._missing[key] -= block.size
 
     def note(self, rows: slice, columns: slice) -> None:
-        """Take a part of all matrices as written: by an earlier run, or by another process.
+        """Mark a part of all matrices as written by an earlier run or another process.
 
         Parameters
         ----------
@@ -286,12 +285,12 @@ class ResultWriter:
             self._missing[key] -= math.prod(map(len, self._spans(rows, columns)))
 
     def _spans(self, rows: slice, columns: slice) -> list[range]:
-        """Return which cells and which genes are meant."""
+        """Return the ranges of cells and genes."""
         parts = zip((rows, columns), self.shape, strict=True)
         return [range(*part.indices(length)) for part, length in parts]
 
     def _write_chunks(self, key: str, rows: slice, columns: slice, block: NDArray[Any]) -> None:
-        """Write chunk by chunk: zarr would go on with the others of a block after one has failed."""
+        """Write chunk by chunk, because zarr would write the other chunks of a block after one has failed."""
         array, top, left = self._root[key], rows.start, columns.start
         steps = getattr(array, "shards", None) or self.chunk
         for down in _spans(rows, steps[0]):
@@ -302,7 +301,7 @@ class ResultWriter:
 
     @contextlib.contextmanager
     def _open(self, partial: Path, *, goes_on: bool) -> Iterator[Any]:
-        """Lend the root group of the store at ``partial``, of zarr or of HDF5: both are written to alike."""
+        """Open the root group of the store at ``partial``; zarr and HDF5 are written in the same way."""
         if self.path.suffix == ".zarr":
             with written_store(partial, zarr_format=self._format, goes_on=goes_on) as root:
                 yield root
@@ -315,7 +314,7 @@ class ResultWriter:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise what the file under HDF5 met, in place of whatever HDF5 made of it."""
+        """Raise the error of the file instead of that of HDF5."""
         with output_errors(self.path, needed=self.size, keeps=self._keeps):
             try:
                 yield
@@ -327,7 +326,7 @@ class ResultWriter:
         return self._journal is not None and self._journal.is_started
 
     def _lay_out(self) -> None:
-        """Write the tables, so that a bad one fails before the work, and announce the matrices."""
+        """Write the tables, so that invalid ones fail before the work, and create the matrices."""
         self._root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         if isinstance(self._obs, pd.DataFrame):
             self._put("obs", self._obs)
@@ -352,7 +351,7 @@ class ResultWriter:
             write_quietly(self._root, key, value)
 
     def _complete(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Look whether all values are there, and put together what is in parts, unless the work failed."""
+        """Check that all values were written, and join the parts, unless the work failed."""
         if kind is not None:
             return
         for key, count in self._missing.items():

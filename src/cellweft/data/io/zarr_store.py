@@ -1,7 +1,7 @@
-"""The zarr stores that are written here: their format, and the manifest that tells whether one is whole.
+"""Zarr stores written by cellweft: their format, and the manifest to check that they are complete.
 
-zarr takes a chunk that is missing for one of zeros. So a store that was copied in part reads as if it were
-whole, unless something says which chunks were written: the manifest, an attribute of the store's root.
+zarr reads missing chunks as zeros, so that a partially copied store looks complete. The manifest, an
+attribute of the store's root, lists the chunks that were written.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ZarrFormat: TypeAlias = Literal[2, 3]
 """Version of zarr's format."""
 
 ZARR_FORMAT: ZarrFormat = 3
-"""The format of stores that are written, unless another is requested."""
+"""Default format of new stores."""
 
 MANIFEST = "cellweft-manifest"
-"""Name of the root's attribute that contains the manifest."""
+"""Name of the root attribute with the manifest."""
 
 _SCHEMA = 1
 
@@ -43,21 +43,21 @@ _SCHEMA = 1
 def written_store(
     path: Path, *, zarr_format: ZarrFormat = ZARR_FORMAT, goes_on: bool = False
 ) -> Iterator[zarr.Group]:
-    """Lend the root of a store to write into; at the end its metadata are consolidated, with a manifest.
+    """Open the root of a store for writing; at the end, write its manifest and consolidate its metadata.
 
     Parameters
     ----------
     path
-        Where the store lies, or shall lie.
+        Path of the existing or new store.
     zarr_format
-        Of a new store.
+        Format of a new store.
     goes_on
-        Whether to go on with the store that is there, in its format.
+        Whether to continue an existing store, in its format.
 
     Notes
     -----
-    Checksums are taken as chunks are written. Those that another process has written, or an earlier run, are
-    read for it, once, at the end.
+    Checksums are computed when chunks are written. Chunks from another process or an earlier run are read
+    once for this, at the end.
     """
     store = _SummingStore(path)
     mode: Literal["r+", "w"] = "r+" if goes_on else "w"
@@ -71,20 +71,19 @@ def written_store(
 
 @contextlib.contextmanager
 def quiet_zarr() -> Iterator[None]:
-    """Leave out warnings of anndata and zarr of what will change in their use of zarr."""
+    """Suppress warnings of anndata and zarr about future changes in their use of zarr."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?i).*zarr.*", category=UserWarning)
         yield
 
 
 def write_quietly(group: Any, key: str, value: Any) -> None:
-    """Write an element as AnnData does, without its warnings of what will change in its use of zarr.
+    """Write an element as AnnData does, without its warnings about future changes in zarr.
 
     Parameters
     ----------
     group, key
-        HDF5 or zarr group to write into, and what the element is called; its path, where it lies in groups
-        below.
+        HDF5 or zarr group to write into, and name of the element, or its path in subgroups.
     value
         Anything that AnnData can store.
     """
@@ -109,7 +108,7 @@ def create_array(
     chunk: tuple[int, ...],
     shard: tuple[int, ...] | None = None,
 ) -> Any:
-    """Make an array of zeros that is compressed by chunks, and return it.
+    """Create and return an array of zeros with compressed chunks.
 
     Parameters
     ----------
@@ -118,16 +117,16 @@ def create_array(
     key
         Name of the array in it.
     shape, dtype
-        Of the array.
+        Shape and data type of the array.
     chunk
-        What is compressed together.
+        Shape of a chunk.
     shard
-        What goes into one file: whole chunks. Only zarr's format 3 knows it; elsewhere each chunk stands for
-        itself, as by default.
+        Shape of a shard (file): whole chunks. Only supported by zarr's format 3; otherwise, and by default,
+        each chunk is separate.
 
     Notes
     -----
-    In zarr blosc's zstd, in HDF5 gzip, which every HDF5 library reads.
+    Compression is blosc's zstd in zarr, and gzip in HDF5, which all HDF5 libraries can read.
     """
     place: dict[str, Any] = {"shape": shape, "dtype": dtype}
     if math.prod(shape):  # HDF5 cannot chunk empty arrays
@@ -152,14 +151,14 @@ def create_array(
 
 
 def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> None:
-    """Copy a store in another format, holding one chunk of it; values, chunks and attributes stay.
+    """Copy a store to another format, with one chunk in memory; values, chunks and attributes stay the same.
 
     Parameters
     ----------
     source, target
-        Where it lies, and where the copy shall lie: nothing is there yet.
+        Path of the store, and path of the copy, which must not exist.
     zarr_format
-        Of the copy.
+        Format of the copy.
     """
     root = zarr.open_group(Path(source), mode="r")
     with written_store(target, zarr_format=zarr_format) as copy:
@@ -178,25 +177,25 @@ def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> No
 
 
 def is_store(path: PathLike) -> bool:
-    """Say whether a folder is a zarr store."""
+    """Return whether a folder is a zarr store."""
     return any((Path(path) / name).exists() for name in ("zarr.json", ".zgroup"))
 
 
 def check_manifest(path: PathLike, *, deep: bool = False) -> int:
-    """Return how many chunks of a store the manifest lists, all of them there, or raise `FormatError`.
+    """Return the number of chunks in the manifest of a store; raise `FormatError` if some are missing.
 
     Parameters
     ----------
     path
-        The store. Where it has no manifest, as those of other programs, there is nothing to check; nor in
-        arrays that were replaced or removed since by others that have another shape, type or chunks.
+        The store. Stores without a manifest, such as those of other programs, are not checked, nor are arrays
+        that were since removed, or replaced by others with another shape, type or chunks.
     deep
-        Whether to read all chunks and compare their checksums too; else one look at the folders tells.
+        Whether to also read all chunks and compare checksums; otherwise, only the folders are listed.
 
     Raises
     ------
     FormatError
-        Chunks are missing that were written or, with ``deep``, hold other bytes.
+        Chunks that were written are missing or, with ``deep``, have other contents.
     """
     store = Path(path)
     root = zarr.open_group(store, mode="r")
@@ -223,18 +222,18 @@ def check_manifest(path: PathLike, *, deep: bool = False) -> int:
 
 
 def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
-    """Return which parts of an array no chunk in its folder contains, so that they read as the fill value.
+    """Return the parts of an array without a chunk in its folder, which are read as the fill value.
 
     Parameters
     ----------
     array
-        Of a store in a folder; in any other, none is looked for.
+        Array of a store in a folder; for other stores, the result is empty.
 
     Returns
     -------
     list of tuple of slice
-        Each part along every axis, in order. Empty for an array that the manifest of its store lists: that
-        was checked when the store was opened, and tells which chunks were never written.
+        Slices of each part along all axes, in order. Empty for an array in the manifest of its store, which
+        was checked when the store was opened and shows which chunks were never written.
     """
     store = array.store
     if not isinstance(store, LocalStore) or not math.prod(array.shape):
@@ -254,10 +253,10 @@ def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
 
 
 class ArrayWatch:
-    """An array of a store in a folder, as it was when this was made; nothing is watched of any other array.
+    """Detects changes of an array in a folder since this object was created; other stores are not watched.
 
-    zarr opens a chunk's file when it reads the chunk. Of a store that is moved, removed or replaced meanwhile
-    it reads zeros, or values of the new one.
+    zarr opens the file of a chunk when it reads the chunk. If the store was moved, removed or replaced in the
+    meantime, it reads zeros, or values of the new store.
 
     Parameters
     ----------
@@ -274,17 +273,17 @@ class ArrayWatch:
 
     @contextlib.contextmanager
     def reading(self, where: str) -> Iterator[None]:
-        """Look at the array after what is read of it inside, whether that could be read or not.
+        """Check the array after the context has read from it, with or without an error.
 
         Parameters
         ----------
         where
-            What the error calls it.
+            Name of the array in the error.
 
         Raises
         ------
         FormatError
-            The array has gone, or is another one.
+            The array no longer exists, or was replaced.
         """
         try:
             yield
@@ -311,14 +310,14 @@ class ArrayWatch:
 
 
 def _is_listed(array: zarr.Array[Any]) -> bool:
-    """Say whether the manifest of an array's store lists the array as it is."""
+    """Return whether the manifest of an array's store contains the array in its current form."""
     root = zarr.open(array.store, mode="r")
     arrays = _manifest_of(root).get("arrays", {}) if isinstance(root, zarr.Group) else {}
     return array.path in arrays and _fits(array, arrays[array.path])
 
 
 class _SummingStore(LocalStore):
-    """A folder that keeps the checksum of what is written into it, by key."""
+    """A store in a folder that keeps the checksums of written data, by key."""
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
@@ -334,7 +333,7 @@ class _SummingStore(LocalStore):
 
 
 def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, Any]:
-    """Return for each array its layout, which chunks are there (a bit for each) and their checksums."""
+    """Return the layout of each array, which chunks exist (one bit each) and their checksums."""
     there, arrays = _files(path), {}
     for name, array in sorted(root.members(max_depth=None)):
         if isinstance(array, zarr.Array):
@@ -351,14 +350,14 @@ def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, A
 
 
 def _manifest_of(root: zarr.Group) -> Mapping[str, Any]:
-    """Return the manifest of a store, empty if it has none of this form."""
+    """Return the manifest of a store; empty if it has none in this format."""
     listed: Any = root.attrs.get(MANIFEST)
     is_known = isinstance(listed, Mapping) and listed.get("schema_version") == _SCHEMA
     return listed if is_known else {}
 
 
 def _fits(array: zarr.Array[Any], entry: Mapping[str, Any]) -> bool:
-    """Say whether an array has the layout that the manifest describes."""
+    """Return whether an array has the layout in the manifest."""
     layout = _layout(array)
     return layout == {key: entry.get(key) for key in layout}
 
@@ -369,7 +368,7 @@ def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
 
 
 def _keys(array: zarr.Array[Any]) -> list[str]:
-    """Return the files of an array's chunks (its shards, where it has such), in order, from the store on."""
+    """Return the files of an array's chunks (or shards), in order, relative to the store."""
     grid = _grid(array.shape, array.shards or array.chunks)
     return [f"{array.path}/{array.metadata.encode_chunk_key(place)}" for place in np.ndindex(*grid)]
 
@@ -379,7 +378,7 @@ def _grid(shape: tuple[int, ...], steps: tuple[int, ...]) -> list[int]:
 
 
 def _files(store: Path) -> Collection[str]:
-    """Return all files of a store, from it on."""
+    """Return all files of a store, relative to it."""
     files: set[str] = set()
     for folder, _, names in os.walk(store):
         start = Path(folder).relative_to(store).as_posix()

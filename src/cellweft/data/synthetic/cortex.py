@@ -16,27 +16,24 @@ from cellweft._errors import check_range, check_seed
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.synthetic.tissue import SimulatedTissue, numbered_names
 
-_SPACING = 14.0  # um between neighbouring cells where they are densest
-_RADIUS, _WAVE = 3.2, 0.1  # of the pial surface, in cortical thicknesses, and how far it waves
-_ANGLES: tuple[float, float] = (
-    np.deg2rad(40.0),
-    np.deg2rad(140.0),
-)  # the part of the arc that the slice holds
+_SPACING = 14.0  # um between neighbouring cells at the highest density
+_RADIUS, _WAVE = 3.2, 0.1  # radius of the pial surface, and amplitude of its waves, in cortical thicknesses
+_ANGLES: tuple[float, float] = (np.deg2rad(40.0), np.deg2rad(140.0))  # the part of the arc in the slice
 _MIDDLE = (_ANGLES[0] + _ANGLES[1]) / 2
-_DEEPEST = 1.8  # depth to which it reaches, in cortical thicknesses
+_DEEPEST = 1.8  # largest depth of the slice, in cortical thicknesses
 _LUMEN = (1.44, 0.15, 0.34)  # of the ventricle: depth, half its depth, half its angle
 _LINING = 1.35  # radius of the ependyma, in radii of the lumen
 _SURFACE = 0.025  # depth of the pia
-_N_VESSELS, _VESSEL = 7, 0.035  # that enter from the surface, and half the width of one with its wall
-_NEIGHBOURS = 6  # whose transcripts spill into a cell
-_BLOCK = 8192  # cells whose rates are held at once
+_N_VESSELS, _VESSEL = 7, 0.035  # entering from the surface; half width including the wall
+_NEIGHBOURS = 6  # number of cells that spill into a cell
+_BLOCK = 8192  # cells per block of rates
 _AREA = 120.0  # um^2, of a typical cell
 
 _REGIONS = ("L1", "L2/3", "L4", "L5", "L6", "WM", "Striatum")
-_EDGES = np.array([0.10, 0.32, 0.45, 0.68, 1.0, 1.22])  # depths between them
+_EDGES = np.array([0.10, 0.32, 0.45, 0.68, 1.0, 1.22])  # depths of their borders
 _DENSITY = np.array([0.35, 0.95, 1.0, 0.75, 0.85, 0.65, 0.8])  # of cells, relative
 
-_MARKERS = {  # of each type its class, its area relative to the typical cell, and marker genes
+_MARKERS = {  # per type: class, relative area, marker genes
     "L2/3 IT": ("glutamatergic", 1.3, "Cux2 Cux1 Otof Rasgrf2 Calb1 Stard8 Cdh13"),
     "L4 IT": ("glutamatergic", 1.1, "Rorb Scnn1a Rspo1 Kcnh5 Whrn"),
     "L5 IT": ("glutamatergic", 1.7, "Etv1 Deptor Tshz2 Fam19a2 Tmem91"),
@@ -86,7 +83,7 @@ _EXCITATORY = {
     "WM": {"L6b": 0.03},
     "Striatum": {"MSN": 0.7},
 }
-_OTHERS = {  # types that live in several regions, in the order of _REGIONS
+_OTHERS = {  # types in several regions, in the order of _REGIONS
     "Pvalb": (0, 0.05, 0.08, 0.08, 0.05, 0, 0.02),
     "Sst": (0, 0.03, 0.04, 0.08, 0.05, 0.004, 0.02),
     "Vip": (0.02, 0.08, 0.04, 0.02, 0.02, 0, 0),
@@ -201,7 +198,7 @@ def simulate_cortex(
 
 @dataclass(frozen=True, kw_only=True)
 class _Programmes:
-    """Log effects on genes, and what drives each gene."""
+    """Log effects on genes, and the pattern of each gene."""
 
     genes: NDArray[np.str_]  # n_genes
     level: DoubleArray  # n_genes
@@ -232,7 +229,7 @@ _IS_NEURON = np.isin(_CLASS_OF, ["glutamatergic", "GABAergic"])
 
 
 def _named_genes(n_genes: int) -> tuple[list[str], dict[str, str]]:
-    """Return names of genes, those that the literature ties to a type first, and what drives each."""
+    """Return gene names, starting with known markers of types, and the pattern of each gene."""
     markers = [
         names.split()
         for names in (*(marker_names for _, _, marker_names in _MARKERS.values()), *_CLASS_MARKERS.values())
@@ -255,7 +252,7 @@ def _named_genes(n_genes: int) -> tuple[list[str], dict[str, str]]:
     kinds = pd.Series(pattern)
     rank = kinds.groupby(kinds).cumcount() / kinds.groupby(kinds).transform(
         "size"
-    )  # the best of each kind first
+    )  # the best markers of each type first
     names = kinds.index[np.sort(np.argsort(rank.to_numpy(), kind="stable")[:n_genes])].tolist()
     more = numbered_names("Gene", max(n_genes - len(names), 0)).tolist()
     return [*names, *more], pattern
@@ -299,7 +296,7 @@ def _draw_programmes(n_genes: int, stream: np.random.Generator) -> _Programmes:
 
 
 def _draw_panel(programmes: _Programmes, n_panel: int, stream: np.random.Generator) -> IntArray:
-    """Draw the panel's genes: those that tell types apart are favoured, as on real panels."""
+    """Draw the panel genes; genes that distinguish types are more likely, as on real panels."""
     contrast = np.std(np.log1p(np.exp(programmes.level + programmes.types)), axis=0)
     graded = np.abs(programmes.depth) + np.abs(programmes.lateral).sum(axis=0)
     weight = (0.1 + contrast + 0.3 * graded) ** 2
@@ -307,14 +304,14 @@ def _draw_panel(programmes: _Programmes, n_panel: int, stream: np.random.Generat
 
 
 def _thickness(n_cells: int) -> float:
-    """Return the thickness of the cortex (um) at which the slice has room for the cells."""
+    """Return the thickness of the cortex (um) for which the slice has space for the cells."""
     inner, angle = _RADIUS - _DEEPEST, _ANGLES[1] - _ANGLES[0]
-    area = angle * (_RADIUS**2 - inner**2) / 2  # in thicknesses squared
+    area = angle * (_RADIUS**2 - inner**2) / 2  # in squared thicknesses
     return float(_SPACING * np.sqrt(1.5 * n_cells / area))
 
 
 def _draw_vessels(stream: np.random.Generator) -> DoubleArray:
-    """Return angle, sway and phase of each vessel, and how deep it goes, n_vessels x 4."""
+    """Return angle, sway, phase and depth of each vessel, n_vessels x 4."""
     angles = np.linspace(_ANGLES[0], _ANGLES[1], _N_VESSELS + 2)[1:-1] + stream.uniform(
         -0.08, 0.08, _N_VESSELS
     )
@@ -325,7 +322,7 @@ def _draw_vessels(stream: np.random.Generator) -> DoubleArray:
 def _draw_cells(
     n_cells: int, thickness: float, vessels: DoubleArray, stream: np.random.Generator, *, loss: float = 0.0
 ) -> _Cells:
-    """Draw cells: a shaken grid, thinned to the density of each region; some types are lost more."""
+    """Draw cells: a jittered grid, thinned to the density of each region; some types are lost more often."""
     survival = np.minimum(np.exp(loss * stream.standard_normal(len(_TYPES)) - loss), 1.0)
     parts: list[tuple[DoubleArray, IntArray]] = []
     while sum(len(kind) for _, kind in parts) < n_cells:
@@ -345,9 +342,9 @@ def _draw_cells(
     place, kind = place[drawn], kind[drawn]
     angle, depth = _polar(place)
     relative = np.array([size for _, size, _ in _MARKERS.values()])[kind]
-    corner = np.array([_RADIUS * np.cos(_ANGLES[1]), _RADIUS + _WAVE])  # left, and above all cells
+    corner = np.array([_RADIUS * np.cos(_ANGLES[1]), _RADIUS + _WAVE])  # to the left of and above all cells
     return _Cells(
-        place=np.abs(place - corner) * thickness,  # downwards, as images count
+        place=np.abs(place - corner) * thickness,  # y points down, as in images
         region=np.searchsorted(_EDGES, depth),
         type=kind,
         depth=depth,
@@ -358,7 +355,7 @@ def _draw_cells(
 
 
 def _shaken_grid(spacing: float, stream: np.random.Generator) -> DoubleArray:
-    """Return places that keep a distance, as cells do, over all of the arc, in thicknesses; n x 2."""
+    """Return positions with a minimum distance, as between cells, over the arc, in thicknesses; n x 2."""
     width, high = _RADIUS * np.cos(_ANGLES[0]) + _WAVE, _RADIUS + _WAVE
     across = np.arange(-width, width, spacing)
     up = np.arange((_RADIUS - _DEEPEST - _WAVE) * np.sin(_ANGLES[0]), high, spacing)
@@ -367,13 +364,13 @@ def _shaken_grid(spacing: float, stream: np.random.Generator) -> DoubleArray:
 
 
 def _polar(place: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """Return the angle of places (rad), and their depth below the waving surface, in thicknesses."""
+    """Return the angle of positions (rad), and their depth below the wavy surface, in thicknesses."""
     angle = np.arctan2(place[:, 1], place[:, 0])
     return angle, _RADIUS + _WAVE * np.sin(5 * angle) - np.hypot(*place.T)
 
 
 def _lumen(angle: DoubleArray, depth: DoubleArray) -> DoubleArray:
-    """Return how far places lie from the middle of the ventricle, in radii of its lumen."""
+    """Return the distance of positions from the centre of the ventricle, in radii of its lumen."""
     middle, half_depth, half_angle = _LUMEN
     return np.asarray(np.hypot((angle - _MIDDLE) / half_angle, (depth - middle) / half_depth))
 
@@ -381,7 +378,7 @@ def _lumen(angle: DoubleArray, depth: DoubleArray) -> DoubleArray:
 def _draw_types(
     angle: DoubleArray, depth: DoubleArray, vessels: DoubleArray, stream: np.random.Generator
 ) -> IntArray:
-    """Draw the type of cells from where they live; n_cells."""
+    """Draw the type of cells, given their positions; n_cells."""
     region = np.searchsorted(_EDGES, depth)
     chance = np.cumsum(_composition(), axis=1)
     kind: IntArray = (chance[region] <= stream.random(len(region))[:, None]).sum(axis=1)
@@ -417,10 +414,10 @@ def _measure(
     dropout: float = 0.0,
     panel: IntArray,
 ) -> tuple[sp.csr_matrix, DoubleArray]:
-    """Count the genes of the cells, n_cells x n_genes; blocks bound the memory of a large tissue.
+    """Draw counts of the cells, n_cells x n_genes, in blocks to limit memory.
 
-    ``log_yield`` is of the genes, (n_genes,), or of each cell's, (n_cells, n_genes). The second result is the
-    share of each cell's expected counts of the panel that is its neighbours', (n_cells,).
+    ``log_yield`` is per gene, (n_genes,), or per cell and gene, (n_cells, n_genes). The second result is the
+    share of each cell's expected panel counts that comes from its neighbours, (n_cells,).
     """
     blocks, shares = [], np.zeros(len(cells.place))
     near: IntArray | None = None
@@ -448,7 +445,7 @@ def _measure(
 
 
 def _log_rates(cells: _Cells, programmes: _Programmes, which: IntArray) -> DoubleArray:
-    """Return the log rate of every gene in some cells, (n_which, n_genes)."""
+    """Return the log rate of each gene in some cells, (n_which, n_genes)."""
     kind = cells.type[which]
     is_deep = (_CLASS_OF == "glutamatergic")[kind] * (np.minimum(cells.depth[which], 1.1) - 0.5)
     rate = programmes.level + programmes.types[kind] + cells.states[which] @ programmes.states

@@ -1,4 +1,4 @@
-"""Semi-simulation: spots summed from measured cells whose places are known, and cells with noise."""
+"""Semi-simulation: spots summed from measured cells with known positions, and cells with added noise."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from cellweft.data.spatial import find_coordinates, find_labels
 from cellweft.data.synthetic.tissue import numbered_names
 
 RESOLUTIONS = (55, 40, 22, 10)
-"""Spot spacings of the published semi-simulations, um: from a Visium spot's size down to a cell's."""
+"""Spot spacings of the published semi-simulations, um: from the size of a Visium spot to that of a cell."""
 
 BOX_WIDTH = 0.55
 """Width of the paper's boxes, in spacings of its grid."""
 
 _MOST_CROSSINGS = 10**8
-_TOTAL = 1e4  # what STEM brings every cell to before the logarithm
+_TOTAL = 1e4  # total to which STEM normalises each cell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +118,7 @@ def pseudo_spots(
     min_cells
         Spots with fewer captured cells are left out.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
         R, the variance of the noise relative to the variance of each gene over the cells. The paper uses 0.2,
         0.4, 0.6 and 0.8. With 0, no noise is added.
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------
@@ -300,7 +300,7 @@ def _types(cells: AnnData, labels: str | None) -> tuple[NDArray[np.str_], str]:
 
 
 def _raw_counts(cells: AnnData) -> tuple[RowSource, Scan]:
-    """Return the rows of X and what is known of them, or raise `ScaleError` unless they are raw counts."""
+    """Return the rows of X and their scan, or raise `ScaleError` unless they are raw counts."""
     source = open_rows(cells if cells.isbacked and cells.is_view else cells.X, where="cells.X")
     scan = scan_values(source)
     scale = None if scan.n_missing or scan.n_negative else judge_scale(source).scale
@@ -319,7 +319,7 @@ def _crossings(
 ) -> tuple[DoubleArray, DoubleArray]:
     """Return the crossing points of the grid, (n_crossings, 2), and its spacing along each axis, (2,).
 
-    Along an axis on which all cells are at one place, it is that of the other.
+    If all cells have the same coordinate along an axis, its spacing is that of the other axis.
     """
     if (spacing is None) == (grid is None):
         raise SettingError(
@@ -367,19 +367,19 @@ def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
 def in_boxes(
     middles: DoubleArray, places: DoubleArray, drawn: IntArray, *, sides: DoubleArray
 ) -> sp.csr_matrix:
-    """Return which of the drawn cells lie in which box, n_boxes x n_cells of ones; edges belong to a box.
+    """Return which of the drawn cells are in which box, n_boxes x n_cells of ones; boxes include edges.
 
     Parameters
     ----------
     middles, places
-        (n_boxes, 2) middles of the boxes, and (n_cells, 2) where all cells are.
+        (n_boxes, 2) centres of the boxes, and (n_cells, 2) positions of all cells.
     drawn
-        Positions of the cells that count.
+        Indices of the captured cells.
     sides
         (2,) width of a box along each axis, above 0.
     """
     scaled = middles / (sides / 2), places[drawn] / (sides / 2)
-    slack = 1 + 1e-9  # a cell on an edge, whatever the rounding
+    slack = 1 + 1e-9  # includes cells on an edge despite rounding
     near: Any = cKDTree(scaled[1]).query_ball_point(scaled[0], slack, p=np.inf)
     columns = drawn[np.concatenate([np.asarray(cells, dtype=np.int64) for cells in near])]
     starts = np.concatenate([[0], np.cumsum([len(cells) for cells in near])])
@@ -387,7 +387,7 @@ def in_boxes(
 
 
 def _members(middles: DoubleArray, places: DoubleArray, drawn: IntArray, radius: float) -> sp.csr_matrix:
-    """Return which of the drawn cells lie in which spot, n_crossings x n_cells of ones."""
+    """Return which of the drawn cells are in which spot, n_crossings x n_cells of ones."""
     near = cKDTree(middles).sparse_distance_matrix(cKDTree(places[drawn]), radius, output_type="ndarray")
     ones = np.ones(len(near), dtype=np.float64)
     return sp.csr_matrix((ones, (near["i"], drawn[near["j"]])), shape=(len(middles), len(places)))

@@ -15,11 +15,11 @@ from cellweft._errors import check_range, check_seed
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 
 _SPACING = 15.0  # um between cells
-_LAYER_EDGES = np.array([0.12, 0.35, 0.55, 0.8])  # depths, as a share of the tissue's
+_LAYER_EDGES = np.array([0.12, 0.35, 0.55, 0.8])  # relative depths in the tissue
 _N_LAYERS = len(_LAYER_EDGES) + 1
 _N_STATES = 5  # programmes that vary within a type: activity, stress, cycle
 _N_FIELDS = _N_LAYERS + 1  # a gradient along each layer, and one around a focus
-_BLOCK = 8192  # cells whose rates are held at once
+_BLOCK = 8192  # cells per block of rates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +112,7 @@ def simulate_tissue(
     programmes = _draw_programmes(n_genes, n_types, numpy_stream(seed, "programmes"))
     panel = _draw_panel(programmes, n_panel, numpy_stream(seed, "panel"))
     composition = _draw_composition(n_types, numpy_stream(seed, "composition"))
-    extent = _SPACING * np.sqrt(n_spatial)  # the tissue is as large as its spatial cells need
+    extent = _SPACING * np.sqrt(n_spatial)  # the extent follows from the number of spatial cells
 
     spatial = _draw_cells(n_spatial, extent, composition, numpy_stream(seed, "spatial cells"))
     stream = numpy_stream(seed, "spatial counts")
@@ -131,7 +131,7 @@ def simulate_tissue(
 
 @dataclass(frozen=True, kw_only=True)
 class _Programmes:
-    """Log effects on genes, and what drives each gene."""
+    """Log effects on genes, and the pattern of each gene."""
 
     level: DoubleArray  # n_genes
     types: DoubleArray  # n_types x n_genes, family and type together
@@ -159,10 +159,10 @@ def _draw_programmes(n_genes: int, n_types: int, stream: np.random.Generator) ->
     n_families = max(2, n_types // 3)
     families = stream.normal(0, 1.2, (n_families, n_genes)) * (stream.random((n_families, n_genes)) < 0.5)
     types = families[np.arange(n_types) % n_families] * np.where(pattern == "specific", 0.3, 1.0)
-    marked = stream.integers(n_types, size=n_genes)  # the type that a specific gene marks
+    marked = stream.integers(n_types, size=n_genes)  # the type of a specific gene
     specific = np.flatnonzero(pattern == "specific")
     types[marked[specific], specific] += stream.uniform(1.5, 3.0, len(specific))
-    types += stream.normal(0, 0.25, types.shape)  # no two types agree fully
+    types += stream.normal(0, 0.25, types.shape)  # so that no two types are identical
 
     states = stream.normal(0, 0.45, (_N_STATES, n_genes)) * (stream.random((_N_STATES, n_genes)) < 0.3)
     fields = np.zeros((_N_FIELDS, n_genes))
@@ -175,7 +175,7 @@ def _draw_programmes(n_genes: int, n_types: int, stream: np.random.Generator) ->
 
 
 def _draw_panel(programmes: _Programmes, n_panel: int, stream: np.random.Generator) -> IntArray:
-    """Draw the panel's genes: those that tell types apart are favoured, nearly silent ones avoided."""
+    """Draw the panel genes; genes that distinguish types are more likely, nearly silent ones less likely."""
     rates = np.exp(programmes.level + programmes.types)  # n_types x n_genes
     contrast = np.std(np.log1p(rates), axis=0) + 0.5 * np.abs(programmes.fields).max(axis=0)
     weight = (0.1 + contrast) ** 2
@@ -199,7 +199,7 @@ def _draw_composition(n_types: int, stream: np.random.Generator) -> DoubleArray:
 def _draw_cells(n_cells: int, extent: float, composition: DoubleArray, stream: np.random.Generator) -> _Cells:
     place = _draw_places(n_cells, extent, stream)
     across, depth = (place / extent).T
-    wavy = depth + 0.03 * np.sin(3 * np.pi * across)  # the bands are not ruled lines
+    wavy = depth + 0.03 * np.sin(3 * np.pi * across)  # wavy layers
     layer = np.searchsorted(_LAYER_EDGES, wavy)
     chance = np.cumsum(composition, axis=1)
     drawn = stream.random(n_cells) * chance[layer, -1]
@@ -219,7 +219,7 @@ def _draw_cells(n_cells: int, extent: float, composition: DoubleArray, stream: n
 
 
 def _draw_places(n_cells: int, extent: float, stream: np.random.Generator) -> DoubleArray:
-    """Draw places that keep a distance, as cells do: a shaken grid with holes, n_cells x 2."""
+    """Draw positions with a minimum distance, as between cells: a jittered grid with holes, n_cells x 2."""
     side = int(np.ceil(np.sqrt(n_cells * 1.1)))
     sites = np.sort(stream.choice(side**2, n_cells, replace=False))
     corner = np.column_stack([sites % side, sites // side])
@@ -235,13 +235,13 @@ def _measure(
     *,
     dropout: float = 0.0,
 ) -> sp.csr_matrix:
-    """Count the genes of the cells, n_cells x n_genes; blocks bound the memory of a large tissue."""
+    """Draw counts of the cells, n_cells x n_genes, in blocks to limit memory."""
     blocks = []
     for rows in row_blocks(len(cells.place), _BLOCK):
         log_rate = programmes.types[cells.type[rows]]  # block x n_genes
         log_rate += cells.states[rows] @ programmes.states + cells.fields[rows] @ programmes.fields
         log_rate += programmes.level + log_yield + cells.log_size[rows, None]
-        rate = np.exp(np.minimum(log_rate, 6.0))  # no gene floods the cell
+        rate = np.exp(np.minimum(log_rate, 6.0))  # so that no gene dominates a cell
         counts = stream.poisson(rate * stream.standard_gamma(5.0, rate.shape) / 5.0)
         if dropout > 0:
             counts[stream.random(rate.shape) < dropout * np.exp(-rate)] = 0
@@ -286,6 +286,6 @@ def _assemble(
 
 
 def numbered_names(word: str, count: int) -> pd.Index:
-    """Return names of as many things, counted from 1, each with as many digits."""
+    """Return ``count`` numbered names, from 1, all with the same number of digits."""
     digits = len(str(count))
     return pd.Index([f"{word}{number:0{digits}d}" for number in range(1, count + 1)])

@@ -1,4 +1,4 @@
-"""From protein sequences to embeddings, by the protein language model ESM-2.
+"""Embeddings of protein sequences with the protein language model ESM-2.
 
 The public names are in `cellweft.genes`.
 """

@@ -1,7 +1,7 @@
-"""The work folder of an embedding: finished batches on disk, from which an interrupted run goes on.
+"""The work folder of an embedding: finished batches on disk, to resume an interrupted run.
 
-Each vector is kept under a key that was made of everything it depends on, so vectors of another model or of
-other settings are never taken for those asked for.
+Each vector is stored with a key computed from everything that it depends on, so that vectors of another model
+or other settings are never used by mistake.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def vector_key(sequence: str, settings: Mapping[str, Any]) -> str:
     sequence
         Its amino acids.
     settings
-        All else that the vector depends on, as plain values; their order does not matter.
+        All other values that the vector depends on, as plain values in any order.
 
     Examples
     --------
@@ -46,24 +46,24 @@ def vector_key(sequence: str, settings: Mapping[str, Any]) -> str:
 
 
 def read_parts(folder: Path, keys: Collection[str]) -> dict[str, FloatArray]:
-    """Return the vectors that an earlier run left.
+    """Return the vectors of an earlier run.
 
     Parameters
     ----------
     folder
-        The work folder, which need not be there.
+        The work folder, which may not exist.
     keys
-        Of the vectors that are requested; others that lie there are left alone.
+        Keys of the requested vectors; others in the folder are ignored.
 
     Returns
     -------
     dict
-        From key to (n_dimensions,) vector.
+        (n_dimensions,) vectors by key.
 
     Raises
     ------
     OutputExistsError
-        The folder contains other things.
+        The folder contains other files.
     FormatError
         It is damaged.
     """
@@ -79,14 +79,14 @@ def read_parts(folder: Path, keys: Collection[str]) -> dict[str, FloatArray]:
 
 
 def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
-    """Write the vectors of a finished batch; the file is there only once it is whole.
+    """Write the vectors of a finished batch; the file appears only when it is complete.
 
     Parameters
     ----------
     folder
-        The work folder, made where it is missing.
+        The work folder, created if missing.
     vectors
-        From key to (n_dimensions,) vector; at least one.
+        (n_dimensions,) vectors by key; at least one.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what runs left in the work folder, and the folder if nothing else is in it."""
+    """Remove the files of runs from the work folder, and the folder if it is then empty."""
     for pattern in (_PART, f".*{PARTIAL}", _ABOUT):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

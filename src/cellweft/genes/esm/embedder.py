@@ -1,4 +1,4 @@
-"""From protein sequences to a table of embeddings, by a protein language model such as ESM-2."""
+"""Computes a table of embeddings from protein sequences, with a protein language model such as ESM-2."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 Proteins: TypeAlias = "PathLike | Mapping[str, str] | Sequence[FastaRecord]"
-"""Path of a FASTA file, from name to sequence, or records."""
+"""Path of a FASTA file, a mapping from name to sequence, or records."""
 
 StoredAs: TypeAlias = Literal["float32", "float16"]
 Precision: TypeAlias = Literal["auto", "bfloat16", "float32"]
@@ -53,21 +53,21 @@ _STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingPlan:
-    """What an embedding will take, known before the weights are loaded.
+    """The plan of an embedding, made before the weights are loaded.
 
     Attributes
     ----------
     n_proteins, n_different, n_finished
-        Proteins; different sequences among them, each of which is embedded once; those of them that an
-        earlier run left.
+        Number of proteins; of distinct sequences, each of which is embedded once; and of those finished in an
+        earlier run.
     n_windows, n_tokens
-        Stretches that the model will read, and tokens in them, padding left out.
+        Number of windows for the model, and of their tokens without padding.
     model, revision, layer, n_dimensions
-        What embeds them, and how many numbers it gives.
+        The model, and the length of its vectors.
     device, precision, tokens_per_batch
-        How it will run.
+        Settings of the run.
     peak_bytes
-        Estimated peak of memory on the device.
+        Estimated peak memory on the device.
     """
 
     n_proteins: int
@@ -173,7 +173,7 @@ class ProteinEmbedder:
 
     @cached_property
     def source(self) -> ModelSource:
-        """The model's files, which are found, and fetched where they are missing, on first use."""
+        """The model's files, which are located, and downloaded if missing, on first use."""
         files = find_model(self.model, revision=self.revision, offline=self.offline)
         if files.most_residues is not None and self.window > files.most_residues:
             raise SettingError(
@@ -323,7 +323,7 @@ class ProteinEmbedder:
     def _vectors(
         self, keys: Mapping[str, str], folder: Path | None, progress: Progress
     ) -> dict[str, FloatArray]:
-        """Return the vectors of sequences by their keys: those that are in the folder, and the others."""
+        """Return the vectors of sequences by key, from the folder if available, otherwise computed."""
         vectors = {} if folder is None else read_parts(folder, keys.values())
         open_sequences = [sequence for sequence, key in keys.items() if key not in vectors]
         progress(_STAGE, len(vectors), len(keys))
@@ -351,12 +351,12 @@ class ProteinEmbedder:
         return vectors
 
     def _keys(self, sequences: Iterable[str], device: torch.device) -> dict[str, str]:
-        """Return the key of every different sequence's vector."""
+        """Return the key of each distinct sequence's vector."""
         settings = self._settings(device)
         return {sequence: vector_key(sequence, settings) for sequence in sequences}
 
     def _settings(self, device: torch.device) -> dict[str, Any]:
-        """Return all that a vector depends on besides its sequence."""
+        """Return all that a vector depends on, except its sequence."""
         return {
             "revision": self.source.revision,
             "layer": self._layer(),
@@ -391,7 +391,7 @@ class ProteinEmbedder:
         return self.tokens_per_batch or _TOKENS_PER_BATCH[device.type]
 
     def _peak_bytes(self, tokens: int, device: torch.device) -> int:
-        """Return the estimated peak for batches of so many tokens."""
+        """Return the estimated peak memory for batches with this number of tokens."""
         size = 2 if self._precision(device) == "bfloat16" else 4
         per_token = 6 * 4 * self.source.n_dimensions + 4 * size * self.source.width
         own = _LIBRARIES if device.type == "cpu" else 0
@@ -401,7 +401,7 @@ class ProteinEmbedder:
         return int(own + weights + tokens * per_token)
 
     def _rounded(self, values: FloatArray) -> FloatArray:
-        """Return the values as the file will give them back."""
+        """Return the values as they will be read back from the file."""
         if self.dtype == "float32":
             return values
         with np.errstate(over="ignore"):
@@ -486,12 +486,12 @@ def embed_proteins(
 
 
 def checked_proteins(proteins: Proteins) -> dict[str, str]:
-    """Return the sequence of every name, in upper case and of only amino acids.
+    """Return the sequence for each name, in upper case and with only amino acids.
 
     Parameters
     ----------
     proteins
-        Lower-case letters, and a ``*`` at the end of a sequence, are taken as they are meant.
+        Proteins. Lower-case letters, and a ``*`` at the end of a sequence, are allowed.
 
     Raises
     ------
@@ -546,13 +546,13 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
 
 
 def work_folder(output: PathLike) -> Path:
-    """Return the folder where the finished batches of an output are kept: ``<output>.parts``."""
+    """Return the folder with the finished batches of an output: ``<output>.parts``."""
     path = Path(output)
     return path.with_name(f"{path.name}.parts")
 
 
 def _write(table: EmbeddingTable, target: Path, *, dtype: StoredAs, overwrite: bool) -> None:
-    """Write a table as parquet: names in the index, a column per number, the metadata as texts."""
+    """Write a table as parquet: names in the index, one column per number, metadata as texts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -562,7 +562,7 @@ def _write(table: EmbeddingTable, target: Path, *, dtype: StoredAs, overwrite: b
     rows = pa.Table.from_pandas(frame)
     about = {name.encode(): text.encode() for name, text in table.metadata.items()}
     with partial_output(target, overwrite=overwrite, needed=frame.memory_usage().sum()) as partial:
-        # A network's outputs hardly ever repeat, so dictionary encoding would only take time.
+        # Outputs of a network hardly ever repeat, so dictionary encoding would only cost time.
         pq.write_table(
             rows.replace_schema_metadata({**rows.schema.metadata, **about}), partial, use_dictionary=False
         )

@@ -1,4 +1,4 @@
-"""Where a protein language model comes from: the Hugging Face Hub, its cache, or a folder."""
+"""Locates the files of a protein language model: the Hugging Face Hub, its cache, or a folder."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ KNOWN_MODELS = tuple(
 _CONFIG, _LETTERS = "config.json", "vocab.txt"
 _SMALL_FILES = (_CONFIG, _LETTERS, "tokenizer_config.json", "special_tokens_map.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first existing one is read
-_INDEX = ".index.json"  # names the files of weights that come in several
+_INDEX = ".index.json"  # lists the weight files if there are several
 _CODES_OF_COMMITS = 16  # digits of the digest of a folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A model whose files are all on this machine.
+    """A model with all files on this machine.
 
     Attributes
     ----------
     name
-        As the user gave it.
+        Name given by the user.
     revision
-        The commit, of a model of the Hub; else ``sha256:`` and the start of a digest of its files.
+        The commit, for a model from the Hub; otherwise ``sha256:`` and the start of a digest of its files.
     folder
-        Where the files lie.
+        Folder of the files.
     config
-        What ``config.json`` says.
+        Contents of ``config.json``.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelSource:
 
     @property
     def n_layers(self) -> int:
-        """Layers of the network."""
+        """Number of layers of the network."""
         return int(self.config["num_hidden_layers"])
 
     @property
@@ -58,51 +58,52 @@ class ModelSource:
 
     @property
     def width(self) -> int:
-        """Numbers per residue in the widest place of a layer."""
+        """Numbers per residue in the widest part of a layer."""
         return int(self.config["intermediate_size"])
 
     @property
     def most_residues(self) -> int | None:
-        """How many residues the network can read at once; None if its positions have no end."""
+        """Largest number of residues that the network can read at once; None without a limit."""
         if self.config.get("position_embedding_type", "absolute") == "rotary":
             return None
-        # Positions are counted from the number of the padding token on; two go to the special tokens.
+        # Positions start after the index of the padding token; two are used by the special tokens.
         return int(self.config["max_position_embeddings"]) - int(self.config.get("pad_token_id") or 0) - 3
 
     @property
     def n_parameters(self) -> int:
-        """Weights of the network, to within a percent."""
+        """Number of weights of the network, to within one percent."""
         each = 4 * self.n_dimensions**2 + 2 * self.n_dimensions * self.width
         return self.n_layers * each + int(self.config.get("vocab_size") or 0) * self.n_dimensions
 
 
 def find_model(model: str, *, revision: str | None = None, offline: bool = False) -> ModelSource:
-    """Find the files of a model, and fetch from the Hub those that are not on this machine.
+    """Find the files of a model, and download missing ones from the Hub.
 
     Parameters
     ----------
     model
         Name on the Hugging Face Hub, or the path of a folder.
     revision
-        Branch, tag or commit on the Hub; None for its newest.
+        Branch, tag or commit on the Hub; None for the latest.
     offline
-        Take what is on this machine, and never ask the Hub, as with ``HF_HUB_OFFLINE=1`` in the environment.
+        Use only files on this machine, and never contact the Hub, as with ``HF_HUB_OFFLINE=1`` in the
+        environment.
 
     Returns
     -------
     ModelSource
-        With ``config.json``, the vocabulary and all files of weights in its folder.
+        The model, with ``config.json``, the vocabulary and all weight files in its folder.
 
     Raises
     ------
     MissingFileError
-        No folder at a path; files are missing in it; nothing in the cache and no network.
+        There is no folder at the path; it lacks files; or the cache is empty and there is no network.
     SettingError
-        The Hub has no model or revision of this name; a revision of a folder.
+        The Hub has no model or revision with this name; a revision is given for a folder.
     FormatError
-        The model is of another kind than ESM, or its ``config.json`` is damaged.
+        The model is not an ESM model, or its ``config.json`` is damaged.
     MissingExtraError
-        A name of the Hub, and ``huggingface_hub`` is not installed.
+        A name on the Hub is given, but ``huggingface_hub`` is not installed.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -125,7 +126,7 @@ def find_model(model: str, *, revision: str | None = None, offline: bool = False
 
 
 def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
-    """Return the folder of the cache with the files of a model, of which the missing ones were fetched."""
+    """Return the cache folder with the files of a model, after downloading missing ones."""
     hub = require("huggingface_hub", "esm")
 
     def fetch(patterns: Sequence[str]) -> Path:
@@ -133,11 +134,11 @@ def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
             snapshot = hub.snapshot_download(
                 model, revision=revision, allow_patterns=list(patterns), local_files_only=offline
             )
-        except Exception as error:  # of the Hub, of the network and of the disk, which differ by version
+        except Exception as error:  # from the Hub, the network or the disk; types differ between versions
             raise _hub_error(error, model, revision) from error
         return Path(snapshot)
 
-    # Only one form of the weights is fetched, and pickles only where there is nothing better.
+    # Only one format of the weights is downloaded, and pickles only if there is no other.
     folder = fetch([*_SMALL_FILES, "model*.safetensors", f"{_WEIGHTS[0]}{_INDEX}"])
     if _weights_name(folder) is None:
         folder = fetch([*_SMALL_FILES, "pytorch_model*.bin", f"{_WEIGHTS[1]}{_INDEX}"])
@@ -154,7 +155,7 @@ def _weights_name(folder: Path) -> str | None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """Return the files of weights that will be read, all of which are there."""
+    """Return the weight files to read, after checking that all exist."""
     name = _weights_name(folder)
     names = [name or _WEIGHTS[0]]
     if name is not None and not (folder / name).exists():
@@ -210,7 +211,7 @@ def _damaged(path: Path, got: str) -> FormatError:
 
 
 def _digest(folder: Path, weights: Sequence[Path]) -> str:
-    """Return what tells the model in a folder from any other: a digest of its files."""
+    """Return a digest of the files in a folder, which identifies the model."""
     total = hashlib.sha256()
     for path in (folder / _CONFIG, folder / _LETTERS, *weights):
         with path.open("rb") as file:
@@ -219,7 +220,7 @@ def _digest(folder: Path, weights: Sequence[Path]) -> str:
 
 
 def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
-    """Return the error of the Hub as one of cellweft's, with the next step."""
+    """Return an error of the Hub as an error of cellweft, with the next step."""
     kinds = require("huggingface_hub.errors", "esm")
     if isinstance(error, kinds.RevisionNotFoundError):
         return SettingError(

@@ -1,6 +1,6 @@
-"""A protein language model at work: tokens in, one vector per protein out.
+"""Runs a protein language model: from tokens to one vector per protein.
 
-Long proteins are cut into overlapping windows, and windows of like length are put into batches.
+Long proteins are split into overlapping windows, and windows of similar length are batched.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from cellweft.genes.esm.hub import ModelSource
 from cellweft.genes.proteins.fasta import AMINO_ACIDS
 
 _NOT_READ = re.compile(r"contact_head|pooler|position_ids|inv_freq")
-"""Weights that a file may lack: those of other read-outs, and those that are computed."""
+"""Weights that a file may lack: those of other outputs, and computed ones."""
 _NOT_READ_BY_ROTARY = re.compile(rf"{_NOT_READ.pattern}|position_embeddings")
 
 SPECIAL_TOKENS = 2
-"""Tokens that the model wants around a sequence: one before it and one after."""
+"""Number of tokens around a sequence: one before and one after."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """A stretch of a protein that the model reads at once.
+    """A part of a protein that the model reads at once.
 
     Attributes
     ----------
     protein
         Position of the protein in the caller's list.
     start, stop
-        Its residues, from ``start`` up to but without ``stop``.
+        Range of its residues, excluding ``stop``.
     length
-        Residues of the whole protein.
+        Number of residues of the whole protein.
     of
         Number of windows of the protein.
     share
-        (stop - start,) what this window gives of each residue: one over the number of windows that read it.
+        (stop - start,) weight of each residue in this window: one over the number of windows that contain it.
     """
 
     protein: int
@@ -57,32 +57,32 @@ class Window:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the model reads, padding left out."""
+        """Number of tokens of the window, without padding."""
         return self.stop - self.start + SPECIAL_TOKENS
 
     @property
     def is_last(self) -> bool:
-        """Whether it is the last one of its protein."""
+        """Whether it is the last window of its protein."""
         return self.stop == self.length
 
 
 def spans(length: int, *, window: int, overlap: int) -> list[tuple[int, int]]:
-    """Return the stretches that a protein is cut into.
+    """Return the windows into which a protein is split.
 
     Parameters
     ----------
     length
-        Residues of the protein.
+        Number of residues of the protein.
     window
-        Most residues of a stretch.
+        Largest number of residues per window.
     overlap
-        Fewest residues that neighbouring stretches have in common, below ``window``.
+        Smallest number of residues shared by neighbouring windows, below ``window``.
 
     Returns
     -------
     list of (start, stop)
-        One stretch where the protein fits; else the fewest that there can be, each of ``window`` residues, at
-        even distances.
+        One window if the protein fits; otherwise the smallest possible number of evenly spaced windows with
+        ``window`` residues each.
 
     Examples
     --------
@@ -97,19 +97,19 @@ def spans(length: int, *, window: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
-    """Cut proteins into windows, the longest protein first and the windows of each side by side.
+    """Split proteins into windows, with the longest protein first and the windows of a protein together.
 
     Parameters
     ----------
     lengths
-        (n_proteins,) residues of each.
+        (n_proteins,) number of residues of each.
     window, overlap
         As in `spans`.
 
     Returns
     -------
     list of Window
-        Of falling length.
+        Windows of decreasing length.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
         for start, stop in stretches:
             times[start:stop] += 1
         for start, stop in stretches:
-            # The share of a protein that is read at once is one number, seen stop - start times.
+            # The weight in a protein with one window is a single number, broadcast to stop - start residues.
             one = np.broadcast_to(np.float32(1), (stop - start,))
             share = (1 / times[start:stop]).astype(np.float32) if len(times) else one
             windows.append(
@@ -134,15 +134,16 @@ def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
 
 
 def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]:
-    """Yield the windows, in their order, in batches for the model.
+    """Yield the windows, in order, in batches for the model.
 
     Parameters
     ----------
     windows
-        Of falling length, as `cut` makes them: the first of a batch tells how far the others are padded.
+        Windows of decreasing length, from `cut`; the first one of a batch determines the padding of the
+        others.
     tokens
-        Most tokens of a batch, padding included. A window that alone has more is a batch of its own. The
-        windows of a protein are in one batch where they have room in one.
+        Largest number of tokens per batch, including padding. A window with more tokens is a separate batch.
+        The windows of a protein are in the same batch if they fit in one.
     """
     batch: list[Window] = []
     for _, group in itertools.groupby(windows, key=lambda window: window.protein):
@@ -160,7 +161,7 @@ def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]
 
 
 def _room(batch: Sequence[Window], tokens: int) -> int:
-    """Return how many windows a batch may have that starts as this one."""
+    """Return the largest number of windows in a batch with this first window."""
     return max(1, tokens // batch[0].n_tokens)
 
 
@@ -173,13 +174,13 @@ class ProteinModel:
     network
         An ``EsmModel`` of transformers, in evaluation mode.
     tokens
-        (128,) the token of every amino acid, at the place of its letter's code.
+        (128,) the token of each amino acid, indexed by the code of its letter.
     first, last, padding
-        Tokens before and after a sequence, and behind it in a batch with longer ones.
+        Tokens before and after a sequence, and for padding.
     device
-        Where it runs.
+        Device of the network.
     is_bfloat16
-        Whether products of matrices are in bfloat16; sums over residues and all else are in float32.
+        Whether matrix products are in bfloat16; sums over residues and all other computations are in float32.
     """
 
     network: Any
@@ -191,9 +192,9 @@ class ProteinModel:
     is_bfloat16: bool
 
     def residues(self, sequences: Sequence[str]) -> torch.Tensor:
-        """Return what the network makes of sequences: (n, longest + 2, n_dimensions), in float32.
+        """Return the output of the network for sequences: (n, longest + 2, n_dimensions), in float32.
 
-        The first token of a row stands before the sequence; what is behind the sequence has no meaning.
+        The first token of a row precedes the sequence; values after the sequence are meaningless.
         """
         longest = max(map(len, sequences))
         tokens = np.full((len(sequences), longest + SPECIAL_TOKENS), self.padding, dtype=np.int64)
@@ -216,19 +217,19 @@ class ProteinModel:
 def load_model(
     source: ModelSource, *, layer: int, device: torch.device, is_bfloat16: bool = False
 ) -> ProteinModel:
-    """Load a model's network, up to the layer that is requested, and its tokens.
+    """Load a model's network, up to the requested layer, and its tokens.
 
     Parameters
     ----------
     source
-        Where its files are.
+        The model's files.
     layer
-        From 0, what goes into the first layer, to the number of layers, behind the last one and its
-        LayerNorm. Layers behind it are dropped.
+        From 0, the input of the first layer, to the number of layers, the output of the last one with its
+        LayerNorm. Later layers are removed.
     device
-        Where it shall run.
+        Device of the network.
     is_bfloat16
-        Whether products of matrices shall be in bfloat16.
+        Whether to compute matrix products in bfloat16.
 
     Raises
     ------
@@ -245,7 +246,7 @@ def load_model(
             network, loading = transformers.EsmModel.from_pretrained(
                 source.folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
             )
-        except Exception as error:  # each format of weights has its own for a damaged file
+        except Exception as error:  # each format has its own errors for damaged files
             got = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise _unusable(source, "the files of an ESM model", got) from error
     not_read = _NOT_READ_BY_ROTARY if source.most_residues is None else _NOT_READ
@@ -255,9 +256,9 @@ def load_model(
     network = network.float().eval().requires_grad_(False)
     if layer < source.n_layers:
         network.encoder.layer = network.encoder.layer[:layer]
-        network.encoder.emb_layer_norm_after = torch.nn.Identity()  # which stands behind the last layer only
+        network.encoder.emb_layer_norm_after = torch.nn.Identity()  # only used after the last layer
     if is_bfloat16:
-        # Autocast would convert these weights again for every batch; this takes half the memory.
+        # Autocast would convert these weights for each batch; this needs half the memory.
         for module in network.modules():
             if isinstance(module, torch.nn.Linear):
                 module.to(torch.bfloat16)
@@ -289,27 +290,26 @@ def embed_sequences(
     model
         The network and its tokens.
     sequences
-        Amino acids of every protein, at least one each.
+        Amino acids of each protein, at least one.
     pooling
-        ``mean`` and ``max`` over the residues, each of which counts once, whatever the number of windows that
-        read it: their representations of it are averaged first. ``cls``: the token before the sequence,
-        averaged over the windows.
+        ``mean`` and ``max`` over the residues. Each residue counts once: if several windows contain it, its
+        vectors are averaged first. ``cls``: the token before the sequence, averaged over the windows.
     window, overlap
         As in `spans`.
     tokens_per_batch
-        Most tokens that the network reads at once, padding included.
+        Largest number of tokens per batch, including padding.
 
     Yields
     ------
     dict
-        After every batch, the vectors that it completed: from position in ``sequences`` to (n_dimensions,).
+        After each batch, the completed vectors, (n_dimensions,), by position in ``sequences``.
 
     Raises
     ------
     MemoryBudgetError
         A batch does not fit in the memory of the device.
     FormatError
-        The network gives NaN.
+        The network returns NaN.
     """
     windows = cut([len(sequence) for sequence in sequences], window=window, overlap=overlap)
     begun: dict[int, DoubleArray] = {}
@@ -345,9 +345,10 @@ def embed_sequences(
 
 
 def _given(residue_vectors: torch.Tensor, batch: Sequence[Window], pooling: Pooling) -> list[FloatArray]:
-    """Return what every window adds to its protein.
+    """Return the contribution of each window to its protein.
 
-    For ``max`` its share of its residues, (stop - start, n_dimensions); else of the vector, (n_dimensions,).
+    For ``max``, its weighted residues, (stop - start, n_dimensions); otherwise its part of the vector,
+    (n_dimensions,).
     """
     if pooling == "max":
         values = residue_vectors.cpu().numpy()
@@ -367,7 +368,7 @@ def _given(residue_vectors: torch.Tensor, batch: Sequence[Window], pooling: Pool
 
 
 def _put_together(begun: DoubleArray | None, window: Window, values: FloatArray) -> DoubleArray:
-    """Return the sum over a protein's windows so far, with this one."""
+    """Return the sum over a protein's windows so far, including this one."""
     if values.ndim == 1:
         return values.astype(np.float64) + (0 if begun is None else begun)
     total = np.zeros((window.length, values.shape[1])) if begun is None else begun
@@ -376,9 +377,9 @@ def _put_together(begun: DoubleArray | None, window: Window, values: FloatArray)
 
 
 def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:
-    """Return the token of every letter by the letter's code, and those around a sequence.
+    """Return the token of each letter, indexed by the code of the letter, and those around a sequence.
 
-    The tokenizer itself reads some 100,000 letters a second, fewer than a large GPU embeds.
+    The tokenizer itself reads about 100,000 letters per second, fewer than a large GPU embeds.
     """
     letters = [tokenizer.convert_tokens_to_ids(letter) for letter in AMINO_ACIDS]
     around = [tokenizer.cls_token_id, tokenizer.eos_token_id]
@@ -395,7 +396,7 @@ def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:
 
 @contextlib.contextmanager
 def _silenced(transformers: ModuleType) -> Iterator[None]:
-    """Keep transformers from drawing bars and from reporting weights that are not read; both are checked."""
+    """Suppress progress bars of transformers, and its report of unused weights, which are checked here."""
     logs = transformers.logging
     level, draws = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""From gene names to one protein sequence each, from UniProt or FASTA files.
+"""Finds one protein sequence for each gene name, from UniProt or FASTA files.
 
 The public names are in `cellweft.genes`.
 """

@@ -1,4 +1,4 @@
-"""FASTA files of proteins: read and checked, and written whole."""
+"""Reads, checks and writes FASTA files of proteins."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cellweft.data.io.atomic_output import partial_output
 logger = logging.getLogger("cellweft")
 
 AMINO_ACIDS = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
-"""Letters of a protein: the 20 amino acids, the rare U and O, and B, Z and X, which leave it open."""
+"""Letters of a protein: the 20 amino acids, the rare U and O, and the ambiguous B, Z and X."""
 
 _STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]*")
-_MOST_NUCLEOTIDES = 100  # letters: a file this long of these alone is no protein
+_MOST_NUCLEOTIDES = 100  # a longer file with only these letters is not a protein
 _GZIP = b"\x1f\x8b"
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
@@ -33,8 +33,8 @@ _ARCHIVES = {
     b"\xfd7zXZ": "an xz file",
     b"\x28\xb5\x2f\xfd": "a zstd file",
 }
-_START = 4096  # bytes by which a file is known
-_MOST_SHOWN = 60  # characters of a strange first line
+_START = 4096  # bytes used to recognise a file
+_MOST_SHOWN = 60  # characters of an unexpected first line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,18 +134,18 @@ def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRec
 def write_fasta(
     records: Iterable[FastaRecord], path: PathLike, *, overwrite: bool = False, width: int = 60
 ) -> Path:
-    """Write proteins to a FASTA file, which is there only once it is complete.
+    """Write proteins to a FASTA file, which appears only when it is complete.
 
     Parameters
     ----------
     records
         The proteins.
     path
-        Where the file shall lie; gzipped where the name ends in ``.gz``.
+        Path of the file; gzipped if the name ends in ``.gz``.
     overwrite
         Whether to replace an existing file.
     width
-        Letters in a line.
+        Letters per line.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def write_fasta(
         As in `cellweft.data.io.atomic_output.partial_output`.
     """
     with partial_output(path, overwrite=overwrite) as partial, partial.open("wb") as plain:
-        # Without a time or name in the file, equal proteins give equal files.
+        # Without a time or name in the gzip header, equal proteins give equal files.
         packed = None
         if str(path).endswith(".gz"):
             packed = gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")
@@ -173,14 +173,14 @@ def write_fasta(
 
 
 def near_path(path: Path) -> str:
-    """Return a hint with the names nearest to that of a file that is not there."""
+    """Return a hint with names similar to that of a missing file."""
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     return near(path.name, names) if names else f"The folder {str(path.parent)!r} does not exist either."
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Lend the lines of a file that by its first bytes may be a FASTA."""
+    """Open the lines of a file, after checking that its first bytes may be those of a FASTA file."""
     if not path.is_file():
         got = "a folder" if path.is_dir() else "nothing at this path"
         raise MissingFileError(str(path), expected="a FASTA file", got=got, fix=near_path(path))
@@ -224,7 +224,7 @@ def _check_start(start: bytes, path: Path) -> None:
 
 
 def _sections(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each header's line, the header, and what stands under it."""
+    """Yield the line number of each header, the header, and the text below it."""
     start, header, parts = 0, "", list[str]()
     for number, line in enumerate(lines, start=1):
         if not line.startswith(">"):

@@ -1,4 +1,4 @@
-"""Requests to a service that answers in JSON: patient with its troubles, clear where it does not answer."""
+"""Requests to a JSON service, with retries for temporary failures, and clear errors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cellweft._errors import ServiceError, SettingError
 logger = logging.getLogger("cellweft")
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses of troubles that pass."""
+"""HTTP statuses of temporary failures."""
 
 _LONGEST_WAIT = 600.0  # longest requested wait in seconds before we give up
-_MOST_TOLD = 300  # characters of the service's own words
+_MOST_TOLD = 300  # characters of the service's message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a service answered: the HTTP status, the headers, and the JSON, None if there was none."""
+    """The answer of a service: HTTP status, headers, and JSON, None if there is none."""
 
     status: int
     headers: Mapping[str, str]
@@ -35,12 +35,12 @@ class Answer:
 
     @property
     def is_good(self) -> bool:
-        """Whether the request was granted."""
+        """Whether the request succeeded."""
         return 200 <= self.status < 300
 
 
 IsGood: TypeAlias = Callable[[Answer], bool]
-"""Says whether an answer is one."""
+"""Returns whether an answer is valid."""
 _IS_GRANTED: IsGood = attrgetter("is_good")
 
 
@@ -51,18 +51,18 @@ class Service:
     Parameters
     ----------
     url
-        Its address, which the paths of requests are put behind; http or https.
+        Its address (http or https), to which the paths of requests are appended.
     name
-        What messages call it.
+        Its name in messages.
     fix
-        What to do when it does not answer, as a sentence.
+        What to do if it does not answer, as a sentence.
     timeout
-        Seconds that a connection may be silent.
+        Seconds without data before a connection fails.
     attempts
-        How often a request is made at most. A host name that nobody knows is given up sooner.
+        Largest number of attempts per request. An unknown host name fails sooner.
     pause
-        Seconds before the second attempt; each further pause is twice as long, up to a minute. A service
-        that names a longer one (``Retry-After``) gets it.
+        Seconds before the second attempt; each further pause is twice as long, up to a minute. A longer pause
+        requested by the service (``Retry-After``) is respected.
     """
 
     url: str
@@ -86,9 +86,9 @@ class Service:
         path
             Path and query, starting with a slash.
         good
-            Says whether an answer is one; by default, where its status says so.
+            Returns whether an answer is valid; by default, judged by its status.
         passing
-            HTTP statuses after which the same request may be granted later.
+            HTTP statuses after which the same request may succeed later.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Service:
         time.sleep(seconds)
 
     def refused(self, path: str, got: str) -> ServiceError:
-        """Return the error for an answer that is of no use."""
+        """Return the error for an unusable answer."""
         return ServiceError(
             f"{self.name} ({self.url}{path.partition('?')[0]})", expected="an answer", got=got, fix=self.fix
         )
@@ -126,7 +126,7 @@ class Service:
                 answer = self._once(path, form)
             except (requests.RequestException, OSError) as error:
                 trouble = _in_words(error)
-                # these rarely resolve: there is no network, or something intercepts it
+                # these rarely recover: there is no network, or something intercepts it
                 is_lasting = _is_unknown_host(error) or isinstance(error, requests.exceptions.SSLError)
                 last = last or (is_lasting and attempt > 1)
             else:
@@ -163,15 +163,15 @@ class Service:
         except requests.JSONDecodeError:
             if response.ok and response.status_code < 300:
                 raise
-            data = None  # a page of words about the error
+            data = None  # an error page
         return Answer(status=response.status_code, headers=response.headers, data=data)
 
 
 class _Session(requests.Session):
-    """Leaves "see other" to the caller, for whom it is an answer."""
+    """A session that returns "see other" to the caller as an answer."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where a response leads on to."""
+        """Return the redirect target of a response."""
         return None if resp.status_code == 303 else super().get_redirect_target(resp)
 
 
@@ -192,14 +192,14 @@ def _is_unknown_host(error: BaseException) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what the system said, from under what urllib3 and requests made of it."""
+    """Return the original error of the system, inside those of urllib3 and requests."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     return error
 
 
 def words_of(data: Any) -> str:
-    """Return what a service itself says of an error, in brackets; nothing where it says nothing."""
+    """Return the service's own message about an error, in brackets; empty if there is none."""
     if not isinstance(data, dict):
         return ""
     said = data.get("messages") or data.get("errors") or data.get("message") or ""
@@ -209,7 +209,7 @@ def words_of(data: Any) -> str:
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float:
-    """Return the seconds that the service asks to wait, in numbers or as a date; 0 if it does not."""
+    """Return the seconds to wait as requested by the service, as a number or a date; 0 if not requested."""
     try:
         return Retry().parse_retry_after(headers.get("Retry-After", "").strip())
     except InvalidHeader:

@@ -1,4 +1,4 @@
-"""Genes looked up in files of proteins or at UniProt, and the row of the table that comes of it.
+"""Looks up genes in protein files or at UniProt, and creates their rows of the table.
 
 The genes come from a list, a text file, or a dataset.
 """
@@ -26,7 +26,7 @@ from cellweft.genes.proteins.taxonomy import organism_name
 from cellweft.genes.proteins.uniprot import URL, Part, Question, Source, UniProt, is_askable
 
 Match: TypeAlias = Literal["exact", "case", "Ensembl", "synonym"]
-"""How a gene was found: by its very name, by its name in another case, by its Ensembl ID, or by a synonym."""
+"""How a gene was found: by exact name, by name ignoring case, by Ensembl ID, or by a synonym."""
 
 _CERTAIN: frozenset[Match] = frozenset({"exact", "Ensembl"})
 _UNASKED = "not in the cache, and not requested because of offline mode"
@@ -43,18 +43,18 @@ _MOST_SHOWN = 60  # characters of a name in a message
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A gene whose protein is wanted.
+    """A gene for which a protein is requested.
 
     Attributes
     ----------
     name
-        As the dataset spells it.
+        Name in the dataset.
     symbol
-        The name to look for; empty if only an Ensembl ID is known.
+        The name to search; empty if only an Ensembl ID is known.
     ensembl
         The Ensembl ID, without version; may be empty.
     by_id
-        Whether the dataset names the gene by its Ensembl ID.
+        Whether the name in the dataset is its Ensembl ID.
     """
 
     name: str
@@ -71,23 +71,23 @@ def wanted_genes(
     Parameters
     ----------
     genes
-        Names; the path of a text file with one name per line (empty lines and those that start with # do not
-        count); or an AnnData, or a file that cellweft reads as one. A column of `var` with the other kind of
-        name, Ensembl IDs or symbols, is used too.
+        Names; the path of a text file with one name per line (empty lines and lines starting with # are
+        ignored); or an AnnData, or a file that cellweft reads as one. A column of `var` with the other kind
+        of name, Ensembl IDs or symbols, is also used.
     gene_column
         Column of `var` with the names; by default those of `var` itself.
 
     Returns
     -------
     list of Wanted
-        In the order given; at least one.
+        Genes in the given order; at least one.
 
     Raises
     ------
     MissingFileError, FormatError
-        Nothing lies at the path, or something else than genes.
+        There is nothing at the path, or it does not contain genes.
     GeneError
-        No gene, a duplicate gene, or in a list, names with spaces or commas.
+        There is no gene, a duplicate gene, or a name with spaces or commas in a list.
     KeyMissingError
         No such column.
 
@@ -121,7 +121,7 @@ def wanted_genes(
 
 
 def _is_text(path: Path) -> bool:
-    """Say whether a file is a list, not a table; nothing there counts as a list."""
+    """Return whether a file is a list, not a table; a missing file counts as a list."""
     if path.is_dir() or path.suffix.lower() not in _TEXTS:
         return False
     if not path.is_file():
@@ -131,7 +131,7 @@ def _is_text(path: Path) -> bool:
 
 
 def read_names(path: Path, *, where: str, fix: str) -> list[str]:
-    """Return the names of a text file, one a line, without empty lines and those that start with #.
+    """Return the names in a text file, one per line, without empty lines and lines starting with #.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
     Raises
     ------
     MissingFileError, FormatError
-        It does not exist; it is not a text file.
+        The file does not exist, or is not a text file.
     """
     if not path.is_file():
         raise MissingFileError(where, expected=_NAMES, got="nothing at this path", fix=near_path(path))
@@ -155,7 +155,7 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
 
 
 def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> list[Wanted]:
-    """Check names, and tell Ensembl IDs from others; columns of ``var`` may say more of the same genes."""
+    """Check names, and separate Ensembl IDs from symbols; columns of ``var`` may contain the other names."""
     values: Iterable[object] = var.index
     if column is not None:
         values = column_of(var, column, where=where, argument="gene_column", slot="var")
@@ -178,7 +178,7 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
     plain_names, other_ids = gene_names.without_version(names), gene_names.without_version(ids)
     for name, plain, other_id, symbol in zip(names, plain_names, other_ids, map(str, symbols), strict=True):
         if name.startswith("ENS") and (all_ids or gene_names.looks_like_ensembl([name])):
-            symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
+            symbol = "" if symbol.startswith("ENS") else symbol  # the ID was a placeholder
             wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
         else:
             ensembl_id = str(other_id) if other_id.startswith("ENS") else ""
@@ -187,7 +187,7 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
 
 
 def in_files(wanted: Iterable[Wanted], proteins: Iterable[Protein]) -> Candidates:
-    """Look genes up among proteins."""
+    """Look up genes among proteins."""
     tables: dict[Match, dict[str, list[Protein]]] = {"Ensembl": {}, "exact": {}, "case": {}}
     for protein in proteins:
         for gene_id in protein.ids:
@@ -207,9 +207,9 @@ def in_files(wanted: Iterable[Wanted], proteins: Iterable[Protein]) -> Candidate
 def in_uniprot(
     wanted: Sequence[Wanted], uniprot: UniProt, *, taxon: int, progress: Progress
 ) -> tuple[Candidates, set[str], set[str]]:
-    """Ask UniProt in steps, each for the genes that are still open.
+    """Query UniProt in steps, each for the genes that are not found yet.
 
-    Reviewed proteins come first, as a gene that has one needs no other.
+    Reviewed proteins are first, because a gene with a reviewed protein needs no other.
 
     Parameters
     ----------
@@ -220,21 +220,21 @@ def in_uniprot(
     taxon
         The organism.
     progress
-        Called with (stage, done, total) as answers come.
+        Called with (stage, done, total) after each answer.
 
     Returns
     -------
     candidates
         Proteins of each gene, with how they were found.
     unasked
-        Genes that the cache had no answer for, where the network may not be used.
+        Genes without an answer in the cache, if the network may not be used.
     releases
-        Releases of UniProt that answered.
+        Releases of UniProt in the answers.
 
     Raises
     ------
     MissingFileError
-        The network may not be used, and the cache has no answer at all.
+        The network may not be used, and the cache has no answers.
     ServiceError, OutputError
         As in `cellweft.genes.proteins.uniprot.UniProt.ask`.
     """
@@ -265,7 +265,7 @@ def in_uniprot(
 
 
 def _steps(wanted: Sequence[Wanted], taxon: int) -> list[tuple[Question, dict[str, str]]]:
-    """Return what UniProt is asked in turn, with the key of each gene that it concerns."""
+    """Return the questions to UniProt in order, with the key of each gene concerned."""
     ids = {gene.name: gene.ensembl for gene in wanted if gene.by_id}
     names = {gene.name: gene.symbol for gene in wanted if gene.symbol and is_askable(gene.symbol)}
     more_ids = {gene.name: gene.ensembl for gene in wanted if gene.ensembl and not gene.by_id}
@@ -294,7 +294,7 @@ def row_of(
     gene: Wanted, candidates: Sequence[tuple[Match, Protein]], *, taxon: int, unasked: set[str]
 ) -> dict[str, object]:
     """Return the gene's row of the table."""
-    if len(gene.name.split()) != 1:  # in a FASTA the name ends at the first blank
+    if len(gene.name.split()) != 1:  # names in FASTA files end at the first blank
         return _row(gene, _NAMELESS)
     usable: dict[Match, dict[str, Protein]] = {}
     for place, (how, protein) in enumerate(candidates):
@@ -313,7 +313,7 @@ def row_of(
 
 
 def _owners(proteins: Sequence[Protein]) -> list[str]:
-    """Return the genes that proteins found by a synonym belong to; of reviewed ones, if there are any."""
+    """Return the genes of proteins found by a synonym; only of reviewed proteins, if there are any."""
     reviewed = [protein for protein in proteins if protein.reviewed]
     names = {(protein.names or (protein.accession,))[0] for protein in reviewed or proteins}
     return sorted({name.lower(): name for name in sorted(names)}.values())

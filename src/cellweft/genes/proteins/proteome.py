@@ -1,4 +1,4 @@
-"""Proteins as databases tell them, and the one of a gene that is taken."""
+"""Proteins from databases, and the choice of one protein per gene."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _ISOFORM = re.compile(r"-\d+$")
 
 @dataclass(frozen=True, kw_only=True)
 class Protein:
-    """A protein as a database tells it.
+    """A protein from a database.
 
     Attributes
     ----------
     accession, entry_name
-        Its names in the database, such as P48318 and DCE1_MOUSE; may be empty.
+        Accession and name in the database, such as P48318 and DCE1_MOUSE; may be empty.
     names, synonyms
-        Names of its gene, or genes; and other names of theirs.
+        Names of its gene or genes, and their synonyms.
     ids
         Ensembl IDs of its gene, without version.
     reviewed
-        Whether it is in UniProt's reviewed part; False where the source does not say.
+        Whether it is in UniProt's reviewed part; False if the source does not state it.
     canonical
-        Whether it is the one that stands for the isoforms of its gene.
+        Whether it is the canonical isoform of its gene.
     taxon
-        Its organism; 0 if the source does not say.
+        Taxon of its organism; 0 if the source does not state it.
     sequence
         Its amino acids; empty if the entry was deleted.
     """
@@ -54,14 +54,15 @@ class Protein:
 
 
 def choose(proteins: Sequence[Protein]) -> tuple[Protein, str]:
-    """Return the protein that stands for a gene, and why it does.
+    """Return the protein that represents a gene, and the reason.
 
-    Reviewed comes before unreviewed, canonical before isoform, then the longest, then the first accession.
+    Reviewed proteins are preferred to unreviewed ones, canonical ones to isoforms, then the longest, then the
+    first accession.
 
     Parameters
     ----------
     proteins
-        The gene's, at least one.
+        Proteins of the gene, at least one.
 
     Examples
     --------
@@ -96,27 +97,27 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
     ----------
     paths
         FASTA files, plain or gzipped, of one of these kinds: UniProt (gene in ``GN=``), Ensembl (``gene:``,
-        ``gene_symbol:``), GENCODE (parts between ``|``), or any other whose headers start with the gene.
+        ``gene_symbol:``), GENCODE (parts between ``|``), or any other with headers that start with the gene.
     taxon
-        The organism; proteins that are told to be of another (``OX=``) are left out.
+        The organism; proteins of other organisms (``OX=``) are left out.
     progress
-        Called with the files read so far.
+        Called with the number of files read so far.
 
     Returns
     -------
     list of Protein
-        In the order of the files, each accession once.
+        Proteins in the order of the files, each accession once.
 
     Raises
     ------
     MissingFileError, FormatError, InputError
-        As in `cellweft.genes.read_fasta`; and where no protein is of the organism.
+        As in `cellweft.genes.read_fasta`, or if there is no protein of the organism.
     """
     proteins_by_key: dict[str, Protein] = {}
     others: Counter[int] = Counter()
     for number, path in enumerate(paths):
         progress("reading proteins", number, len(paths))
-        # Ensembl lists genes whose protein stops inside: pseudogenes, and what is rearranged later.
+        # Ensembl lists genes with internal stop codons: pseudogenes, and genes that are rearranged later.
         first = next(iter_fasta(path, skip_stops=True), None)
         is_ensembl = first is not None and _ENSEMBL_FIELD.search(first.description) is not None
         for place, record in enumerate(iter_fasta(path, skip_stops=is_ensembl)):
@@ -140,7 +141,7 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
 
 
 def parse_record(record: FastaRecord) -> Protein:
-    """Return what the header of a FASTA record tells of its protein.
+    """Return the protein of a FASTA record, from its header.
 
     Examples
     --------

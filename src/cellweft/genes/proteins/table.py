@@ -1,6 +1,6 @@
-"""From genes to proteins: one sequence for every gene, every choice written down.
+"""Finds one protein sequence for each gene, and documents each choice.
 
-Proteins come from FASTA files on the disk, such as UniProt's of an organism, or from UniProt's service.
+Proteins are from FASTA files, such as UniProt's proteome of an organism, or from UniProt's service.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def find_proteins(
 
 
 def default_cache() -> Path:
-    """Return cellweft's folder in the user's folder for caches, ``XDG_CACHE_HOME`` or the system's."""
+    """Return cellweft's folder in the user's cache directory, ``XDG_CACHE_HOME`` or the system's."""
     home = Path.home()
     places = {
         "win32": Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"),

@@ -1,4 +1,4 @@
-"""Organisms by name: the numbers that NCBI's taxonomy, and with it UniProt, gives them."""
+"""Organisms by name, with their numbers in NCBI's taxonomy, which UniProt also uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ORGANISMS: dict[str, tuple[str, int]] = {
     "yeast": ("Saccharomyces cerevisiae", 559292),
     "thale cress": ("Arabidopsis thaliana", 3702),
 }
-"""Scientific name and taxon of organisms, by their plain name."""
+"""Scientific name and taxon of organisms, by common name."""
 
 
 def taxon_of(organism: str | int) -> int:
@@ -35,7 +35,7 @@ def taxon_of(organism: str | int) -> int:
     Parameters
     ----------
     organism
-        A name of `ORGANISMS`, plain or scientific, in any case; or the number of any taxon.
+        A name in `ORGANISMS`, common or scientific, in any case; or the number of any taxon.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def taxon_of(organism: str | int) -> int:
 
 
 def organism_name(taxon: int) -> str:
-    """Return the plain name of a taxon with its number, or the number alone.
+    """Return the common name of a taxon with its number, or only the number.
 
     Examples
     --------

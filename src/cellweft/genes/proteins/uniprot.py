@@ -1,4 +1,4 @@
-"""UniProt's REST service: names of genes to proteins, in batches, each kept on disk once it is answered."""
+"""UniProt's REST service: finds the proteins of genes in batches, and stores each answer on disk."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ Source: TypeAlias = Literal["Gene_Name", "Ensembl", "search"]
 Part: TypeAlias = Literal["UniProtKB-Swiss-Prot", "UniProtKB"]
 
 _FIELDS = "accession,id,gene_names,organism_id,sequence"
-_PAGE = 500  # entries, the most that the service gives at once
+_PAGE = 500  # entries; the most that the service returns at once
 _JOB = 1000  # names per ID mapping job; the service accepts up to 100,000
 _SEARCH = 80  # names per search; the service accepts up to 100
 _JOB_ATTEMPTS = 3
 _LONGEST_JOB = 1800.0  # seconds
 _POLL = 1.0  # seconds until a job is checked again; increases by half each time, up to
 _LONGEST_POLL = 20.0
-_FORMAT = 1  # of the files in the cache
+_FORMAT = 1  # version of the files in the cache
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 _LABELS = {"Gene_Name": "names", "Ensembl": "Ensembl IDs", "search": "synonyms"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What UniProt is asked of many keys at once.
+    """A question to UniProt for many keys at once.
 
     Attributes
     ----------
     source
-        Kind of the keys: names of genes, or Ensembl IDs without version, through ID mapping; or names that
-        are searched among all names of genes, synonyms too.
+        Kind of the keys: gene names, or Ensembl IDs without version, through ID mapping; or names to search
+        among all gene names, including synonyms.
     part
-        Where to look: in the reviewed part alone, or everywhere.
+        Where to search: only in the reviewed part, or everywhere.
     taxon
-        The organism; of Ensembl IDs, which belong to one, 0.
+        The organism; 0 for Ensembl IDs, which imply one.
     """
 
     source: Source
@@ -63,21 +63,21 @@ class Question:
 
     @property
     def label(self) -> str:
-        """What the progress calls it."""
+        """Name of the question in progress reports."""
         where = "reviewed" if self.part == "UniProtKB-Swiss-Prot" else "all"
         return f"asking UniProt ({_LABELS[self.source]}, {where})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What UniProt answered.
+    """The answers of UniProt.
 
     Attributes
     ----------
     found
-        The proteins of each key, none where UniProt has none; keys that were not answered are not there.
+        The proteins of each key, possibly none; keys without an answer are missing.
     releases
-        The releases of UniProt that answered.
+        The releases of UniProt in the answers.
     """
 
     found: dict[str, list[Protein]]
@@ -93,16 +93,16 @@ class UniProt:
     service
         The service itself.
     cache
-        Folder where answers are kept; made when the first one comes.
+        Folder for answers; created with the first one.
     offline
-        Use the cache alone.
+        Whether to use only the cache.
 
     Notes
     -----
-    ID mapping: a job is submitted, looked at until it is finished, and its results are read page by page. The
-    service gives equal jobs the same number and keeps them for a week. Each page is kept at once, and once a
-    batch of keys is complete, the batch; so a run that was interrupted goes on at the page where it stopped.
-    See https://www.uniprot.org/help/id_mapping_prog and https://www.uniprot.org/help/pagination.
+    For ID mapping, a job is submitted and checked until it is finished, and its results are read page by
+    page. The service gives identical jobs the same number, and keeps them for a week. Each page, and each
+    complete batch of keys, is stored immediately, so that an interrupted run resumes at the page where it
+    stopped. See https://www.uniprot.org/help/id_mapping_prog and https://www.uniprot.org/help/pagination.
     """
 
     service: Service
@@ -110,26 +110,26 @@ class UniProt:
     offline: bool = False
 
     def ask(self, question: Question, keys: Sequence[str], *, progress: Progress = no_progress) -> Answers:
-        """Return the proteins of every key that was answered.
+        """Return the proteins of each answered key.
 
         Parameters
         ----------
         question
-            What is asked of the keys.
+            The question.
         keys
-            Each once.
+            Unique keys.
         progress
-            Called with the keys answered so far.
+            Called with the number of keys answered so far.
 
         Returns
         -------
         Answers
-            Of all keys; when offline, of those that the cache contains.
+            Answers for all keys; offline, for those in the cache.
 
         Raises
         ------
         ServiceError
-            The service did not answer; what it did answer before is kept.
+            The service did not answer; earlier answers are stored.
         OutputError
             The cache cannot be written.
         """
@@ -159,7 +159,7 @@ class UniProt:
     def _batch(
         self, question: Question, keys: Sequence[str], *, folder: Path, report: Callable[[int], None]
     ) -> Answers:
-        """Ask for some keys, and keep the answer."""
+        """Request some keys, and store the answer."""
         name = hashlib.sha256(",".join(keys).encode()).hexdigest()[:20]
         pages = folder / f"{name}.pages"
         report(0)
@@ -176,7 +176,7 @@ class UniProt:
         return Answers(found=proteins_by_key, releases=frozenset({release} - {""}))
 
     def _job(self, question: Question, keys: Sequence[str]) -> str:
-        """Run a job of ID mapping, and return the path of its results."""
+        """Run an ID mapping job, and return the path of its results."""
         form = {"from": question.source, "to": question.part, "ids": ",".join(keys)}
         if question.source == "Gene_Name":
             form["taxId"] = str(question.taxon)
@@ -191,7 +191,7 @@ class UniProt:
         raise self.service.refused("/idmapping/status", f"a job that failed {_JOB_ATTEMPTS} times")
 
     def _is_finished(self, job: str) -> bool:
-        """Wait for a job, and say whether it went well."""
+        """Wait for a job, and return whether it succeeded."""
         path, waited, pause = f"/idmapping/status/{job}", 0.0, _POLL
         while waited < _LONGEST_JOB:
             # A new job may be unknown for a moment, so 400 and 404 are ignored.
@@ -208,7 +208,7 @@ class UniProt:
         raise self.service.refused(path, f"a job that does not finish ({waited / 60:,.0f} min)")
 
     def _pages(self, path: str, folder: Path) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a result, those that were kept from the disk."""
+        """Yield the pages of a result; stored pages are read from disk."""
         number = seen = 0
         while path:
             file = folder / f"{number:05}.json.gz"
@@ -220,7 +220,7 @@ class UniProt:
             number, seen, path = number + 1, seen + len(page["rows"]), page["next"]
 
     def _page(self, path: str, seen: int) -> dict[str, Any]:
-        """Ask for a page of a result, of which ``seen`` entries came before."""
+        """Request a page of a result, after ``seen`` entries."""
         answer = self.service.get(path, good=lambda reply: _is_whole(reply, seen))
         link = _NEXT.search(answer.headers.get("Link", ""))
         following = urllib.parse.urlsplit(link[1])._replace(scheme="", netloc="").geturl() if link else ""
@@ -238,7 +238,7 @@ class UniProt:
 
 
 def protein_of(entry: dict[str, Any]) -> Protein:
-    """Return the protein of an entry of UniProtKB, as its JSON tells it.
+    """Return the protein of a UniProtKB entry, from its JSON.
 
     Examples
     --------
@@ -267,7 +267,7 @@ def protein_of(entry: dict[str, Any]) -> Protein:
 
 
 def is_askable(name: str) -> bool:
-    """Say whether a name can be put to the service: it has no blank, comma, semicolon, quote or wildcard."""
+    """Return whether a name can be sent to the service: no blank, comma, semicolon, quote or wildcard."""
     return re.fullmatch(r'[^\s,;"*?\\]+', name) is not None
 
 
@@ -284,7 +284,7 @@ def _is_status(answer: Answer) -> bool:
 
 
 def _is_whole(answer: Answer, seen: int) -> bool:
-    """Say whether a page contains as many entries as it should, and leads on where more are to come."""
+    """Return whether a page has the expected number of entries, and a link if there are more."""
     if not answer.is_good or not isinstance(answer.data, dict) or "results" not in answer.data:
         return False
     total = _total(answer)
@@ -301,7 +301,7 @@ def _total(answer: Answer) -> int | None:
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a result: of ID mapping with the key that it is of, of a search without."""
+    """Return the stored part of a result, with its key for ID mapping, and without for a search."""
     mapped = "to" in result
     protein = protein_of(result["to"] if mapped else result)
     return {"from": result["from"] if mapped else "", "protein": dataclasses.asdict(protein)}
@@ -310,7 +310,7 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
 def _by_key(
     question: Question, keys: Sequence[str], rows: Sequence[dict[str, Any]]
 ) -> dict[str, list[Protein]]:
-    """Return the proteins of each key; the service may write a key in another case, or with a version."""
+    """Return the proteins of each key; the service may return keys in another case, or with a version."""
     proteins_by_key: dict[str, list[Protein]] = {key: [] for key in keys}
     folded: dict[str, list[str]] = {}
     for key in keys:
@@ -349,7 +349,7 @@ def _read_batches(folder: Path) -> Iterator[Answers]:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Return what a file of the cache contains; None if there is none, or a damaged one."""
+    """Return the contents of a cache file; None if it is missing or damaged."""
     try:
         stored = json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error):
@@ -358,7 +358,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    """Put a file into the cache, whole or not at all."""
+    """Write a file to the cache, complete or not at all."""
     with output_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     with partial_output(file, overwrite=True, is_shared=True) as partial:

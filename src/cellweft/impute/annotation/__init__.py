@@ -1,1 +1,1 @@
-"""Cell types of the reference on the tissue, with calibrated probabilities."""
+"""Transfer of cell types from the reference to the tissue, with calibrated probabilities."""

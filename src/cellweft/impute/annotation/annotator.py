@@ -1,4 +1,4 @@
-"""Labels of the reference on the cells of a tissue: probabilities, the best label, and who is unknown."""
+"""Transfer of labels to the cells of a tissue: probabilities, the best label, and unknown cells."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from cellweft.impute.planning import columns_at_once
 from cellweft.impute.transfer import carried_to
 
 SHARPNESS = 2.0
-"""Factor on the sharpness of attention where it tells labels: measured by benchmarks/annotate.py."""
+"""Factor on the sharpness of attention for labels, chosen with benchmarks/annotate.py."""
 LEAST_DEPTH = 0.03
-"""Share of the tissue's totals that held-out cells are thinned to at most, to be as hard to tell as it is."""
-_HALVINGS = 5  # of the interval in which that share lies
+"""Smallest depth of held-out cells, as a share of the tissue's totals; thinning makes them as hard to
+label."""
+_HALVINGS = 5  # of the interval that contains this share
 _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # reference cells used to train the classifiers
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
@@ -58,7 +59,7 @@ class Told:
     Attributes
     ----------
     shares
-        (n_cells, n_labels) of the labels in the weights that the cells give to the reference.
+        (n_cells, n_labels) share of each label in the weights of the reference cells.
     classified
         (n_cells, n_labels) probabilities by logistic regression in the shared embedding.
     by_panel
@@ -76,13 +77,13 @@ class Told:
         return [self.shares, self.classified, *([] if self.by_panel is None else [self.by_panel])]
 
     def agreement(self, weights: DoubleArray) -> float:
-        """Return the share of the cells, with weights that sum to 1, for which both find the same best."""
+        """Return the weighted share of cells with the same best label in both; the weights sum to 1."""
         return float(weights @ (self.shares.argmax(axis=1) == self.classified.argmax(axis=1)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotator:
-    """Turns evidence on the type of cells into calibrated probabilities.
+    """Turns evidence on cell types into calibrated probabilities.
 
     Attributes
     ----------
@@ -110,21 +111,21 @@ class Annotator:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelLearner:
-    """Tells labels of cells by what a fitted method makes of their panel.
+    """Predicts labels of cells from their panel, with a fitted method.
 
     Attributes
     ----------
     fitted, pair, labels
-        Whose weights and embedding, the data, and the labels of its reference.
+        The fitted method, the data, and the labels of the reference.
     cells, folds
-        (n_cells,) positions of the reference's cells that are held out, and the part of each.
+        (n_cells,) positions of the held-out reference cells, and the fold of each.
     classifiers
         In the shared embedding: one for each part of these cells, trained without it, and one trained on
         all cells.
     panel_classifiers
         The same on the panel itself; none if the platforms differ.
     at_once
-        Labels that are carried together.
+        Number of labels to carry together.
     """
 
     fitted: FittedMethod
@@ -179,7 +180,7 @@ class LabelLearner:
         return learner, learner._told(shares, classified, by_panel)
 
     def of_held_out(self, measured: FloatArray) -> Told:
-        """Return the evidence on held-out cells, (n_cells, n_panel), each without its own part."""
+        """Return the evidence on held-out cells, (n_cells, n_panel), each without the cells of its fold."""
         shape = len(self.cells), self.labels.names.shape[1]
         shares, classified, by_panel = np.empty(shape), np.empty(shape), np.empty(shape)
         for fold in range(_FOLDS):
@@ -193,19 +194,20 @@ class LabelLearner:
         return self._told(shares, classified, by_panel)
 
     def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
-        """Return held-out cells that are as hard to tell as the tissue's, and the evidence on them.
+        """Return held-out cells that are as hard to label as the tissue's cells, and the evidence on them.
 
         Parameters
         ----------
         tissue
-            What is told of the spatial cells.
+            Evidence on the spatial cells.
         progress
-            Called as depths are tried.
+            Called after each depth.
 
         Notes
         -----
-        Shares and classifier agree less often where less can be told of cells. The depth is sought at which
-        they agree on held-out cells as often as on the tissue's, by halving on a logarithmic scale.
+        The less informative the cells, the less often shares and classifier agree. The chosen depth is the
+        one at which they agree on held-out cells as often as on tissue cells; it is found by bisection on a
+        logarithmic scale.
         """
         n_cells, codes = len(tissue.shares), self.labels.codes[self.cells]
         target = tissue.agreement(np.full(n_cells, 1 / n_cells))
@@ -230,7 +232,7 @@ class LabelLearner:
     def _shares(
         self, values: CellValues, read: ReadPanel, n_cells: int, progress: Progress = no_progress
     ) -> DoubleArray:
-        """Return the share that each label has in the weights that cells give to labelled cells."""
+        """Return the share of each label in the weights of labelled reference cells."""
         mass = carried_to(
             self.fitted,
             read,
@@ -294,7 +296,7 @@ class LabelLearner:
 def annotate_cells(
     fitted: FittedMethod, pair: Pair, labels: Labels | Sequence[str], *, memory: str | int, progress: Progress
 ) -> pd.DataFrame:
-    """Return labels of the spatial cells; parameters and result as of `cellweft.Imputer.annotate`."""
+    """Return labels of the spatial cells; parameters and result as in `cellweft.Imputer.annotate`."""
     reference_labels = read_labels(pair, labels)
     at_once = columns_at_once(pair, reference_labels.names.shape[1], settings=fitted.settings, memory=memory)
     learner, tissue = LabelLearner.of(fitted, pair, reference_labels, at_once=at_once).of_tissue(progress)

@@ -1,6 +1,6 @@
-"""From shares of labels to calibrated probabilities, and to which cells are of a type that nobody named.
+"""Calibration: from shares of labels to calibrated probabilities, and cells of types without a label.
 
-Arrays alone: what they are made of is in ``annotator``.
+All functions work on arrays; ``annotator`` computes them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from sklearn.linear_model import LogisticRegression
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 LEAST_SHARE = 1e-4
-"""What stands for shares that are smaller, before logarithms."""
+"""Lower bound of shares before logarithms."""
 KNOWN_CALLED_UNKNOWN = 0.15
-"""Share of the held-out cells of known types that the cut lets go as unknown."""
+"""Share of held-out cells of known types that the threshold calls unknown."""
 LEAST_VOTE = 0.3
-"""Share of similar cells that have to look as if their type were missing, for all of them to be unknown..."""
+"""A group of similar cells is unknown if at least this share of them look unknown..."""
 LEAST_LIFT = 2.5
-"""...and how many times their share in all cells it has to be: elsewhere a platform differs, not a type."""
-_LOWEST_CUT = -0.5  # log odds; below, a cell clearly looks known. Single cells may be wrong: groups decide
+"""...and if this share is this many times the share among all cells; if not, the platforms differ."""
+_LOWEST_CUT = (
+    -0.5
+)  # log odds; a cell below it clearly looks known. The groups make up for single cells that are wrong
 _PENALTY = 0.03  # on the squares of the labels' offsets
 _BINS = 10
 _NEAREST = 10  # anchors whose cosines are averaged
@@ -37,7 +39,7 @@ class LabelScale:
     Attributes
     ----------
     slope
-        How much sharper, above 1, or flatter probabilities are than what is scaled, q.
+        Above 1, probabilities are sharper than the input q; below 1, they are flatter.
     offsets
         (n_labels,)
     """
@@ -54,7 +56,7 @@ class LabelScale:
         Parameters
         ----------
         told
-            (n_cells, n_labels) shares, or probabilities that are not calibrated.
+            (n_cells, n_labels) shares, or uncalibrated probabilities.
         codes, weights
             (n_cells,) number of each cell's label, and how much the cell counts; weights sum to 1.
         with_offsets
@@ -78,7 +80,7 @@ class LabelScale:
         return cls(slope=float(best[0]), offsets=best[1:])
 
     def probabilities(self, told: DoubleArray) -> DoubleArray:
-        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares, as in `fit`."""
+        """Return calibrated probabilities for shares, both (n_cells, n_labels), as in `fit`."""
         logs = np.log(np.maximum(told, LEAST_SHARE))
         return np.asarray(softmax(self.slope * logs + self.offsets, axis=1))
 
@@ -90,7 +92,7 @@ def joined(tables: Sequence[DoubleArray], votes: Sequence[float]) -> DoubleArray
 
 
 def without_label(probabilities: DoubleArray, label: int) -> DoubleArray:
-    """Return probabilities as they are where a label is not in the reference: its column is 0."""
+    """Return the probabilities as if a label were not in the reference: its column is 0."""
     left = probabilities.copy()
     left[:, label] = 0
     return np.asarray(left / np.maximum(left.sum(axis=1, keepdims=True), 1e-12))
@@ -99,12 +101,12 @@ def without_label(probabilities: DoubleArray, label: int) -> DoubleArray:
 def reliability_bins(
     confidence: DoubleArray, is_right: BoolArray, weights: DoubleArray
 ) -> NDArray[np.float64]:
-    """Return mean confidence, share that is right, and weight of ten bins of confidence, empty ones left out.
+    """Return mean confidence, share of correct labels, and weight of ten bins of confidence, if not empty.
 
     Parameters
     ----------
     confidence, is_right, weights
-        (n_cells,) probability of the label that was given, whether it is the cell's, and how much it counts.
+        (n_cells,) probability of the assigned label, whether it is correct, and weight of the cell.
 
     Returns
     -------
@@ -123,20 +125,20 @@ def reliability_bins(
 
 
 def calibration_error(bins: NDArray[np.float64]) -> float:
-    """Return the expected calibration error: the mean distance of confidence and share that is right."""
+    """Return the expected calibration error: mean |confidence - share of correct labels|."""
     return float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Anchors:
-    """Cells of the reference in the shared embedding, which nearness is told by.
+    """Reference cells in the shared embedding, used to measure nearness.
 
     Attributes
     ----------
     embedded
         (n_anchors, n_latent) of length 1.
     codes
-        (n_anchors,) number of the label of each.
+        (n_anchors,) index of the label of each.
     """
 
     embedded: FloatArray
@@ -152,9 +154,9 @@ class Anchors:
         embedded
             The cells.
         without
-            A label whose anchors are left out.
+            A label; its anchors are excluded.
         own
-            (n_cells,) the anchor that each cell is itself, which is left out.
+            (n_cells,) the anchor that is the cell itself, which is excluded.
         """
         cosines = embedded @ self.embedded.T
         if own is not None:
@@ -167,16 +169,16 @@ class Anchors:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Novelty:
-    """Which cells look as if their type were not in the reference.
+    """Detects cells that look as if their type were not in the reference.
 
     Attributes
     ----------
     anchors
-        What nearness is told by.
+        Reference cells used to measure nearness.
     profiles
-        (n_labels, n_panel) mean z-scored panel of the labels' held-out cells.
+        (n_labels, n_panel) mean z-scored panel of each label's held-out cells.
     model
-        From what is seen of a cell to the log odds that its type is missing.
+        Predicts, from features of a cell, the log odds that its type is missing.
     cut
         Log odds above which a cell is unknown.
     """
@@ -196,20 +198,20 @@ class Novelty:
         anchors: Anchors,
         weights: DoubleArray,
     ) -> Novelty:
-        """Learn it from held-out cells, with one label at a time as if the reference lacked it.
+        """Fit to held-out cells, removing one label at a time from the reference.
 
         Parameters
         ----------
         probabilities
-            (n_cells, n_labels) calibrated.
+            (n_cells, n_labels) calibrated probabilities.
         scores
             (n_cells, n_panel) z-scored panel.
         embedded
             (n_cells, n_latent)
         anchors
-            The same cells as the reference holds them, in the same order.
+            The same cells in the reference's own values, in the same order.
         weights
-            (n_cells,) how much each cell counts; they sum to 1.
+            (n_cells,) weight of each cell; the sum is 1.
         """
         codes, n_labels, own = anchors.codes, probabilities.shape[1], np.arange(len(scores))
         present = np.unique(codes)
@@ -247,24 +249,24 @@ class Novelty:
         probabilities
             (n_cells, n_labels)
         near, fits
-            (n_cells,) as of `Anchors.nearness` and `profile_fit`; they are compared with the other cells' of
-            the tissue, as each platform has a level of its own.
+            (n_cells,) results of `Anchors.nearness` and `profile_fit`. They are compared with those of the
+            other cells of the tissue, because their level depends on the platform.
         """
         seen = _seen(probabilities, near, fits, (Middle.of(near), Middle.of(fits)))
         return np.asarray(self.model.decision_function(seen) > self.cut)
 
 
 def unknown_together(looks_unknown: BoolArray, groups: IntArray) -> BoolArray:
-    """Return which cells are unknown, as groups of similar cells: (n_cells,).
+    """Return which cells are unknown, by groups of similar cells: (n_cells,).
 
-    A missing type makes many similar cells look unknown. What a single cell looks like is mostly noise.
+    A missing type makes many similar cells look unknown. In single cells, this is mostly noise.
 
     Parameters
     ----------
     looks_unknown
-        (n_cells,) what `Novelty.unknown` says of each cell by itself.
+        (n_cells,) result of `Novelty.unknown` for each cell.
     groups
-        (n_cells,) number of the group that each cell is in.
+        (n_cells,) index of each cell's group.
     """
     n_cells = np.maximum(np.bincount(groups), 1)
     share = np.bincount(groups, weights=looks_unknown) / n_cells
@@ -273,31 +275,31 @@ def unknown_together(looks_unknown: BoolArray, groups: IntArray) -> BoolArray:
 
 @dataclass(frozen=True, kw_only=True)
 class Middle:
-    """Median of values, and the median distance from it."""
+    """Median of values, and the median absolute deviation."""
 
     value: float
     spread: float
 
     @classmethod
     def of(cls, values: DoubleArray) -> Middle:
-        """Take them of (n_values,)."""
+        """Compute both from (n_values,)."""
         middle = float(np.median(values))
         return cls(value=middle, spread=max(float(np.median(np.abs(values - middle))), 1e-3))
 
     def standard(self, values: DoubleArray) -> DoubleArray:
-        """Return values in spreads from the median, -10 to 10."""
+        """Return distances from the median, in units of the spread, -10 to 10."""
         return np.clip((values - self.value) / self.spread, -10, 10)
 
 
 def profile_fit(scores: DoubleArray, probabilities: DoubleArray, profiles: DoubleArray) -> DoubleArray:
-    """Return cosines of cells' z-scores, (n_cells, n_panel), with the profiles that their labels lead to."""
+    """Return cosines of cells' z-scores, (n_cells, n_panel), with the profiles expected from their labels."""
     expected = probabilities @ profiles
     size = np.linalg.norm(scores, axis=1) * np.linalg.norm(expected, axis=1)
     return np.asarray((scores * expected).sum(axis=1) / np.maximum(size, 1e-9))
 
 
 def z_scores(measured: FloatArray, mean: DoubleArray, square: DoubleArray) -> DoubleArray:
-    """Return z-scores of (n_cells, n_panel) values, by (n_panel,) means of values and of their squares."""
+    """Return z-scores of (n_cells, n_panel) values, given the (n_panel,) means of values and of squares."""
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     return np.asarray((measured - mean) / np.where(spread > 1e-6, spread, 1.0))
 
@@ -305,6 +307,6 @@ def z_scores(measured: FloatArray, mean: DoubleArray, square: DoubleArray) -> Do
 def _seen(
     probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray, scale: tuple[Middle, Middle]
 ) -> DoubleArray:
-    """Return what novelty is told by: log odds of the best label, nearness, fit; (n_cells, 3)."""
+    """Return the features for novelty: log odds of the best label, nearness, fit; (n_cells, 3)."""
     best = np.clip(probabilities.max(axis=1), 1e-6, 1 - 1e-6)
     return np.column_stack([np.log(best / (1 - best)), scale[0].standard(near), scale[1].standard(fits)])

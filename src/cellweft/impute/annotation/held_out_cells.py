@@ -1,4 +1,4 @@
-"""Cells of the reference as the tissue's platform would have measured them: what labels are calibrated on."""
+"""Reference cells as the tissue's platform would have measured them, used to calibrate labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellweft.data._pair import Pair
 from cellweft.data.side import Side
 
 MOST_CELLS = 2000
-"""Cells of the reference that labels are calibrated on."""
+"""Largest number of reference cells used to calibrate labels."""
 _LEAST_OF_LABEL = 30
 _POOLED = 10  # cells of the same label that stand in for counts that a cell of the reference lacks
 _OF_NORMAL = 1.4826  # from the median absolute deviation to the standard deviation of normal values
@@ -22,18 +22,18 @@ _MOST_FACTOR = 20.0  # by which a gene may be detected better or worse than in t
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """Cells of the reference that were held out, brought to the tissue's platform.
+    """Held-out reference cells, converted to the tissue's platform.
 
     Attributes
     ----------
     codes
-        (n_cells,) number of the label of each.
+        (n_cells,) index of each cell's label.
     weights
-        (n_cells,) that give the labels the shares that they have in the tissue; they sum to 1.
+        (n_cells,) weights with which labels are as frequent as in the tissue; the sum is 1.
     measured
         (n_cells, n_panel) log-normalised panel.
     depth
-        Share of the tissue's totals that they were thinned to.
+        Share of the tissue's totals to which they were thinned.
     """
 
     codes: IntArray
@@ -43,16 +43,16 @@ class HeldOut:
 
 
 def draw_cells(codes: IntArray, usable: IntArray, *, seed: int) -> IntArray:
-    """Return cells of the reference, some of each label and the rest at random, sorted.
+    """Return positions of reference cells, sorted: some of each label, and the rest at random.
 
     Parameters
     ----------
     codes
-        (n_sc,) number of the label of each, -1 without one.
+        (n_sc,) index of each cell's label, -1 without one.
     usable
         Positions of cells with counts and a label.
     seed
-        Of the draw.
+        Seed of the draw.
     """
     stream = numpy_stream(seed, "label cells")
     if len(usable) <= MOST_CELLS:
@@ -65,14 +65,14 @@ def draw_cells(codes: IntArray, usable: IntArray, *, seed: int) -> IntArray:
 
 
 def share_weights(codes: IntArray, shares: DoubleArray) -> DoubleArray:
-    """Return weights of cells, (n_cells,) with sum 1, by which each label has its share.
+    """Return weights of cells, (n_cells,) with sum 1, so that each label has its share.
 
     Parameters
     ----------
     codes
-        (n_cells,) number of each cell's label.
+        (n_cells,) index of each cell's label.
     shares
-        (n_labels,) of the labels.
+        (n_labels,) share of each label.
     """
     weights = (shares / np.maximum(np.bincount(codes, minlength=len(shares)), 1))[codes]
     return np.asarray(weights / weights.sum())
@@ -81,20 +81,20 @@ def share_weights(codes: IntArray, shares: DoubleArray) -> DoubleArray:
 def as_measured(
     pair: Pair, cells: IntArray, codes: IntArray, *, weights: DoubleArray, depth: float, seed: int
 ) -> FloatArray:
-    """Return cells of the reference as if the tissue's platform had measured them.
+    """Return reference cells as if the tissue's platform had measured them.
 
     Parameters
     ----------
     pair
         The data.
     cells, codes
-        (n_cells,) positions in the reference, and number of the label of each.
+        (n_cells,) positions in the reference, and index of each cell's label.
     weights
-        (n_cells,) that give the labels the shares that they have in the tissue.
+        (n_cells,) weights with which labels are as frequent as in the tissue.
     depth
-        Share of the tissue's totals that they are thinned to, up to 1.
+        Share of the tissue's totals to which they are thinned, up to 1.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
@@ -102,18 +102,18 @@ def as_measured(
 
     Notes
     -----
-    Each cell is given the total of a cell of the tissue. Its genes are brought to the levels that they have
-    in the tissue as a whole, and its counts are thinned to that total (a binomial draw each). A cell with
-    fewer counts than that is filled up with draws from the mean profile of `_POOLED` similar cells of its
-    label. Where the reference holds no counts, all are drawn (Poisson); where the tissue holds none, its
-    depth is not known, and the values stay as they are.
+    Each cell gets the total of a random tissue cell. Its genes are scaled to their mean levels in the tissue,
+    and its counts are thinned to that total (binomial draws). For a cell with fewer counts, the rest is drawn
+    from the mean profile of `_POOLED` similar cells with its label. If the reference does not contain counts,
+    all counts are drawn (Poisson). If the tissue does not contain counts, its depth is unknown, and values
+    are not changed.
     """
     if pair.st.scale != "raw":
         return pair.sc.dense(cells, pair.sc_shared)
     stream = numpy_stream(seed, "thinned labels")
     tissue = sample_rows(np.flatnonzero(~pair.blank_cells), MOST_CELLS, stream)
     in_tissue = _counts(pair.st, tissue, pair.st_shared)
-    donors = stream.integers(len(tissue), size=len(cells))  # cells of the tissue whose depth is taken
+    donors = stream.integers(len(tissue), size=len(cells))  # tissue cells that supply the depth
     wanted = depth * in_tissue.sum(axis=1)[donors]
     counts = _counts(pair.sc, cells, pair.sc_shared)
     profiles = _pooled(counts, codes)
@@ -168,7 +168,7 @@ def platform_spread(pair: Pair, cells: IntArray, codes: IntArray, *, shares: Dou
 
 
 def _counts(side: Side, cells: IntArray, genes: IntArray) -> DoubleArray:
-    """Return counts of some cells, or of logarithms what they were taken of."""
+    """Return counts of some cells; logarithms are inverted."""
     parts = []
     for rows in row_blocks(len(cells), READ_ROWS):
         block = side.stored(cells[rows], genes)
@@ -178,7 +178,7 @@ def _counts(side: Side, cells: IntArray, genes: IntArray) -> DoubleArray:
 
 
 def _pooled(counts: DoubleArray, codes: IntArray) -> DoubleArray:
-    """Return the mean profile of the most similar cells of the same label, rows summing to 1."""
+    """Return the mean profile of the most similar cells with the same label; rows sum to 1."""
     pooled = np.empty_like(counts)
     units = np.log1p(counts)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-9)
@@ -191,7 +191,7 @@ def _pooled(counts: DoubleArray, codes: IntArray) -> DoubleArray:
 
 
 def _platform_factors(in_tissue: DoubleArray, rates: DoubleArray, weights: DoubleArray) -> DoubleArray:
-    """Return how much better the tissue detects each gene than the reference does, (n_panel,)."""
+    """Return the ratio of each gene's detection in the tissue and the reference, (n_panel,)."""
     there = in_tissue.sum(axis=0) / max(in_tissue.sum(), 1e-9)
     in_reference = weights @ (rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-9))
     factors = np.divide(there, in_reference, out=np.ones_like(there), where=in_reference > 0)

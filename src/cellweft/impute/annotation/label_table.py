@@ -1,4 +1,4 @@
-"""The table that annotating returns: labels that agree, confidence, unknown cells, probabilities."""
+"""The table of an annotation: consistent labels, confidence, unknown cells, probabilities."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from cellweft.impute.annotation.calibration import (
 from cellweft.impute.annotation.held_out_cells import HeldOut
 from cellweft.impute.annotation.reference_labels import ReferenceLabels
 
-_ALIKE = 30  # cells of a group, in the mean
-_MOST_GROUPS, _MOST_GROUPED = 500, 20_000  # the latter: cells that the groups are learned from
+_ALIKE = 30  # mean number of cells per group
+_MOST_GROUPS, _MOST_GROUPED = 500, 20_000  # the second: cells used to form the groups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Views:
-    """How cells are seen.
+    """Functions that return the panel and the embedding of cells.
 
     Attributes
     ----------
     read
-        From a slice or positions of spatial cells to their log-normalised panel.
+        Returns the log-normalised panel of a slice or of positions of spatial cells.
     embed
-        From the panel of cells, as the tissue measures it, to the shared embedding.
+        Returns the shared embedding for the panel of cells, as measured in the tissue.
     anchors
-        (n_held_out, n_latent) the held-out cells in it, as the reference holds them.
+        (n_held_out, n_latent) embeddings of the held-out cells, from the reference's own values.
     seed
-        Of the draw of cells and of the groups that they form.
+        Seed of the draw of cells and of the grouping.
     """
 
     read: Callable[[slice | IntArray], FloatArray]
@@ -53,7 +53,7 @@ class Views:
     seed: int
 
     def groups(self, n_cells: int) -> MiniBatchKMeans | None:
-        """Return what tells the group of similar cells that a cell is in; None of too few for several."""
+        """Return a model that assigns cells to groups of similar cells; None for too few cells."""
         n_groups = min(n_cells // _ALIKE, _MOST_GROUPS)
         if n_groups < 2:
             return None
@@ -65,14 +65,14 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tissue:
-    """What the cells of the tissue look like, whatever their labels.
+    """Properties of the tissue cells that do not depend on labels.
 
     Attributes
     ----------
     groups
-        (n_cells,) the group of similar cells that each is in, by k-means; of too few cells, each is a group.
+        (n_cells,) group of similar cells, by k-means; with too few cells, each cell is a group.
     near
-        (n_cells,) nearness of the reference, as `Anchors.nearness` says.
+        (n_cells,) nearness to the reference, from `Anchors.nearness`.
     mean, square
         (n_panel,) means of the panel's values and of their squares.
     """
@@ -118,15 +118,15 @@ def label_table(
     pair, labels
         The data, and the labels of its reference.
     probabilities
-        (n_st, n_labels) of each combination of labels.
+        (n_st, n_labels) probability of each combination of labels.
     held_out, known
         Held-out cells of the reference, and (n_held_out, n_labels) their probabilities.
     views
-        How cells are seen.
+        Functions that return the panel and the embedding of cells.
     """
     table: dict[str, Any] = {}
     label_records: dict[str, Any] = {}
-    open_to = np.ones(probabilities.shape, dtype=np.bool_)  # combinations that agree with coarser labels
+    open_to = np.ones(probabilities.shape, dtype=np.bool_)  # combinations consistent with coarser labels
     unknown, weights = pair.blank_cells.copy(), held_out.weights
     squares = weights @ held_out.measured.astype(np.float64) ** 2
     scores = z_scores(held_out.measured, weights @ held_out.measured, squares)
@@ -147,7 +147,7 @@ def label_table(
         before = _before(labels, column)
         table[before + LABEL] = pd.Categorical.from_codes(best, categories=names.tolist())
         table[before + CONFIDENCE_COLUMN] = sums[np.arange(len(sums)), best]
-        table[before + UNKNOWN] = False  # told below, of all columns at once
+        table[before + UNKNOWN] = False  # set below, for all columns at once
         table |= {f"{before}{PROBABILITY}{name}": sums[:, place] for place, name in enumerate(names)}
         label_records[column] = _calibration(of_known, codes, weights) | {"cut": novelty.cut}
         label_records[column]["reference_cells"] = labels.counts(number)
@@ -170,7 +170,7 @@ def label_table(
 
 
 def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> DoubleArray:
-    """Return sums of combinations by the label that they have in a column: (n_cells, n_labels)."""
+    """Return sums over the combinations with the same label in a column: (n_cells, n_labels)."""
     sums = np.zeros((len(probabilities), n_labels))
     for place, group in enumerate(groups):
         sums[:, group] += probabilities[:, place]
@@ -178,21 +178,22 @@ def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> Do
 
 
 def _before(labels: ReferenceLabels, column: str) -> str:
-    """Return what precedes the names of a column's part of the table."""
+    """Return the prefix of the names of a column's part of the table."""
     return "" if len(labels.columns) == 1 else f"{column}_"
 
 
 def _fits(
     novelties: list[Novelty], of_columns: list[DoubleArray], views: Views, tissue: Tissue
 ) -> DoubleArray:
-    """Return how well the spatial cells fit what their labels lead to, in each column: (n_columns, n_cells).
+    """Return how well spatial cells fit the profiles of their labels, per column: (n_columns, n_cells).
 
     Parameters
     ----------
     novelties, of_columns
-        Of each column: its profiles, and (n_cells, n_labels) probabilities.
+        For each column: its profiles, and (n_cells, n_labels) probabilities.
     views, tissue
-        How cells are seen, and what all of them look like. They are read once.
+        Functions that return the panel and the embedding of cells, and what all of them look like. They are
+        read once.
     """
     fits = np.empty((len(novelties), len(tissue.near)))
     for rows in row_blocks(len(tissue.near), READ_ROWS):
@@ -203,7 +204,7 @@ def _fits(
 
 
 def _calibration(probabilities: DoubleArray, codes: IntArray, weights: DoubleArray) -> dict[str, Any]:
-    """Return how confidence agrees with the truth in held-out cells, as values that every format stores."""
+    """Return how confidence agrees with the truth in held-out cells, as values that any format can store."""
     best = probabilities.argmax(axis=1)
     bins = reliability_bins(probabilities.max(axis=1), best == codes, weights)
     names = ("confidence", "share_right", "weight")

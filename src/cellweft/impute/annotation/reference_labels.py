@@ -1,4 +1,4 @@
-"""Labels of the reference that are requested: of one column, or of several that are told together."""
+"""The requested labels of the reference, from one column, or from several that are predicted together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cellweft._typing import BoolArray, IntArray
 from cellweft.data._pair import Labels, Pair, labels_of
 from cellweft.data.cell_values import CellValues
 
-_NO_LABEL = "unknown"  # what missing labels are read as
+_NO_LABEL = "unknown"  # how missing labels are read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,9 +27,9 @@ class ReferenceLabels:
     columns
         Names of the columns, from the one with the fewest labels to the one with the most.
     names
-        (n_columns, n_labels) of each column, the label of each combination. With one column, its labels.
+        (n_columns, n_labels) for each column, the label of each combination. With one column, its labels.
     codes
-        (n_sc,) number of the combination that each cell of the reference has, -1 without one.
+        (n_sc,) index of the combination of each reference cell, -1 without one.
     """
 
     columns: tuple[str, ...]
@@ -37,18 +37,18 @@ class ReferenceLabels:
     codes: IntArray
 
     def groups(self, number: int) -> tuple[NDArray[np.str_], IntArray]:
-        """Return the labels of a column, and which of them each combination has."""
+        """Return the labels of a column, and the one of each combination."""
         names, groups = np.unique(self.names[number], return_inverse=True)
         return names, groups.astype(np.int64)
 
     def counts(self, number: int) -> dict[str, int]:
-        """Return the cells of the reference with each label of a column."""
+        """Return the number of reference cells with each label of a column."""
         names, groups = self.groups(number)
         cells = np.bincount(groups[self.codes[self.codes >= 0]], minlength=len(names))
         return {str(name): int(n) for name, n in zip(names, cells, strict=True)}
 
     def values(self, kept: BoolArray) -> CellValues:
-        """Return a column for each combination, 1 in its cells, of those that are kept alone: (n_sc,)."""
+        """Return indicators of the combinations, using only the ``kept`` cells of the reference, (n_sc,)."""
         codes = np.where(kept, self.codes, -1)
         every = np.arange(self.names.shape[1])
         return CellValues(
@@ -57,7 +57,7 @@ class ReferenceLabels:
 
 
 def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "labels") -> ReferenceLabels:
-    """Return the labels of the reference that are requested, without cells that have none.
+    """Return the requested labels of the reference, without unlabelled cells.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "
     labels
         A column of the reference's ``obs``, a list of several, (n_sc,) values, or None for ``pair.labels``.
     argument
-        What errors call the columns.
+        Name of the argument in errors.
 
     Raises
     ------
     KeyMissingError, InputError
-        No such column, not one label for each cell, none at all, or all alike.
+        No such column, not one label per cell, no labels, or only one distinct label.
     """
     if isinstance(labels, Sequence) and not isinstance(labels, str):
         _check_columns(pair, labels)
@@ -97,7 +97,7 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "
 
 
 def _check_columns(pair: Pair, names: Sequence[object]) -> None:
-    """Raise where a list does not name columns: one of the cells' labels would, as an array."""
+    """Raise if a list does not contain names of columns; labels of cells must be an array."""
     if len(names) == pair.sc.n_cells and not {*map(str, names)} <= {*pair.sc.table.columns}:
         raise InputError(
             "labels",

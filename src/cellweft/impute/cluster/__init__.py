@@ -1,4 +1,4 @@
-"""Tiles of an imputation made by the workers of a Dask cluster.
+"""Tiles of an imputation, computed by the workers of a Dask cluster.
 
-The same functions make them in one process: see ``tiling`` of `cellweft.impute`.
+The same functions compute them in one process: see ``tiling`` of `cellweft.impute`.
 """

@@ -1,8 +1,8 @@
-"""The tiles of an imputation made by the workers of a Dask cluster, or by several devices of a machine.
+"""Computes the tiles of an imputation with the workers of a Dask cluster, or several devices of one machine.
 
-The tiles, and the functions that make them, are those of `cellweft.impute.tiling.write_tiles`. What makes
-them goes to every worker once; workers write into the incomplete output themselves, on a disk that all share,
-and send back the numbers of the tiles that are written.
+The tiles, and the functions that compute them, are those of `cellweft.impute.tiling.write_tiles`. The
+`TileMaker` is sent to each worker once. Workers write into the incomplete output themselves, on a shared
+disk, and return the numbers of the written tiles.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _TIMEOUT = 10.0  # seconds for a scheduler to answer
 _LATE = 10.0  # seconds until a shared disk shows a new file
 _PATIENCE = 60.0  # seconds without any worker
 _PAUSE = 1.0  # seconds between checks of the cluster while no tile is finished
-_ENDING = 5.0  # seconds for tiles that are just being written when a run fails
-_FLYING = 4  # tiles on their way, for each thread of the cluster
+_ENDING = 5.0  # seconds to finish tiles that are being written when a run fails
+_FLYING = 4  # tiles in progress per thread of the cluster
 _MOST_LOSSES = 3  # how often all workers may be lost without a finished tile in between
-_DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here whatever Dask's configuration says
-_ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
+_DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here regardless of Dask's configuration
+_ROOM = 1.25  # local processes are ended well above their budget, as plans are estimates
 _STAY = "Check their logs. Give each worker more memory, or use a smaller budget (" + arg("memory") + ")."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
-    """Workers that can be asked.
+    """A connection to workers.
 
     Attributes
     ----------
     address
-        As it was requested.
+        The requested address.
     client
         A ``distributed.Client``.
     devices
-        Where a worker works, by its name; a worker without an entry takes the kind of device of the fit.
+        Device of each worker, by name; a worker without an entry uses the kind of device of the fit.
     """
 
     address: str
@@ -62,19 +62,19 @@ class Cluster:
     devices: Mapping[str, str] = field(default_factory=dict)
 
     def count_threads(self) -> int:
-        """Return how many tiles the workers can make at once."""
+        """Return how many tiles the workers can compute at once."""
         with self.errors():
             return sum(self.client.nthreads().values())
 
     def wait(self) -> None:
-        """Wait for a worker, and raise `ServiceError` where none comes."""
+        """Wait for a worker, and raise `ServiceError` if none connects."""
         with self.errors(f"workers at {self.address}", f"none for {_PATIENCE:g} seconds"):
             self.client.wait_for_workers(1, timeout=_PATIENCE)
 
     @contextlib.contextmanager
     def errors(self, expected: str = "", got: str = "") -> Iterator[None]:
-        """Turn what Dask raises where its scheduler or workers are gone into a `ServiceError`."""
-        # Older versions raise an Exception of no class of its own, which comes out as it is.
+        """Turn the errors of Dask about a lost scheduler or lost workers into a `ServiceError`."""
+        # Older versions raise a plain Exception, which is not converted.
         lost = getattr(require("distributed.client", "dask"), "ClosedClientError", OSError)
         try:
             yield
@@ -92,7 +92,7 @@ class Cluster:
 
 
 def check_scheduler(address: str) -> None:
-    """Raise `ServiceError` unless the scheduler at an address, if it is that of one, answers."""
+    """Raise `ServiceError` if ``address`` is that of a scheduler, and it does not respond."""
     if processes_of(address) is None:
         with _client(address, address):
             pass
@@ -102,29 +102,29 @@ def check_scheduler(address: str) -> None:
 def connect(
     address: str, *, memory: str | int, device: torch.device, devices: Sequence[str] = ()
 ) -> Iterator[Cluster]:
-    """Lend the workers behind an address.
+    """Connect to the workers of an address, for the duration of the context.
 
     Parameters
     ----------
     address
-        ``"tcp://host:port"`` of a scheduler that runs; or ``"local"`` and ``"local:4"`` for processes of this
-        machine that live as long as they are lent: by default so many as there are cores for the threads of
-        each, or GPUs.
+        ``"tcp://host:port"`` of a running scheduler; or ``"local"`` or ``"local:4"`` to start processes on
+        this machine for the duration of the context. By default, their number is that of the GPUs, or of the
+        cores divided by the threads of a process.
     memory
-        Budget for each process of this machine.
+        Memory budget of each local process.
     device
-        Where the fit works. Where that is a GPU, each process of this machine takes one of the GPUs.
+        Device of the fit. If it is a GPU, each local process uses one of the GPUs.
     devices
-        In place of these, devices that the processes of this machine take in turn.
+        Devices to assign to the local processes in turn, instead of these.
 
     Raises
     ------
     SettingError
-        The address is none.
+        The address is invalid.
     MissingExtraError
         Dask is not installed.
     ServiceError
-        No scheduler answers, or the processes do not start.
+        The scheduler does not respond, or the processes do not start.
     """
     count = processes_of(address)
     if count is None:
@@ -147,38 +147,39 @@ def connect(
 def write_tiles_over(
     job: Imputation, writer: ResultWriter, journal: Journal, *, cluster: Cluster, progress: Progress
 ) -> Path:
-    """Make an imputation by the workers of a cluster, as `cellweft.impute.tiling.write_tiles` makes it here.
+    """Compute an imputation with the workers of a cluster; see `cellweft.impute.tiling.write_tiles`.
 
     Parameters
     ----------
     job
-        What is imputed.
+        The imputation.
     writer
-        Of the whole result, a zarr store, not yet entered.
+        Writer of the whole result, a zarr store, not yet entered.
     journal
-        What is written already; tiles are noted in it.
+        Journal of the written tiles.
     cluster
-        From `connect`.
+        The result of `connect`.
     progress
         Called as tiles are written.
 
     Returns
     -------
     Path
-        Where the result lies: to the last bit as if it were made here, if the processors are of one kind.
+        Path of the result. It is identical, bit for bit, to a local result if the processors are of the same
+        kind.
 
     Raises
     ------
     OutputError
-        The workers cannot write where the result shall lie.
+        The workers cannot write to the output folder.
     ServiceError
-        No worker is left, or one has another version of cellweft or of what it computes with.
+        No worker is left, or a worker has another version of cellweft or of a package that affects results.
 
     Notes
     -----
-    Workers compute with as many threads as this process, since sums depend on their number in the last bit.
-    A tile that is lost with its worker is made again by another: a tile is of whole chunks, each of which is
-    written at once, and it is the same wherever it is made.
+    Workers compute with as many threads as this process, because their number affects the last bit of sums.
+    If a tile is lost with its worker, another worker computes it again. This is safe because a tile consists
+    of whole chunks, each written at once, and does not depend on the worker.
     """
     n_values, n_done = job.plan.n_values, 0
 
@@ -206,7 +207,7 @@ def write_tiles_over(
 
 
 class WorkerPool:
-    """The workers of a cluster, and the tiles that are on their way."""
+    """The workers of a cluster, and the tiles in progress."""
 
     def __init__(self, cluster: Cluster, maker: TileMaker) -> None:
         self._cluster, self._client, self._maker = cluster, cluster.client, maker
@@ -228,14 +229,14 @@ class WorkerPool:
                     yield number
                 elif future.status == "error":
                     _refuse(future.exception())
-                else:  # its input was lost with the last worker that had it
+                else:  # its input was lost with the last worker that contained it
                     waiting += [number, *self._lost()]
                     waiting.sort(reverse=True)
         finally:
             self._end()
 
     def _send(self, waiting: list[int]) -> None:
-        """Send tiles, the last that wait first, and before them what makes them."""
+        """Send the `TileMaker`, then waiting tiles, starting with the last."""
         most = _FLYING * max(self._cluster.count_threads(), 1)
         while waiting and len(self._flying) < most:
             with self._cluster.errors():
@@ -248,7 +249,7 @@ class WorkerPool:
             future.add_done_callback(self._ended.put)
 
     def _next_ended(self) -> Any:
-        """Wait for a tile that is on its way, and for a worker as long as one may take to come."""
+        """Wait for a tile in progress, or for a worker to connect within the time limit."""
         while True:
             try:
                 future = self._ended.get(timeout=_PAUSE)
@@ -260,7 +261,7 @@ class WorkerPool:
                 return future
 
     def _lost(self) -> list[int]:
-        """Give up what is on its way, and return the numbers."""
+        """Give up the tiles in progress, and return their numbers."""
         self._losses += 1
         if self._losses > _MOST_LOSSES:
             got = f"all of them lost {self._losses} times without finishing a tile"
@@ -270,7 +271,7 @@ class WorkerPool:
         return numbers
 
     def _end(self) -> None:
-        """After a failure, wait for what is just being written: the output is removed next."""
+        """After a failure, wait for tiles that are being written, before the output is removed."""
         if not self._flying:
             return
         self._maker.marker.remove()
@@ -282,12 +283,12 @@ class WorkerPool:
 
 
 def _make(maker: TileMaker, number: int) -> int:
-    """Make a tile, on a worker."""
+    """Compute a tile, on a worker."""
     return maker.make(number, worker=str(require("distributed", "dask").get_worker().name))
 
 
 def _refuse(error: BaseException) -> NoReturn:
-    """Raise what a worker raised, or what became of the workers."""
+    """Raise the error of a worker, or an error about lost workers."""
     if isinstance(error, require("distributed.scheduler", "dask").KilledWorker):
         got = f"several workers lost while computing the same tile ({error})"
         raise ServiceError("dask", expected="workers that can compute a tile", got=got, fix=_STAY) from error
@@ -295,14 +296,14 @@ def _refuse(error: BaseException) -> NoReturn:
 
 
 def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
-    """Raise unless the workers share the output, and compute with what is installed here."""
+    """Raise unless the workers share the output and have the same versions as this process."""
     cluster.wait()
     with cluster.errors():
         replies = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
     for worker, reply in replies.items():
         if isinstance(reply, ImportError | AttributeError):
             _other(worker, expected="the same cellweft as here", got=f"the error {str(reply)!r}")
-    # The others were just lost
+    # The other workers were just lost
     states = {worker: reply for worker, reply in replies.items() if isinstance(reply, WorkerState)}
     for worker, state in states.items():
         for package, version in versions().items():
@@ -332,7 +333,7 @@ def _other(worker: str, *, expected: str, got: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _client(scheduler: Any, address: str) -> Iterator[Any]:
-    """Lend a client of a scheduler, given as its address or as a cluster of this machine."""
+    """Provide a client of a scheduler, given by its address or as a local cluster."""
     distributed, cluster = require("distributed", "dask"), Cluster(address=address, client=None)
     with cluster.errors(got=f"no answer within {_TIMEOUT:g} seconds"):
         client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
@@ -342,9 +343,9 @@ def _client(scheduler: Any, address: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _processes(count: int, memory: int) -> Iterator[Any]:
-    """Lend a cluster of processes of this machine."""
+    """Provide a cluster of local processes."""
     distributed, config = require("distributed", "dask"), require("dask.config", "dask")
-    # What makes tiles is needed all the time: it is not put away on a disk, nor does any worker pause.
+    # The TileMaker is always needed: it is never moved to disk, and workers never pause.
     whole = {f"distributed.worker.memory.{threshold}": False for threshold in ("target", "spill", "pause")}
     variables = [*config.get("distributed.nanny.pre-spawn-environ"), *_DASK_VARIABLES]
     with config.set(whole), _environment_of(variables):
@@ -368,7 +369,7 @@ def _processes(count: int, memory: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _environment_of(names: Iterable[str]) -> Iterator[None]:
-    """Put variables of the environment back afterwards: Dask sets them here for processes that it starts."""
+    """Restore environment variables afterwards: Dask sets them here for the processes that it starts."""
     old_values = {name: os.environ.get(name) for name in names}
     try:
         yield

@@ -1,4 +1,4 @@
-"""What makes the tiles of an imputation wherever it is: it goes to other processes, and to other devices."""
+"""Computes the tiles of an imputation, in this process, in other processes, or on other devices."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ from cellweft.impute.tiling import Imputation, Tile
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadCounts:
-    """Among how many threads a product of matrices is shared, in torch and in numpy's BLAS."""
+    """Number of threads of a matrix product, in torch and in NumPy's BLAS."""
 
     torch: int
     blas: int
 
     @classmethod
     def here(cls) -> ThreadCounts:
-        """Return those of this process."""
+        """Return the numbers of this process."""
         pools = threadpool_info()
         blas = [int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"]
         return cls(torch=torch.get_num_threads(), blas=max(blas, default=1))
 
     def take(self) -> None:
-        """Compute with so many from now on."""
-        torch.set_num_threads(self.torch)  # of the calling thread alone
+        """Set these numbers of threads."""
+        torch.set_num_threads(self.torch)  # only for the calling thread
         threadpool_limits(self.blas, user_api="blas")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunMarker:
-    """A file beside an output, there as long as a run lasts: who reads it shares the disk.
+    """A file next to an output that exists during a run. A worker that can read it shares the disk.
 
     Attributes
     ----------
     target
-        Where the result shall lie, absolute.
+        Absolute path of the result.
     partial
-        Where it lies while it is incomplete; the file lies in the same folder.
+        Path of the incomplete result; the file is in the same folder.
     keeps
-        Whether what is written stays if the run fails.
+        Whether to keep the written tiles if the run fails.
     token
-        What stands in it.
+        Contents of the file.
     """
 
     target: Path
@@ -73,11 +73,11 @@ class RunMarker:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return self.partial.with_name("shared.txt")
 
     def is_seen(self) -> bool:
-        """Say whether the incomplete output of this run is here, and can be written to."""
+        """Return whether the incomplete output of this run is visible here and writable."""
         try:
             is_same = self.path.read_text() == self.token
         except OSError:
@@ -86,7 +86,7 @@ class RunMarker:
 
     @contextlib.contextmanager
     def put(self) -> Iterator[None]:
-        """Keep the file in its folder while the run lasts."""
+        """Keep the file during the run."""
         self.path.write_text(self.token)
         try:
             yield
@@ -94,11 +94,11 @@ class RunMarker:
             self.remove()
 
     def remove(self) -> None:
-        """Remove the file, so that no worker writes any more."""
+        """Remove the file, so that workers stop writing."""
         self.path.unlink(missing_ok=True)
 
     def refuse(self, host: str) -> NoReturn:
-        """Raise `OutputError`: a machine does not share the output."""
+        """Raise `OutputError` because a machine does not share the output."""
         raise OutputError(
             str(self.target),
             expected="a folder that all workers can write to and share with this process",
@@ -108,7 +108,7 @@ class RunMarker:
 
 
 class _PredictorCache:
-    """The genes of the last tile, kept for the next one; it goes to other processes empty."""
+    """The genes of the last tile, kept for the next one; it is empty after pickling."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class _PredictorCache:
         return _PredictorCache, ()
 
     def of(self, job: Imputation, tile: Tile, device: str) -> tuple[Imputation, Predictor]:
-        """Return the imputation on a device, and what predicts the genes of a tile there."""
+        """Return the imputation on a device, and the predictor for the genes of a tile."""
         with self._lock:
             if self._job is None or self._of is None or self._of[0] != device:
                 there = job.fitted if device == "cpu" else job.fitted.to(torch.device(device))
@@ -133,22 +133,22 @@ class _PredictorCache:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TileMaker:
-    """What a worker needs to make any tile, and to put it in its place.
+    """All that a worker needs to compute any tile and to write it.
 
     Attributes
     ----------
     job
-        The imputation on the CPU, without what tiles do not depend on.
+        The imputation on the CPU, without data that tiles do not depend on.
     marker
-        Of the run.
+        Marker of the run.
     keys, dtype
-        Path of each matrix in the store, by its name in a tile's values; type of the numbers.
+        Path of each matrix in the store, by its name in a tile's values; data type.
     parts
-        What X is made from, where it shall be sparse.
+        Parts of X, if X is sparse.
     threads
-        To compute with.
+        Numbers of threads to use.
     device, devices
-        Where workers work: by default, and by their names.
+        Default device of workers, and devices by name of worker.
     """
 
     job: Imputation
@@ -162,7 +162,7 @@ class TileMaker:
     predictors: _PredictorCache = field(default_factory=_PredictorCache)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        job: Imputation = state["job"]  # it lies where the message came to lie: see `to_device`
+        job: Imputation = state["job"]  # alignment depends on the message; see `to_device`
         fitted = job.fitted.to(torch.device("cpu"))
         self.__dict__.update(state | {"job": dataclasses.replace(job, fitted=fitted)})
 
@@ -170,16 +170,16 @@ class TileMaker:
     def of(
         cls, job: Imputation, writer: ResultWriter, marker: RunMarker, *, devices: Mapping[str, str]
     ) -> TileMaker:
-        """Return what makes the tiles of an imputation.
+        """Return the maker of an imputation's tiles.
 
         Parameters
         ----------
         job, writer
             As in `write_tiles_over`.
         marker
-            Of the run.
+            Marker of the run.
         devices
-            By the names of workers.
+            Devices, by name of worker.
         """
         return cls(
             job=_without_data(job),
@@ -193,19 +193,19 @@ class TileMaker:
         )
 
     def make(self, number: int, *, worker: str = "") -> int:
-        """Make a tile, write it, and return its number.
+        """Compute a tile, write it, and return its number.
 
         Parameters
         ----------
         number
-            Of the tile.
+            Number of the tile.
         worker
-            Name of the worker that makes it.
+            Name of the worker.
 
         Raises
         ------
         OutputError
-            The output is not there, or could not be written.
+            The output is missing or not writable.
         """
         import zarr
 
@@ -215,7 +215,7 @@ class TileMaker:
         values = job.values(tile, predictor, job.read(tile))
         for name, predicted in values.items():
             block = predicted.astype(self.dtype, copy=False)
-            if not self.marker.is_seen():  # a failed run writes nothing more
+            if not self.marker.is_seen():  # a failed run writes no more tiles
                 self.marker.refuse(socket.gethostname())
             with output_errors(self.marker.target, keeps=lambda: self.marker.keeps):
                 if name is None and self.parts is not None:
@@ -228,14 +228,14 @@ class TileMaker:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """What a worker sees of a run.
+    """The state of a worker, as it affects a run.
 
     Attributes
     ----------
     shares
-        Whether it can write into the output.
+        Whether it can write to the output.
     host, cores, versions
-        Name of its machine, cores that it may use, what is installed there.
+        Name of its machine, cores that it may use, versions of its packages.
     """
 
     shares: bool
@@ -245,7 +245,7 @@ class WorkerState:
 
 
 def worker_state(marker: RunMarker, late: float) -> WorkerState:
-    """Return what this process sees of a run; a shared disk may show a new file some seconds late."""
+    """Return the state of this process; a shared disk may show a new file some seconds late."""
     end = time.monotonic() + late
     while not (shares := marker.is_seen()) and time.monotonic() < end:
         time.sleep(0.2)
@@ -253,12 +253,12 @@ def worker_state(marker: RunMarker, late: float) -> WorkerState:
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return int(require("dask.system", "dask").CPU_COUNT)
 
 
 def _without_data(job: Imputation) -> Imputation:
-    """Return an imputation without what its tiles do not depend on, and on the CPU."""
+    """Return an imputation on the CPU, without data that its tiles do not depend on."""
     pair, no_table = job.pair, HeldTable(pd.DataFrame())
     st = dataclasses.replace(pair.st, table=no_table, arrays={}, uns={})
     no_rows = open_rows(np.empty((0, pair.sc.matrix.shape[1]), dtype=np.float32))

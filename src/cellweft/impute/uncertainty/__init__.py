@@ -1,4 +1,4 @@
-"""How far predictions can be trusted: reliability, expected correlation, prediction intervals.
+"""Uncertainty of predictions: reliability, expected correlation, prediction intervals, counts.
 
-What is learned here comes from genes left out of the panel, never from genes that are predicted.
+All models here are learned from panel genes that were left out, never from the requested genes.
 """

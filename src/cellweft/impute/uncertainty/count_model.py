@@ -1,29 +1,29 @@
-r"""Counts that a panel would have shown: from a predicted logarithm to a mean count, and to draws.
+r"""Counts that a panel would have measured: from predicted logarithms to mean counts, and to draws.
 
 A prediction p of ``log1p(x / s)``, where s is a cell's total (or size factor) over that of the median cell,
-is a mean of logarithms: ``r = expm1(p)`` is less than the mean of x / s, and follows it in its own way. With
-x the count of gene g in cell c, the model is
+is a mean of logarithms: ``r = expm1(p)`` is less than the mean of x / s, and not proportional to it. With x
+the count of gene g in cell c, the model is
 
 .. math::
 
     \mu_{gc} = \exp(a) \, r_{gc}^{b} \, s_c^{e}, \qquad
     x_{gc} \sim \mathrm{Poisson}(\mu_{gc} \, l_g \, w_{gc}), \qquad E[l_g] = E[w_{gc}] = 1.
 
-``l`` is how far the level of a whole gene is off: log-normal. ``w``, the frailty of a gene in a cell, makes
-the counts vary more than Poisson's: given the gene's own mean, ``var(x | mu) = mu + dispersion mu^2``. It is
-one of
+``l`` is the error of the level of a whole gene; it is log-normal. ``w``, the frailty of a gene in a cell,
+makes counts vary more than a Poisson distribution: given the gene's own mean, ``var(x | mu) = mu + dispersion
+mu^2``. It is one of
 
 - "poisson": w = 1
 - "negative binomial": gamma
 - "log-normal": more high counts than the gamma, and fewer zeros, at the same variance
 - "zero-inflated": 0 in a share of the cells, gamma in the others
 
-b and e are chosen by the likelihood of a negative binomial in which every panel gene, predicted without
-itself, has its own mean; a and the spread of l by how far these means were off. The dispersion of each family
-is that of the median panel gene, and the family is the one that gives panel genes that were left out of this
-the highest likelihood.
+b and e maximise the likelihood of a negative binomial distribution in which each panel gene, predicted
+without its measurement, has its own mean. a and the spread of l are estimated from the errors of these means.
+The dispersion of each family is that of the median panel gene. The chosen family has the highest likelihood
+for panel genes that were not used to fit it.
 
-Reference: the smearing of a retransformed mean is Duan (1983), here with a model in place of residuals.
+Reference: smearing of a retransformed mean, Duan (1983), here with a model instead of residuals.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from cellweft.impute.uncertainty.expected_correlation import StoredArrays, check
 from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, basis_of
 
 FAMILIES = ("poisson", "negative binomial", "log-normal", "zero-inflated")
-"""Distributions of the frailty, by number."""
+"""Distributions of the frailty, by index."""
 
 _NAMES = {"normalised": "normalised values", "log": "logarithms of normalised values"}
-_BLOCK_VALUES = 2**18  # that are brought to counts at once
-_SHARES_OF_ZEROS = (0.05, 0.1, 0.2, 0.3, 0.5)  # that a zero-inflated family is tried with
+_BLOCK_VALUES = 2**18  # converted to counts at once
+_SHARES_OF_ZEROS = (0.05, 0.1, 0.2, 0.3, 0.5)  # candidates for the zero-inflated family
 _FOLDS = 5
-_MOST_ENTRIES = 60_000  # that likelihoods are taken of
+_MOST_ENTRIES = 60_000  # used in likelihoods
 _ROUNDS = 4  # of a search for the dispersion
-_POINTS = 50  # of a frailty, in a likelihood
-_KNOTS, _MOST_SCORE = 1601, 6.0  # of a gamma's quantiles by normal score, and how far they go
+_POINTS = 50  # of a frailty in a likelihood
+_KNOTS, _MOST_SCORE = 1601, 6.0  # of gamma quantiles by normal score, and the largest score
 _TINY = 1e-12
-_LEAST_RATE = 1e-3  # of a gene's mean rate, below which a prediction says no more
+_LEAST_RATE = 1e-3  # of a gene's mean rate; smaller predictions are raised to it
 _EXPONENTS = ((0.05, 3.0), (0.0, 2.0))  # of the rate and of the size
 _MOST_DISPERSION = 100.0
 _MOST_LEVEL = 2.0  # standard deviation of a gene's log level
@@ -64,7 +64,7 @@ _MOST_LEVEL = 2.0  # standard deviation of a gene's log level
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CountModel(StoredArrays):
-    """How counts follow from predicted logarithms.
+    """The distribution of counts, given predicted logarithms.
 
     Attributes
     ----------
@@ -73,9 +73,9 @@ class CountModel(StoredArrays):
     level_sd
         (1,) standard deviation of a gene's log level.
     family
-        (1,) number in `FAMILIES`.
+        (1,) index in `FAMILIES`.
     dispersion, zeros
-        (1,) each: variance of the frailty, and share of cells in which it is 0 beyond chance.
+        (1,) each: variance of the frailty, and share of cells with an excess zero.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class CountModel(StoredArrays):
 
     @property
     def name(self) -> str:
-        """The family."""
+        """Name of the family."""
         return FAMILIES[int(self.family[0])]
 
     def means(self, predicted: ArrayLike, sizes: ArrayLike, *, depth: float = 1.0) -> DoubleArray:
@@ -106,7 +106,7 @@ class CountModel(StoredArrays):
             (n_cells,) totals or size factors over that of the median cell; 0 for cells without counts, whose
             mean counts are 0.
         depth
-            How many times as deep the tissue is as the one that was learned from: the median of ``sizes``.
+            Depth of the tissue, relative to the tissue of the fit: the median of ``sizes``.
         """
         bias, power, exponent = self.rate
         size = np.asarray(sizes, dtype=np.float64)[:, None]
@@ -123,21 +123,21 @@ class CountModel(StoredArrays):
         state: ArrayLike | None = None,
         own_level: bool = False,
     ) -> FloatArray:
-        """Return counts as they might have been measured.
+        """Return random counts, as they might have been measured.
 
         Parameters
         ----------
         means
-            (n_cells, n_genes) from `means`, in all cells that are looked at together.
+            (n_cells, n_genes) from `means`, for all cells that are analysed together.
         generator
-            What is drawn from.
+            Random generator.
         effects
-            (2 + n_components,) as of `Intervals`: shares of the variance of a gene's errors that its cells
-            have in common, the first being the gene's level, which is drawn by itself.
+            (2 + n_components,) as in `Intervals`: shares of the variance of a gene's errors that cells have
+            in common. The first one is the gene's level, which is drawn separately.
         state
-            (n_cells, n_components) of the cells, from `Intervals.state`.
+            (n_cells, n_components) from `Intervals.state`.
         own_level
-            Whether the means are right: no level is drawn.
+            Whether the level of each gene is known, so that no level is drawn.
 
         Returns
         -------
@@ -176,8 +176,8 @@ class CountModel(StoredArrays):
         predicted, sizes, depth
             As in `means`.
         bounds
-            Lower and upper bounds of log-normalised measurements, or none. The count that has a logarithm is
-            its ``expm1`` times the size: the same measurements are inside.
+            Lower and upper bounds of log-normalised measurements, or none. A bound is converted to a count as
+            its ``expm1`` times the size, so that the same measurements are inside.
         """
         counts = tuple(np.empty(predicted.shape, dtype=np.float32) for _ in (predicted, *bounds))
         for rows in row_blocks(len(predicted), rows_within(_BLOCK_VALUES, predicted.shape[1])):
@@ -189,12 +189,12 @@ class CountModel(StoredArrays):
 
 
 def check_counts(pair: Pair, scale: str) -> None:
-    """Raise unless a pair allows results on a scale: counts need a tissue of counts.
+    """Raise if a pair does not support a scale of results: counts require counts in the tissue.
 
     Raises
     ------
     SettingError
-        There is no such scale.
+        The scale is unknown.
     ScaleError
         The spatial data are not counts.
     """
@@ -213,28 +213,28 @@ def check_counts(pair: Pair, scale: str) -> None:
 
 
 def plain_counts() -> CountModel:
-    """Return the model where nothing was learned: ``expm1`` of the prediction, times the size; Poisson."""
+    """Return a model without a fit: Poisson, with mean ``expm1`` of the prediction times the size."""
     zero = np.zeros(1)
     return CountModel(rate=np.array([0.0, 1.0, 1.0]), level_sd=zero, family=zero, dispersion=zero, zeros=zero)
 
 
 def fit_count_model(predicted: ArrayLike, counts: ArrayLike, *, sizes: ArrayLike) -> CountModel:
-    """Learn how counts follow from predictions.
+    """Fit the distribution of counts, given predictions.
 
     Parameters
     ----------
     predicted
         (n_cells, n_panel) log-normalised predictions of panel genes, each made without the gene.
     counts
-        (n_cells, n_panel) what was measured, at least 0.
+        (n_cells, n_panel) measured counts, at least 0.
     sizes
-        (n_cells, n_panel) of the cells, over that of the median cell, without the gene itself where they are
-        totals. Cells without counts have 0 and are left out.
+        (n_cells, n_panel) sizes of the cells, relative to the median cell; without the gene itself if they
+        are totals. Cells without counts have size 0 and are ignored.
 
     Raises
     ------
     InputError
-        Fewer than `SMALLEST_PANEL` genes with counts, or shapes that do not fit.
+        Fewer than `SMALLEST_PANEL` genes with counts, or inconsistent shapes.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def fit_count_model(predicted: ArrayLike, counts: ArrayLike, *, sizes: ArrayLike
     plain = data.means(power, exponent)
     bias = np.log(data.own) - np.log(np.maximum(plain.mean(axis=0), _TINY))
     centre = float(np.median(bias))
-    # with the median: a few genes that are off by far are not what the others are like
+    # with the median, because a few genes have very large errors
     level_sd = min(float(np.median(np.abs(bias - centre)) / ndtri(0.75)), _MOST_LEVEL)
     right = plain * np.exp(bias)
     family, dispersion, zeros = _chosen(right, data.counts)
@@ -265,7 +265,7 @@ def fit_count_model(predicted: ArrayLike, counts: ArrayLike, *, sizes: ArrayLike
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Entries:
-    """Log rates, log sizes and counts (n_cells, n_genes) of genes that have counts; their own means."""
+    """Log rates, log sizes and counts, (n_cells, n_genes), of genes with counts; their own means."""
 
     rates: DoubleArray
     sizes: DoubleArray
@@ -296,12 +296,12 @@ class _Entries:
         )
 
     def means(self, power: float, exponent: float) -> DoubleArray:
-        """Return mean counts but for the bias."""
+        """Return mean counts without the bias a."""
         return np.exp(power * self.rates + exponent * self.sizes)
 
 
 def _exponents(data: _Entries) -> tuple[float, float]:
-    """Return the exponents of rate and size: a negative binomial in which every gene has its own mean."""
+    """Return the exponents of rate and size, from a negative binomial with one mean per gene."""
 
     def loss(at: DoubleArray) -> float:
         means = data.means(at[0], at[1])
@@ -324,7 +324,7 @@ def _exponents(data: _Entries) -> tuple[float, float]:
 
 
 def dispersions_of(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
-    """Return each gene's variance of the frailty, (n_genes,) at least 0, by the variance of its counts.
+    """Return the variance of each gene's frailty, (n_genes,) at least 0, from the variance of its counts.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def dispersions_of(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
 
 
 def _chosen(means: DoubleArray, counts: DoubleArray) -> tuple[int, float, float]:
-    """Return the family of the highest held-out likelihood, its dispersion and its share of zeros."""
+    """Return the family with the highest held-out likelihood, its dispersion and its share of zeros."""
     of_gene = dispersions_of(means, counts)
     n_genes = len(of_gene)
     fold = np.arange(n_genes) % min(_FOLDS, n_genes)
@@ -361,9 +361,9 @@ def _chosen(means: DoubleArray, counts: DoubleArray) -> tuple[int, float, float]
 
 
 def _calibrated(means: DoubleArray, wanted: float, family: int, zeros: float) -> float:
-    """Return the dispersion whose draws have the wanted one in the median gene.
+    """Return the dispersion for which draws have the ``wanted`` dispersion in the median gene.
 
-    Of a long tail, the variance in some hundred cells is less than it is in all, in most genes.
+    With a long tail, the variance in a few hundred cells is, for most genes, less than in all cells.
     """
     generator, dispersion = numpy_stream(0, "count model"), wanted
     scores = generator.standard_normal(means.shape)
@@ -376,7 +376,7 @@ def _calibrated(means: DoubleArray, wanted: float, family: int, zeros: float) ->
 
 
 def _likelihood(means: DoubleArray, counts: DoubleArray, points: DoubleArray) -> DoubleArray:
-    """Return the mean log likelihood of each gene's counts, (n_genes,), but for the counts' factorials."""
+    """Return the mean log likelihood of each gene's counts, (n_genes,), without the factorials."""
     total = np.full(means.shape, -np.inf)
     for point in points:
         rate = np.maximum(means * point, _TINY)
@@ -386,10 +386,10 @@ def _likelihood(means: DoubleArray, counts: DoubleArray, points: DoubleArray) ->
 
 
 def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
-    """Return a frailty as (50,) increasing values of equal probability, whose mean is 1.
+    """Return a frailty as (50,) increasing values of equal probability, with mean 1.
 
-    Each is the mean of its share of the distribution: of a gamma of shape k the mean below a value is its
-    share in the gamma of shape k + 1; of a log-normal, the share in one that is shifted by its variance.
+    Each value is the mean of its part of the distribution. For a gamma of shape k, partial means follow from
+    the gamma of shape k + 1; for a log-normal, from the log-normal shifted by its variance.
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
     dispersion
         Variance of the frailty, at least 0.
     zeros
-        Share of cells whose frailty is 0, of a zero-inflated family.
+        Share of cells with frailty 0, for the zero-inflated family.
     """
     edges = np.linspace(0, 1, _POINTS + 1)
     if FAMILIES[family] == "poisson" or dispersion <= _TINY:
@@ -412,12 +412,12 @@ def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
 
 
 def frailty_at(scores: DoubleArray, family: int, *, dispersion: float, zeros: float) -> DoubleArray:
-    """Return the frailties at standard normal scores, which turns these into a frailty of mean 1.
+    """Return the frailty quantiles for standard normal scores; the frailty has mean 1.
 
     Parameters
     ----------
     scores
-        Standard normal ones.
+        Standard normal scores.
     family, dispersion, zeros
         As in `frailty_points`.
     """
@@ -433,6 +433,6 @@ def frailty_at(scores: DoubleArray, family: int, *, dispersion: float, zeros: fl
 
 
 def _gamma_of(family: int, dispersion: float, zeros: float) -> tuple[float, float]:
-    """Return the shape of the gamma of the cells in which a frailty is not 0, and the share of the others."""
+    """Return the shape of the gamma in cells with a positive frailty, and the share of the other cells."""
     zeros = zeros if FAMILIES[family] == "zero-inflated" else 0.0
     return 1 / max((1 + dispersion) * (1 - zeros) - 1, 1e-3), zeros

@@ -1,9 +1,9 @@
-"""How well a gene is predicted: its out-of-fold Pearson correlation, foretold with an interval.
+"""Expected accuracy of a gene: a prediction of its out-of-fold Pearson correlation, with an interval.
 
-Attention that carried over to the tissue without loss would give a gene a correlation equal to the spread of
-its prediction divided by the gene's own spread. That ratio, the spread of the final prediction and the
-correlation reached within the reference are what a gene is judged by. Genes of the panel, each predicted
-without its measurement, say how much each of the three is worth on the data at hand.
+If attention transferred to the tissue without loss, the correlation of a gene would be the spread of its
+prediction divided by the gene's own spread. The expected correlation is estimated from this ratio, the spread
+of the final prediction, and the correlation within the reference. Panel genes, each predicted without its
+measurement, determine the weights of these three values for the given data.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from cellweft._statistics import pearson
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 FEATURES = ("tissue_spread", "spread_ratio", "reference_pearson")
-"""What `summaries` says of a gene, a column each; all at or above 0, and 0 if nothing is predicted."""
+"""Columns of `summaries`; all are at least 0, and 0 if nothing is predicted."""
 
 LEVEL = 0.9
-"""Level of the intervals: of a reliable gene, the one at this level begins above 0."""
+"""Level of the intervals. A gene is reliable if the lower limit of its interval is above 0."""
 
 LEAST = 0.2
-"""Least score of a reliable gene, where intervals are so narrow that lower ones begin above 0 too."""
+"""Lowest score of a reliable gene, for cases in which intervals are very narrow."""
 
 SMALLEST_PANEL = 6
 """Fewest panel genes with a known correlation to learn from; an interval at `LEVEL` needs 9."""
 
-_SHRINKAGE = 1.0  # towards equal weights, in genes: of six it decides much, of a hundred nearly nothing
-_HIGHEST = 0.99  # correlations beyond have no finite Fisher z to speak of
-_HALFWAY = 20.0  # genes with which a panel reaches half of the correlation that an endless one would
+_SHRINKAGE = 1.0  # towards equal weights, in genes: large for six genes, negligible for a hundred
+_HIGHEST = 0.99  # keeps the Fisher z of correlations finite
+_HALFWAY = 20.0  # panel size that gives half the Fisher z of an infinite panel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredArrays:
-    """What was learned, as arrays alone."""
+    """A fitted model that consists of arrays."""
 
     def to_arrays(self) -> dict[str, DoubleArray]:
         """Return the arrays by name, to be stored."""
@@ -48,12 +48,12 @@ class StoredArrays:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return what `to_arrays` took apart.
+        """Return the model with these arrays, as returned by `to_arrays`.
 
         Parameters
         ----------
         arrays
-            By name; others among them are passed over.
+            Arrays by name; other names are ignored.
 
         Raises
         ------
@@ -74,18 +74,18 @@ class StoredArrays:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictability(StoredArrays):
-    """What was learned of how well genes are predicted.
+    """The fitted model of the accuracy of genes.
 
     Attributes
     ----------
     weights
-        (n_features,) at or above 0: what a unit of each summary adds to the Fisher z of the correlation of a
-        gene off the panel.
+        (n_features,) at least 0: increase of the Fisher z per unit of each summary, for genes that are not on
+        the panel.
     errors
-        (n_known,) ascending: how far the score of a panel gene, left out, was from its correlation, divided
-        by 1 + score.
+        (n_known,) ascending: error of the score of each panel gene when it was left out, divided by 1 +
+        score.
     panel_scores
-        (n_panel,) score of every panel gene by a model that was not trained on it, 0 to 1.
+        (n_panel,) score of each panel gene from a model that was not trained on it, 0 to 1.
 
     Examples
     --------
@@ -105,9 +105,9 @@ class Predictability(StoredArrays):
 
     @property
     def cut(self) -> float:
-        """The score above which a gene is reliable: the interval at `LEVEL` begins above 0; `LEAST` or more.
+        """The score above which a gene is reliable: its interval at `LEVEL` is above 0; at least `LEAST`.
 
-        Infinite where the panel is too small for an interval, or its genes were foretold too badly.
+        Infinite if the panel is too small for an interval, or the errors of its genes are too large.
         """
         width = self._width(LEVEL)
         return max(width / (1 - width), LEAST) if width < 1 else float("inf")
@@ -115,19 +115,19 @@ class Predictability(StoredArrays):
     def score(
         self, features: DoubleArray, *, level: float = LEVEL
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-        """Return the correlations to expect of genes off the panel, and intervals around them.
+        """Return the expected correlations of genes that are not on the panel, with intervals.
 
         Parameters
         ----------
         features
-            (n_genes, n_features) as `summaries` gives them.
+            (n_genes, n_features) from `summaries`.
         level
-            Share of genes whose correlation the interval is to hold, 0.01 to 0.999.
+            Share of genes with a correlation inside the interval, 0.01 to 0.999.
 
         Returns
         -------
         score : ndarray
-            (n_genes,) Pearson correlation to expect over the cells of the tissue, 0 to 1.
+            (n_genes,) expected Pearson correlation over the cells of the tissue, 0 to 1.
         lower, upper : ndarray
             (n_genes,) each, -1 to 1.
 
@@ -140,7 +140,7 @@ class Predictability(StoredArrays):
 
         Notes
         -----
-        For genes of the panel take `panel_scores` and `interval`: the model was trained on these.
+        For panel genes, use `panel_scores` and `interval`, because the model was trained on these genes.
         """
         values = _table(features)
         if values.shape[1] != len(self.weights):
@@ -154,18 +154,18 @@ class Predictability(StoredArrays):
         return score, *self.interval(score, level=level)
 
     def interval(self, score: DoubleArray, *, level: float = LEVEL) -> tuple[DoubleArray, DoubleArray]:
-        """Return the lower and upper ends of the intervals around scores.
+        """Return the lower and upper limits of the intervals around scores.
 
         Parameters
         ----------
         score
             (n_genes,) scores, 0 to 1.
         level
-            Share of genes whose correlation the interval is to hold, 0.01 to 0.999.
+            Share of genes with a correlation inside the interval, 0.01 to 0.999.
 
         Returns
         -------
-        (n_genes,) each, -1 to 1; -1 and 1 where the panel is too small for the level.
+        (n_genes,) each, -1 to 1; -1 and 1 if the panel is too small for the level.
 
         Raises
         ------
@@ -174,9 +174,10 @@ class Predictability(StoredArrays):
 
         Notes
         -----
-        Conformal, from the errors of panel genes left out one by one (the jackknife). The width grows with
-        1 + score: a gene that ought to be predicted well, and is not, is the largest miss. The panel must be
-        drawn as the requested genes are; one chosen for its marker genes gives intervals for such genes.
+        Conformal intervals, from the errors of panel genes left out one by one (the jackknife). The width is
+        proportional to 1 + score, because the largest errors are those of genes with a high score and a poor
+        prediction. Intervals are valid for genes like those of the panel; a panel of marker genes gives
+        intervals for marker genes.
         """
         values = np.asarray(score, dtype=np.float64)
         half = self._width(level) * (1 + values)
@@ -187,32 +188,32 @@ class Predictability(StoredArrays):
         return np.asarray(score) > self.cut
 
     def _width(self, level: float) -> float:
-        """Return half the width of the interval around a score of 0."""
+        """Return half the width of an interval around the score 0."""
         check_range("level", level, low=0.01, high=0.999)
-        # The rounding lets 0.9 of 9 + 1 genes be 9, not a hair above.
+        # Rounding makes 0.9 of 9 + 1 genes exactly 9, without floating-point error.
         rank = int(np.ceil(round((len(self.errors) + 1) * level, 9)))
         return float(self.errors[rank - 1]) if rank <= len(self.errors) else float("inf")
 
 
 def growth(n_panel: int, n_seen: float) -> float:
-    """Return how much better genes are predicted from a whole panel than from a part of it.
+    """Return the factor by which predictions from a whole panel are better than from a part of it.
 
     Parameters
     ----------
     n_panel
-        Genes of the panel, at least 1.
+        Number of panel genes, at least 1.
     n_seen
-        Genes of the part, above 0.
+        Number of genes in the part, above 0.
 
     Returns
     -------
-    Factor of the Fisher z of the correlation, 1 or more where the part is not larger than the panel.
+    Factor for the Fisher z of the correlation, at least 1 if the part is not larger than the panel.
 
     Notes
     -----
-    Correlations are taken to grow with the panel as ``n / (n + 20)``. In ``benchmarks/panel_size.py`` half of
-    what an endless panel would give is reached with 9 genes on one tissue and with 20 on the other; with 20,
-    genes off panels of 16 to 50 genes are as good as foretold, in the mean.
+    Correlations are assumed to increase with the panel as ``n / (n + 20)``. In ``benchmarks/panel_size.py``,
+    half of the limit for an infinite panel is reached with 9 genes on one tissue and with 20 on the other.
+    With 20, the scores of genes not on the panel are, on average, correct for panels of 16 to 50 genes.
 
     Examples
     --------
@@ -225,17 +226,17 @@ def growth(n_panel: int, n_seen: float) -> float:
 def fit_predictability(
     features: DoubleArray, pearson: DoubleArray, *, n_seen: float | None = None
 ) -> Predictability:
-    """Learn from panel genes, each predicted without it, how well a gene is predicted.
+    """Fit the model of accuracy to panel genes, each predicted without its measurement.
 
     Parameters
     ----------
     features
-        (n_panel, n_features) summaries of their out-of-fold predictions, at or above 0: more is better.
+        (n_panel, n_features) summaries of their out-of-fold predictions, at least 0; higher is better.
     pearson
-        (n_panel,) correlation of these predictions with the measurement, -1 to 1; NaN if it is not known.
+        (n_panel,) correlation of these predictions with the measurement, -1 to 1; NaN if unknown.
     n_seen
-        Genes that each of these predictions was made from. Genes off the panel are predicted from all of it,
-        and so better: see `growth`. By default they are taken to be predicted no better.
+        Number of genes used for each of these predictions. Genes that are not on the panel are predicted from
+        the whole panel, and therefore better: see `growth`. By default, no difference is assumed.
 
     Returns
     -------
@@ -244,19 +245,20 @@ def fit_predictability(
     Raises
     ------
     InputError
-        The shapes do not fit, a value is out of range, or fewer than `SMALLEST_PANEL` correlations are
+        The shapes are inconsistent, a value is out of range, or fewer than `SMALLEST_PANEL` correlations are
         known.
 
     Notes
     -----
-    The Fisher z of the correlation is a sum of the summaries with weights at or above 0 and no constant: a
-    gene of which nothing is predicted has a correlation of 0. Weights are shrunk towards equal ones (of
-    summaries scaled to a root mean square of 1), so that ten genes are enough. Nothing is drawn at random.
+    The Fisher z of the correlation is a weighted sum of the summaries, with weights of at least 0 and no
+    constant: a gene without any predicted variation has correlation 0. Weights are shrunk towards equal
+    weights (for summaries scaled to a root mean square of 1), so that ten genes are enough. The fit is
+    deterministic.
     """
     values, truth = _table(features), np.asarray(pearson, dtype=np.float64)
     is_known = _known(values, truth)
     scale = np.sqrt((values[is_known] ** 2).mean(axis=0))
-    unit = np.divide(1.0, scale, out=np.zeros(len(scale)), where=scale > 0)  # 0: no gene of the panel has any
+    unit = np.divide(1.0, scale, out=np.zeros(len(scale)), where=scale > 0)  # 0 if it is 0 for all genes
     inputs, fisher = values * unit, np.arctanh(truth.clip(-_HIGHEST, _HIGHEST))
     products, moments = inputs[is_known].T @ inputs[is_known], inputs[is_known].T @ fisher[is_known]
     weights = _weights(products, moments)
@@ -278,32 +280,32 @@ def summaries(
     queries: IntArray,
     within: FloatArray,
 ) -> DoubleArray:
-    """Return what genes are judged by: `FEATURES`, a fixed number per gene.
+    """Return the summaries of genes for the expected correlation: `FEATURES`.
 
     Parameters
     ----------
     predicted
-        (n_sample, n_genes) final predictions in cells of the tissue, of each gene without its measurement.
+        (n_sample, n_genes) final predictions in tissue cells, for each gene without its measurement.
     attended
-        (n_cells, n_genes) the same by the attention alone, in these cells or others: weighted means of the
+        (n_cells, n_genes) the same from attention alone, in these or other cells: weighted means of the
         reference, in its units.
     reference
-        (n_sc, n_genes) the genes in the reference.
+        (n_sc, n_genes) values of the genes in the reference.
     queries
-        (n_queries,) positions of some cells of the reference.
+        (n_queries,) positions of some reference cells.
     within
-        (n_queries, n_genes) the genes in these cells, by attention over all other cells of the reference.
+        (n_queries, n_genes) predictions for these cells from attention over all other reference cells.
 
     Returns
     -------
     (n_genes, 3): standard deviation of the prediction over the tissue; that of the attended values divided by
-    the gene's in the reference, 0 for a gene that is constant there; Pearson correlation of the
-    prediction within the reference, 0 if it is negative or not defined.
+    that of the gene in the reference, 0 for a constant gene; Pearson correlation of the prediction within the
+    reference, 0 if it is negative or not defined.
 
     Raises
     ------
     InputError
-        The shapes do not fit.
+        The shapes are inconsistent.
     """
     n_genes = reference.shape[1]
     check_shape("predicted", predicted, (len(predicted), n_genes))
@@ -315,7 +317,7 @@ def summaries(
 
 
 def correlate(predicted: FloatArray, measured: FloatArray) -> DoubleArray:
-    """Return the Pearson correlation of every gene over cells.
+    """Return the Pearson correlation of each gene over cells.
 
     Parameters
     ----------
@@ -336,9 +338,9 @@ def correlate(predicted: FloatArray, measured: FloatArray) -> DoubleArray:
 
 
 def _weights(products: DoubleArray, moments: DoubleArray) -> DoubleArray:
-    """Return the weights at or above 0 of least squares, shrunk towards equal ones.
+    """Return non-negative least-squares weights, shrunk towards equal weights.
 
-    Sums over genes are enough: ``products`` of summaries with each other, ``moments`` with the Fisher z.
+    Only sums over genes are needed: ``products`` of summaries with each other, ``moments`` with the Fisher z.
     """
     total = products.sum()
     equal = max(moments.sum() / total, 0.0) if total > 0 else 0.0  # least squares with one weight for all
@@ -360,7 +362,7 @@ def _table(features: DoubleArray) -> DoubleArray:
 
 
 def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
-    """Return the genes whose correlation is known, after a look at all of them."""
+    """Return which genes have a known correlation, after checking all values."""
     check_shape("pearson", pearson, (len(features),))
     is_known = ~np.isnan(pearson)
     if (np.abs(pearson[is_known]) > 1).any():
@@ -381,7 +383,7 @@ def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
 
 
 def check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
-    """Raise `InputError` unless values have a shape."""
+    """Raise `InputError` unless values have this shape."""
     if values.shape != shape:
         raise InputError(
             where,
@@ -392,7 +394,7 @@ def check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> Non
 
 
 def _spread(values: FloatArray) -> DoubleArray:
-    """Return standard deviations of columns; 0 for a constant, which rounding alone would not give."""
+    """Return standard deviations of columns; exactly 0 for constants, despite rounding."""
     if len(values) == 0:
         return np.zeros(values.shape[1])
     constant = values.max(axis=0) == values.min(axis=0)

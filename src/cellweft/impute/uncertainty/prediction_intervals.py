@@ -1,14 +1,14 @@
-"""Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
+"""Prediction intervals: the distribution of measured values for similar out-of-fold predictions.
 
-Panel genes, each predicted without itself, show how measured values spread around a prediction. Entries
-(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell. What
-is known of a group has two parts, interpolated between levels: the chance that the gene is detected, and the
-quantiles of what is measured where it is.
+Panel genes, each predicted without its measurement, show the distribution of measured values around a
+prediction. Entries (cell x gene) are grouped by the level of the prediction and by the similarity of the
+reference to the cell. Each group has two parts, interpolated between levels: the probability that the gene is
+detected, and the quantiles of the detected values.
 
-A new gene is not one more cell of a known gene: its whole column may be off. So every gene of the panel is
-also held against the groups made without it, and the quantiles are stretched until the detected values of
-those left-out genes fall where they should. Draws give this error to the column as a whole, and to kinds of
-cells, not to cells alone.
+For a new gene, the whole column may have a common error. Therefore, each panel gene is also compared with
+groups computed without it, and the quantiles are stretched until the detected values of the left-out genes
+are distributed as expected. Random draws apply this error to the column as a whole, and to kinds of cells,
+not only to single cells.
 """
 
 from __future__ import annotations
@@ -26,63 +26,67 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.impute.uncertainty.expected_correlation import StoredArrays, check_shape
 
 SMALLEST_PANEL = 6
-"""Genes below which nothing can be said of a new one."""
+"""Smallest number of panel genes from which intervals for a new gene can be learned."""
 _LEVELS = 12
 _SIMILARITIES = 3
-_GROUP = 200  # entries that a group has at least, on average
-_FEW = 50  # positive values below which a group takes those of its level, whatever the similarity
-_FINER = 4  # knots per level, between which bounds are lines
+_GROUP = 200  # smallest mean number of entries per group
+_FEW = 50  # with fewer positive values, a group uses all of its level
+_FINER = 4  # knots per level; bounds are linear in between
 _STEPS = 400  # of probability
 _FOLDS = 10
-_STARTS = 41  # of intervals of which the shortest is taken
-_TRUST = 10.0  # genes at which a level's own stretch counts as much as that of all levels
+_STARTS = 41  # candidates for the shortest interval
+_TRUST = 10.0  # genes with which the stretch of a level and of all levels have equal weight
 _COMPONENTS = 10  # of the measured panel
 _MOST_ENTRIES = 2_000_000
 _PROBABILITIES = np.linspace(0, 1, _STEPS + 1)
 _SCORING_STEPS = 4
 MISSED_IF_DETECTED = 1.25
-"""How many times as many of the values above zero may lie outside an interval as of all values."""
-_MOST_SHARES = 0.95  # so that something is left for the single cell
-_MOST = 3.0  # standard deviations that an effect, or what it multiplies, is away from 0
+"""Largest ratio of the miss rate of values above zero to the miss rate of all values."""
+_MOST_SHARES = 0.95  # leaves some variance for single cells
+_MOST = 3.0  # largest effect, and largest score it multiplies, in standard deviations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Intervals(StoredArrays):
-    """How measured values spread around predictions, in groups.
+    """Distributions of measured values around predictions, in groups.
 
     Attributes
     ----------
     edges
-        (n_similarities - 1,) between groups of cells; a similarity at an edge belongs above.
+        (n_similarities - 1,) limits between groups of cells; a similarity equal to a limit is in the group
+        above.
     levels
-        (n_levels,) predictions that groups stand for, increasing.
+        (n_levels,) predictions that represent the groups, increasing.
     zeros
         (n_similarities, n_levels) share of zeros, 0 to 1.
     quantiles
-        (n_similarities, n_levels, 401) of the values above zero, at even steps of probability from 0 to 1.
+        (n_similarities, n_levels, 401) quantiles of the values above zero, for evenly spaced probabilities
+        from 0 to 1.
     effects
-        (2 + n_components,) shares of the variance, of normal scores, that belong to a gene as a whole: its
-        shift, its slope with the prediction, and one effect per component of the panel.
+        (2 + n_components,) shares of the variance of normal scores that are common to all cells of a gene:
+        its shift, its slope with the prediction, and one effect per component of the panel.
     centre, loadings
-        (n_panel,) and (n_panel, n_components): from measured panel to standardised components; see `state`.
+        (n_panel,) and (n_panel, n_components): transform the measured panel to standardised components; see
+        `state`.
 
     Notes
     -----
-    What holds: for a gene like those of the panel, and cells whose predictions and similarity fall into a
-    group, the share of measurements inside is at least about the stated level, in the mean over such genes;
-    and of the measurements above zero, at most `MISSED_IF_DETECTED` times as many lie outside as may lie
-    outside of all. It does not hold gene by gene: of one gene nearly all measurements may lie outside, as
-    nothing was measured of it. Neither does it hold for genes unlike the panel's.
+    Guarantee: for genes like those of the panel, and cells with predictions and similarities in the same
+    group, the mean share of measurements inside the interval is at least about the requested level. For
+    measurements above zero, the miss rate is at most `MISSED_IF_DETECTED` times that of all measurements.
+    This is an average over genes: nearly all measurements of a single gene may be outside, because the gene
+    was never measured. There is no guarantee for genes unlike those of the panel.
 
     This is cross-conformal prediction (Vovk, Annals of Mathematics and Artificial Intelligence 74, 4015) with
-    genes as what is exchangeable, within groups of entries (Mondrian). Its coverage is not bounded from below
-    as sharply as that of split-conformal prediction; that would set ``1 / (n_panel + 1)`` of the probability
-    aside for genes never seen (Lee, Barber and Willett, 2023): a third of what is outside, for 30 genes.
+    exchangeable genes, within groups of entries (Mondrian). The lower bound of its coverage is weaker than
+    that of split-conformal prediction, which would reserve a probability of ``1 / (n_panel + 1)`` for unseen
+    genes (Lee, Barber and Willett, 2023): for 30 genes, a third of the miss rate.
 
-    The two cannot both be met exactly where zeros are common. With a chance p of detection, an interval that
-    holds 0 and a share c of the detected values holds 1 - p (1 - c) of all. To hold just ``level`` of all, it
-    would have c = 1 - (1 - level) / p: of a gene detected in a fifth of the cells, half of the detected
-    values at a level of 0.9. So c has a least value, and of such genes more is held than was requested.
+    The two goals cannot both be met exactly if zeros are common. With a probability p of detection, an
+    interval that contains 0 and a share c of the detected values contains 1 - p (1 - c) of all values. To
+    contain exactly ``level`` of all, it would need c = 1 - (1 - level) / p: for a gene detected in a fifth of
+    the cells, half of the detected values at a level of 0.9. Therefore c has a minimum, and intervals of such
+    genes contain more than was requested.
     """
 
     edges: DoubleArray
@@ -94,7 +98,7 @@ class Intervals(StoredArrays):
     loadings: DoubleArray
 
     def state(self, panel: ArrayLike) -> DoubleArray:
-        """Return where cells stand in what the panel measured.
+        """Return the position of cells in the principal components of the measured panel.
 
         Parameters
         ----------
@@ -110,14 +114,14 @@ class Intervals(StoredArrays):
     def bounds(
         self, predicted: ArrayLike, *, similarity: ArrayLike, level: float = 0.9
     ) -> tuple[FloatArray, FloatArray]:
-        """Return between which values measurements lie.
+        """Return intervals that contain the measurements with probability ``level``.
 
         Parameters
         ----------
         predicted
             (n_cells, n_genes) predictions, log-normalised.
         similarity
-            (n_cells,) how well the reference covers a cell, as in the fit; NaN is below all others.
+            (n_cells,) similarity of the reference to each cell, as in the fit; NaN is below all others.
         level
             Probability, 0.001 to 0.999.
 
@@ -131,13 +135,14 @@ class Intervals(StoredArrays):
         SettingError
             ``level`` is out of range.
         InputError
-            Shapes that do not fit.
+            Inconsistent shapes.
 
         Notes
         -----
-        The shortest interval that contains ``level`` of the group's distribution, and of its detected values
-        1 - `MISSED_IF_DETECTED` (1 - ``level``). It leaves out 0 only where the gene is detected with a
-        chance of ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
+        The shortest interval that contains ``level`` of the group's distribution, and 1 -
+        `MISSED_IF_DETECTED` (1 - ``level``) of its detected values. It excludes 0 only if the probability of
+        detection is at least ``level``. The bounds of a cell depend only on its own prediction and
+        similarity.
         """
         check_range("level", level, low=0.001, high=0.999)
         values, group = self._checked(predicted, similarity)
@@ -151,7 +156,7 @@ class Intervals(StoredArrays):
         return np.minimum(lower, nonnegative), np.maximum(upper, nonnegative)
 
     def detected(self, predicted: ArrayLike, *, similarity: ArrayLike) -> FloatArray:
-        """Return the chance that genes are detected: that their measurement is above zero.
+        """Return the probability that genes are detected, that is, measured above zero.
 
         Parameters
         ----------
@@ -167,7 +172,7 @@ class Intervals(StoredArrays):
         Raises
         ------
         InputError
-            Shapes that do not fit.
+            Inconsistent shapes.
         """
         values, group = self._checked(predicted, similarity)
         chance = np.empty(values.shape, dtype=np.float32)
@@ -184,35 +189,35 @@ class Intervals(StoredArrays):
         generator: np.random.Generator,
         state: ArrayLike | None = None,
     ) -> FloatArray:
-        """Return values as they might have been measured.
+        """Return random values, as they might have been measured.
 
         Parameters
         ----------
         predicted
-            (n_cells, n_genes) predictions, in all cells that are looked at together.
+            (n_cells, n_genes) predictions for all cells that are analysed together.
         similarity
             (n_cells,) as in `bounds`.
         generator
-            What is drawn from.
+            Random generator.
         state
-            (n_cells, n_components) from `state`; without it cells of a kind do not err together.
+            (n_cells, n_components) from `state`; without it, errors are not shared by cells of a kind.
 
         Returns
         -------
-        (n_cells, n_genes) float32, at least 0, zeros in their share.
+        (n_cells, n_genes) float32, at least 0, with the expected share of zeros.
 
         Raises
         ------
         InputError
-            Shapes that do not fit.
+            Inconsistent shapes.
 
         Notes
         -----
-        An entry's value is the quantile of its group at Phi(z), so that every entry follows the distribution
-        that `bounds` are of. z is a gene's shift, plus its slope times the standardised prediction, plus its
+        The value of an entry is the quantile of its group at Phi(z), so that each entry has the distribution
+        used for `bounds`. z is a gene's shift, plus its slope times the standardised prediction, plus its
         effects times the components of the cell, plus noise of the cell, all normal, divided by the standard
-        deviation that this sum has in the cell. One gene's effects hold for all cells: between draws
-        its mean, and its difference between kinds of cells, vary as those of panel genes were wrong.
+        deviation of this sum in the cell. The effects of a gene are the same for all cells: its mean, and its
+        difference between kinds of cells, vary between draws by as much as those of panel genes were wrong.
         """
         values, group = self._checked(predicted, similarity)
         component_scores = np.zeros((len(values), 0))
@@ -236,7 +241,7 @@ class Intervals(StoredArrays):
         return values, _group_of(likeness, self.edges)
 
     def _values(self, probabilities: DoubleArray, column: DoubleArray, group: IntArray) -> DoubleArray:
-        """Return the values at probabilities of the distributions of one gene's entries."""
+        """Return the quantiles of one gene's entries at the given probabilities."""
         below, part = _position(column, self.levels)
         above = np.minimum(below + 1, len(self.levels) - 1)
         zeros = self.zeros[group, below] * (1 - part) + self.zeros[group, above] * part
@@ -249,7 +254,7 @@ class Intervals(StoredArrays):
         return np.where(probabilities <= zeros, 0.0, values)
 
     def _shortest(self, level: float) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-        """Return fine predictions, and the shortest intervals there: (n_similarities, n_knots) each."""
+        """Return a fine grid of predictions, and the shortest intervals there, (n_similarities, n_knots)."""
         knots, starts = _knots(self.levels), np.linspace(0, 1 - level, _STARTS)
         least = max(1 - MISSED_IF_DETECTED * (1 - level), 0)
         low, high = np.empty((2, len(self.zeros), len(knots)))
@@ -268,24 +273,24 @@ class Intervals(StoredArrays):
 def fit_intervals(
     predicted: ArrayLike, truth: ArrayLike, *, similarity: ArrayLike, seed: int = 0
 ) -> Intervals:
-    """Learn how measured values spread around predictions.
+    """Learn the distribution of measured values around predictions.
 
     Parameters
     ----------
     predicted
-        (n_cells, n_panel) log-normalised predictions of panel genes, each made without the gene. Some two
+        (n_cells, n_panel) log-normalised predictions of panel genes, each made without the gene. About two
         thousand cells are enough.
     truth
-        (n_cells, n_panel) what was measured, at least 0.
+        (n_cells, n_panel) measured values, at least 0.
     similarity
-        (n_cells,) any number that is larger where the reference covers the cell better; NaN is below all.
+        (n_cells,) any score that is higher for cells better covered by the reference; NaN is below all.
     seed
-        Of the genes that are left out together, and of the places of zeros among the ranks.
+        Seed of the folds of left-out genes, and of the ranks of zeros.
 
     Raises
     ------
     InputError
-        Fewer than `SMALLEST_PANEL` genes, shapes that do not fit, or values that are not finite.
+        Fewer than `SMALLEST_PANEL` genes, inconsistent shapes, or values that are not finite.
 
     Examples
     --------
@@ -309,7 +314,7 @@ def fit_intervals(
         places[:, left_out], zeros[:, left_out] = _places(other_genes, data.genes(left_out))
     table = _table(data)
     stretch = _stretches(table, data, places)
-    # A zero's rank is anywhere in the share of zeros.
+    # The rank of a zero is random within the share of zeros.
     ranks = np.where(data.truth > 0, zeros + (1 - zeros) * places, zeros * stream.random(zeros.shape))
     n_components = min(_COMPONENTS, len(data.truth) // 20, n_panel // 2)
     centre, loadings = components(data.truth, n_components)
@@ -328,7 +333,7 @@ def fit_intervals(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Entries:
-    """Predictions and measurements (n_cells, n_panel), the cells' groups and the edges between these."""
+    """Predictions and measurements, (n_cells, n_panel), groups of cells, and limits between the groups."""
 
     predicted: DoubleArray
     truth: DoubleArray
@@ -380,12 +385,12 @@ class _Table:
 
 
 def _table(data: _Entries) -> _Table:
-    """Return the distributions of groups, as they are."""
+    """Return the distributions of groups, without stretching."""
     n_groups = len(data.edges) + 1
     n_levels = int(np.clip(data.truth.size // (n_groups * _GROUP), 1, _LEVELS))
     bounds = _edges(data.predicted.ravel(), n_levels)
     level = np.searchsorted(bounds, data.predicted, side="right")
-    filled_levels = np.unique(level)  # a value that many predictions share may leave a level without any
+    filled_levels = np.unique(level)  # levels may be empty if many predictions are equal
     bounds = bounds[filled_levels[1:] - 1]
     levels, zeros = np.empty(len(filled_levels)), np.empty((n_groups, len(filled_levels)))
     quantiles = np.empty((n_groups, len(filled_levels), _STEPS + 1))
@@ -404,9 +409,9 @@ def _table(data: _Entries) -> _Table:
 
 
 def _places(table: _Table, data: _Entries) -> tuple[DoubleArray, DoubleArray]:
-    """Return where measurements above zero fall among a table's quantiles, 0 to 1; and its shares of zeros.
+    """Return the ranks of measurements above zero in a table's quantiles, 0 to 1, and its shares of zeros.
 
-    The place of a zero is NaN.
+    The rank of a zero is NaN.
     """
     knots = _knots(table.levels)
     middles = (knots[1:] + knots[:-1]) / 2
@@ -428,10 +433,10 @@ def _places(table: _Table, data: _Entries) -> tuple[DoubleArray, DoubleArray]:
 
 
 def _stretches(table: _Table, data: _Entries, places: DoubleArray) -> DoubleArray:
-    """Return which probability of a table stands for which, (n_levels, 401); mend places.
+    """Return corrected probabilities for those of a table, (n_levels, 401), and correct ``places`` in place.
 
-    Places of left-out genes would be uniform if genes were alike; their own quantiles say which probability
-    of the table to take for which. A level with few genes leans on all levels.
+    The ranks of left-out genes would be uniform if all genes were alike. Their quantiles give the probability
+    in the table to use for each probability. A level with few genes is shrunk towards all levels.
     """
     level = np.searchsorted(table.bounds, data.predicted, side="right")
     there = ~np.isnan(places)
@@ -449,7 +454,7 @@ def _stretches(table: _Table, data: _Entries, places: DoubleArray) -> DoubleArra
 
 
 def _stretched(quantiles: DoubleArray, stretch: DoubleArray) -> DoubleArray:
-    """Return quantiles (n_similarities, n_levels, 401), stretched: (n_levels, 401)."""
+    """Return quantiles, (n_similarities, n_levels, 401), after a stretch, (n_levels, 401)."""
     return np.stack(
         [
             [np.interp(places, _PROBABILITIES, own) for own, places in zip(group, stretch, strict=True)]
@@ -459,7 +464,7 @@ def _stretched(quantiles: DoubleArray, stretch: DoubleArray) -> DoubleArray:
 
 
 def _edges(values: DoubleArray, n_groups: int) -> DoubleArray:
-    """Return what lies between groups of about equal size; fewer where values are alike."""
+    """Return limits between groups of about equal size; fewer if values are tied."""
     if n_groups < 2 or not len(values):
         return np.empty(0)
     return np.asarray(np.unique(np.quantile(values, np.arange(1, n_groups) / n_groups)))
@@ -470,13 +475,13 @@ def _group_of(similarity: DoubleArray, edges: DoubleArray) -> IntArray:
 
 
 def _knots(levels: DoubleArray) -> DoubleArray:
-    """Return levels with others evenly between them."""
+    """Return levels with evenly spaced knots between them."""
     fine = np.arange((len(levels) - 1) * _FINER + 1) / _FINER
     return np.interp(fine, np.arange(len(levels)), levels)
 
 
 def _position(values: DoubleArray, levels: DoubleArray) -> tuple[IntArray, DoubleArray]:
-    """Return the level below each value, and how far it is to the next, 0 to 1; those at the ends hold."""
+    """Return the level below each value, and the fraction of the way to the next, clipped to 0 to 1."""
     place = np.interp(values, levels, np.arange(len(levels), dtype=np.float64))
     below = place.astype(np.int64)
     return below, place - below
@@ -491,30 +496,31 @@ def effect_shares(
     part_of: IntArray,
     n_components: int,
 ) -> DoubleArray:
-    """Return the shares of the variance of normal scores that belong to genes: shift, slope, components.
+    """Return the shares of the variance of normal scores that are common to a gene: shift, slope, components.
 
     Parameters
     ----------
     predicted, truth
-        (n_cells, n_panel) predictions of panel genes without them, and what was measured.
+        (n_cells, n_panel) out-of-fold predictions of panel genes, and measured values.
     ranks
-        (n_cells, n_panel) where measured values fall in their distributions, 0 to 1.
+        (n_cells, n_panel) ranks of measured values in their distributions, 0 to 1.
     zeros
-        (n_cells, n_panel) shares of zeros in these.
+        (n_cells, n_panel) shares of zeros in these distributions.
     part_of
-        (n_panel,) genes that are left out of the panel together, when its components are made.
+        (n_panel,) part of each gene; genes of a part are left out of the panel together to compute its
+        components.
     n_components
-        Of the panel.
+        Number of components of the panel.
 
     Returns
     -------
-    (2 + n_components,) at least 0, and less than 1 together.
+    (2 + n_components,) at least 0, with a sum below 1.
 
     Notes
     -----
-    Every gene's scores are regressed on components of a panel without it; what chance gives to squared
-    coefficients is taken off their mean over genes. The variance that is left for single cells is not known
-    beforehand: it is first all, then what the first answer leaves.
+    The scores of each gene are regressed on components of a panel without it. The contribution of chance to
+    squared coefficients is subtracted from their mean over genes. The variance of single cells is not known
+    beforehand: the first pass assumes that it is all variance, the second uses the result of the first.
     """
     n_cells, n_panel = ranks.shape
     shares = np.zeros(2 + n_components)
@@ -540,16 +546,17 @@ def effect_shares(
 def _squared_effects(
     basis: DoubleArray, scores: DoubleArray, cut: DoubleArray, *, noise: float
 ) -> DoubleArray:
-    """Return squared effects of the columns of a basis on normal scores, without what chance gives.
+    """Return squared effects of the columns of a basis on normal scores, without the contribution of chance.
 
     Parameters
     ----------
     basis
-        (n_cells, n_effects), each column counting for what those before it leave.
+        (n_cells, n_effects); each column explains the remainder of those before it.
     scores
-        (n_cells,) of measured values.
+        (n_cells,) scores of measured values.
     cut
-        (n_cells,) NaN, or where zero was measured, what the score is below of: no more is known of it.
+        (n_cells,) NaN, or, if zero was measured, the upper limit of the score, which is all that is known of
+        it.
     noise
         Variance of the scores around their mean.
 
@@ -559,7 +566,7 @@ def _squared_effects(
 
     Notes
     -----
-    Fisher's scoring of a censored normal variable, from no effects on.
+    Fisher scoring for a censored normal variable, starting from zero effects.
     """
     orthogonal = np.linalg.qr(basis)[0] * np.sqrt(len(basis))
     none, sd = ~np.isnan(cut), noise**0.5
@@ -578,13 +585,13 @@ def _squared_effects(
 
 
 def basis_of(column: DoubleArray, component_scores: DoubleArray) -> DoubleArray:
-    """Return what a gene's effects multiply: 1, its standardised prediction, components of the cells."""
+    """Return the factors of a gene's effects: 1, its standardised prediction, components of the cells."""
     own = (column - column.mean()) / max(column.std(), 1e-12) if len(column) else column
     return np.column_stack([np.ones(len(column)), own, component_scores]).clip(-_MOST, _MOST)
 
 
 def components(panel: DoubleArray, n_components: int) -> tuple[DoubleArray, DoubleArray]:
-    """Return the mean of a panel (n_panel,), and what makes standard components of the rest."""
+    """Return the mean of a panel, (n_panel,), and the loadings of its standardised components."""
     centre = panel.mean(axis=0)
     rest = (panel - centre) / np.sqrt(len(panel))
     if rest.shape[1] <= rest.shape[0]:

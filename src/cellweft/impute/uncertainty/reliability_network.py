@@ -1,8 +1,8 @@
-"""How far a gene can be trusted: a small network on out-of-fold predictions (stImpute, Eq. 13).
+"""Reliability of genes: a small network on out-of-fold predictions (stImpute, Eq. 13).
 
-The paper feeds the network a gene's predicted values in all cells, and trains it on genes that the imputation
-was fitted to. Here its input is a fixed number of summaries, so that it does not grow with the tissue, and
-every gene it learns from was predicted by a model that had not seen the gene.
+In the paper, the input is a gene's predicted values in all cells, and the network is trained on genes used in
+the fit. Here, the input is a fixed number of summaries, so that it does not grow with the tissue, and each
+training gene was predicted by a model fitted without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HIDDEN, _EPOCHS, _LR = 32, 200, 0.003
 
 
 class ReliabilityNet(torch.nn.Module):
-    """Summaries of a gene's prediction -> its expected cosine similarity with the truth."""
+    """Predicts a gene's cosine similarity with the truth from summaries of its prediction."""
 
     def __init__(self, n_features: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ReliabilityNet(torch.nn.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TissueSample:
-    """Cells that predictions are summarised over, and what is known of them.
+    """Cells over which predictions are summarised, and their properties.
 
     Attributes
     ----------
@@ -58,7 +58,8 @@ class TissueSample:
     panel
         (n_sample, n_components) orthonormal basis of the measured panel, centred.
     around
-        (n_sample, n_neighbors) each cell's nearest cells of the sample in space, or none without coordinates.
+        (n_sample, n_neighbors) spatial neighbours of each cell within the sample, or none without
+        coordinates.
     """
 
     cells: IntArray
@@ -67,7 +68,7 @@ class TissueSample:
 
     @classmethod
     def draw(cls, pair: Pair, seed: int) -> TissueSample:
-        """Draw cells from a pair and summarise what was measured in them."""
+        """Draw cells from a pair and summarise their measured values."""
         usable = np.flatnonzero(~pair.st.empty_cells)
         cells = sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "reliability.cells"))
         measured = pair.st.dense(cells, pair.st_shared).astype(np.float64)
@@ -80,20 +81,20 @@ class TissueSample:
         return cls(cells=cells, panel=left[:, :n_components], around=around)
 
     def summarise(self, predicted: FloatArray, reference: FloatArray) -> DoubleArray:
-        """Return a fixed number of summaries per gene, whatever the number of cells.
+        """Return a fixed number of summaries per gene, for any number of cells.
 
         Parameters
         ----------
         predicted
             (n_sample, n_genes) predictions in the cells of the sample.
         reference
-            (n_sc, n_genes) the genes in the reference.
+            (n_sc, n_genes) values of the genes in the reference.
 
         Returns
         -------
-        (n_genes, n_features): level, spread, quantiles and flatness of the prediction; how much of its
-        variance the measured panel explains; how alike neighbours in the tissue are (Moran's I); level,
-        spread and share of expressing cells in the reference.
+        (n_genes, n_features): level, spread, quantiles and flatness of the prediction; the share of its
+        variance explained by the measured panel; its spatial autocorrelation (Moran's I); level, spread and
+        share of expressing cells in the reference.
         """
         values = predicted.astype(np.float64)
         mean, spread = values.mean(axis=0), values.std(axis=0)
@@ -111,18 +112,18 @@ class TissueSample:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReliabilityNets:
-    """What was learned of reliability.
+    """The fitted reliability networks.
 
     Attributes
     ----------
     centre, scale
-        (n_features,) by which summaries are standardised.
+        (n_features,) used to standardise summaries.
     nets
-        One per fold of the panel's genes, which it was not trained on.
+        One per fold of the panel; each was trained without the genes of its fold.
     fold_of
-        Fold of every panel gene, by its name in the reference.
+        Fold of each panel gene, by its name in the reference.
     panel_scores
-        Score of every panel gene: of its prediction made without it, by the net of its fold.
+        Score of the out-of-fold prediction of each panel gene, from the network of its fold.
     """
 
     centre: DoubleArray
@@ -134,7 +135,7 @@ class ReliabilityNets:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reliability:
-    """Nets, and the cells of a tissue that predictions are summarised over."""
+    """Networks, and the cells of a tissue over which predictions are summarised."""
 
     nets: ReliabilityNets
     sample: TissueSample
@@ -147,18 +148,19 @@ class Reliability:
         predicted
             (n_sample, n_genes) predictions in the sample's cells.
         reference
-            (n_sc, n_genes) the genes in the reference.
+            (n_sc, n_genes) values of the genes in the reference.
         genes
             (n_genes,) their names in the reference.
 
         Returns
         -------
-        (n_genes,) 0 to 1. A gene of the panel is scored by the net of its fold, another by the mean of all.
+        (n_genes,) 0 to 1. The score of a panel gene is from the network of its fold, that of others the mean
+        of all networks.
 
         Notes
         -----
-        A model's own prediction of a gene that it was fitted to looks better than it would without: for
-        these, `ReliabilityNets.panel_scores` holds the score to give.
+        A model's prediction of a gene that it was fitted to looks better than an out-of-fold prediction. For
+        these genes, use `ReliabilityNets.panel_scores`.
         """
         features = (self.sample.summarise(predicted, reference) - self.nets.centre) / self.nets.scale
         with torch.no_grad():
@@ -174,18 +176,18 @@ class Reliability:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LeftOut:
-    """A fold of the panel, and what predicts it.
+    """A fold of the panel, and the data to predict it.
 
     Attributes
     ----------
     panel
-        Positions of the fold's genes among the panel's.
+        Positions of the fold's genes on the panel.
     genes
         Their positions in the reference.
     train
         The pair without these genes.
     cells
-        The cells of the sample, likewise.
+        The cells of the sample, without these genes.
     """
 
     panel: IntArray
@@ -195,18 +197,18 @@ class LeftOut:
 
 
 def leave_out(pair: Pair, sample: TissueSample, *, seed: int) -> list[LeftOut]:
-    """Return the folds of a panel: trainings that do not depend on each other.
+    """Return the folds of a panel, which are independent trainings.
 
     Parameters
     ----------
     pair, sample
-        The data, and the cells of them that are predicted.
+        The data, and the cells to predict.
     seed
-        Of the folds.
+        Seed of the folds.
 
     Returns
     -------
-    `FOLDS` of them, or none where the panel has fewer than `SMALLEST_PANEL` genes.
+    `FOLDS` folds, or none if the panel has fewer than `SMALLEST_PANEL` genes.
     """
     if len(pair.shared_genes) < SMALLEST_PANEL:
         return []
@@ -235,20 +237,20 @@ def fit_reliability(
     predictions: Sequence[FloatArray],
     seed: int,
 ) -> Reliability:
-    """Learn reliability from genes of the panel, each predicted without it.
+    """Learn reliability from panel genes, each predicted without its measurement.
 
     Parameters
     ----------
     pair
         The data.
     columns
-        Their reference by gene.
+        The reference, stored by gene.
     sample, folds
         The cells, and the folds of the panel, from `leave_out`.
     predictions
-        (n_sample, n_genes) of each fold's genes in its cells, made by a model that was trained without them.
+        (n_sample, n_genes) predictions of each fold's genes by a model that was trained without them.
     seed
-        Of all draws.
+        Seed of all draws.
     """
     predicted = np.empty((len(sample.cells), len(pair.shared_genes)), dtype=np.float32)
     for fold, values in zip(folds, predictions, strict=True):
@@ -275,10 +277,10 @@ def fit_reliability(
 def _noisy_examples(
     sample: TissueSample, predicted: FloatArray, truth: FloatArray, reference: FloatArray, seed: int
 ) -> tuple[DoubleArray, DoubleArray, IntArray]:
-    """Return summaries, true cosines and genes of the predictions, as they are and with noise added.
+    """Return summaries, true cosines and genes of predictions, unchanged and with added noise.
 
-    A panel gives but a few dozen genes to learn from; noisy copies, labelled by their own cosine, teach the
-    nets what a bad prediction looks like.
+    A panel has only a few dozen genes for training. Noisy copies, labelled with their own cosine, add
+    examples of bad predictions.
     """
     generator = numpy_stream(seed, "reliability.noise")
     features, labels = [], []
@@ -304,7 +306,7 @@ def _fit_net(features: torch.Tensor, targets: torch.Tensor, generator: torch.Gen
 
 
 def _around(coordinates: DoubleArray, slices: NDArray[np.str_] | None, k: int) -> IntArray:
-    """Return the k nearest cells of every cell, of its own slice (a cell alone in its slice: itself)."""
+    """Return the k nearest cells of each cell in its slice (a cell alone in its slice: itself)."""
     around = np.repeat(np.arange(len(coordinates))[:, None], k, axis=1)
     for name in [None] if slices is None else np.unique(slices):
         cells = np.arange(len(coordinates)) if name is None else np.flatnonzero(slices == name)
