@@ -1,4 +1,4 @@
-"""Cell types of the reference on the tissue: `Imputer.annotate` beside neighbours and logistic regression.
+"""Cell types of the reference on the tissue: `Imputer.annotate`, nearest neighbours, logistic regression.
 
 Types of both sides are mapped by hand where their names differ; the maps are below and in the table. Cells of
 the tissue whose type has no counterpart are not scored. With --left-out 3, only the most frequent type of the
@@ -23,7 +23,7 @@ from cellweft.impute.annotation.calibration import calibration_error, reliabilit
 
 from common import DATA, write
 
-LEAST = 10  # cells of a type in the tissue, for its F1 to count
+LEAST = 10  # fewest cells of a type in the tissue for its F1 to be reported
 
 OLIGO = "Mature oligodendrocyte"
 PAIRS = {

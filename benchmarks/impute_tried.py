@@ -1,8 +1,8 @@
-"""What was tried for the default of the Imputer: parts left out, and parts that were not kept.
+"""Alternatives tested for the default of the Imputer: parts left out, and parts that were not adopted.
 
 Held-out genes of the real pairs, five folds as published, one seed. The first table changes settings of
-``preset="auto"``. The second takes its predictions and adds what was not kept; each addition is mixed with
-the standardised prediction of a gene, half and half, so only correlations are compared.
+``preset="auto"``. The second adds to its predictions what was not adopted; each addition is mixed with the
+standardised prediction of a gene, half and half, so only correlations are compared.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""What it costs to condense the reference of the default Imputer to metacells, and what it saves.
+"""Costs and savings of condensing the reference of the default Imputer to metacells.
 
 Held-out genes of real pairs, KFold(5, shuffle, random_state=0) over the sorted shared genes, one seed. Every
-fold is trained once and kept in a folder; then its reference is condensed to fewer and fewer metacells. Time
-is taken on an artificial reference of the tonsil atlas' size: cells of the motor cortex, each several times,
-with their counts thinned; the tissue are other cells of it, thinned more.
+fold is trained once and stored in a folder; then its reference is condensed to fewer and fewer metacells.
+Time is measured on an artificial reference of the tonsil atlas' size: cells of the motor cortex, each
+repeated several times with thinned counts; the tissue consists of other motor cortex cells, thinned more
+strongly.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def artificial() -> cellweft.Pair:
 
 
 def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[AttentionPredictor, cellweft.Pair]:
-    """Return what predicts, each cell of the reference by itself, and the pair it was fitted to."""
+    """Return the predictor that uses each reference cell, and the pair it was fitted to."""
     panel = pair.hold_out(np.delete(pair.shared_genes, kept))
     columns = GeneColumns.load(pair.sc)
     if not path.exists():
@@ -88,7 +89,7 @@ def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[Attentio
 def predicted(
     attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Return genes in all cells, and the seconds of computing it took without reading them."""
+    """Return predictions of genes in all cells, and the seconds of computing, without reading."""
     measured = panel.st.dense(slice(0, panel.st.n_cells), panel.st_shared)
     start = time.process_time()
     found = attending.prepare(genes).values(measured)
@@ -96,11 +97,11 @@ def predicted(
 
 
 class Scored:
-    """Predictions of all folds of one way to attend, side by side."""
+    """Predictions of all folds by one form of attention."""
 
     def __init__(self) -> None:
         self.carried, self.levelled = [], []
-        self.seconds = np.zeros(3)  # grouping, carrying, carrying with levels
+        self.seconds = np.zeros(3)  # grouping, predicting, predicting with levels
 
     def add(
         self, attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray, *, grouping: float
@@ -113,7 +114,7 @@ class Scored:
         self.seconds += grouping, alone, both
 
     def row(self, truth: np.ndarray, exact: "Scored") -> dict[str, float]:
-        """Return medians over genes, and how they compare with all cells."""
+        """Return medians over genes, and how they compare with using all cells."""
         carried, levelled, whole = (np.hstack(one) for one in (self.carried, self.levelled, exact.levelled))
         row = {f"carried {name}": np.median(METRICS[name](truth, carried)) for name in SCORES[:3]}
         row |= {name: np.median(METRICS[name](truth, levelled)) for name in SCORES}
@@ -153,7 +154,7 @@ def of_pair(
 def tried(
     name: str, pair: cellweft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
 ) -> pd.DataFrame:
-    """Return how near other ways of making metacells come to attention over all cells, on the first fold."""
+    """Return how close other ways of making metacells come to attention over all cells, on the first fold."""
     panel_genes, held = splits[0]
     exact, _ = trained(pair, panel_genes, kept / f"{name}, 0.pickle")
     model, keys = exact.model, exact.model.keys.numpy()

@@ -1,4 +1,4 @@
-"""What the coarse search of placing costs in accuracy: against all weights, on real and on simulated tissue.
+"""Accuracy lost by the coarse search for places, compared with all weights, on real and simulated tissue.
 
 It is meant for many spots; here it is forced on tissues that are small enough for both.
 """
@@ -26,11 +26,11 @@ NAMES = {
     HYPOTHALAMUS: 200,
     SIMULATED: None,
 }  # groups of spots; None takes the default
-SPOTS, CELLS, COMPARED = 100_000, 20_000, 1000  # of the simulated tissue, and cells that are placed exactly
+SPOTS, CELLS, COMPARED = 100_000, 20_000, 1000  # simulated; COMPARED cells are placed exactly
 
 
 def pair_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
-    """Return a pair, and where its cells truly lie."""
+    """Return a pair, and the true positions of its cells."""
     if name == SIMULATED:
         made = cellweft.datasets.simulate_tissue(
             n_spatial=SPOTS, n_reference=CELLS, n_genes=500, n_panel=500, seed=0
@@ -44,7 +44,7 @@ def pair_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
 
 
 def compared(name: str, *, steps: int | None) -> pd.DataFrame:
-    """Return how well cells are placed by all weights and by the coarse search, a row for each."""
+    """Return the accuracy of places by all weights and by the coarse search, a row for each."""
     pair, true = pair_of(name)
     placer = cellweft.Placer(settings={} if steps is None else {"steps": steps})
     placed = placer.fit(pair).place()
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def shown(table: pd.DataFrame) -> str:
-    """Return the table on its side, to four digits."""
+    """Return the transposed table, to four digits."""
     head = ["", *table.index]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for name, row in table.T.iterrows():

@@ -1,4 +1,4 @@
-"""Why cells lie where they lie: attributions, segments of an axis, trends and the hollow structure."""
+"""Why cells are placed where they are: attributions, segments of an axis, trends and the hollow structure."""
 
 import time
 
@@ -11,7 +11,7 @@ import cellweft
 
 from common import DATA, write
 
-TYPE, BINS = "Spinal cord", 11  # the paper cuts the spinal cord's pseudo-time into segments
+TYPE, BINS = "Spinal cord", 11  # the paper divides the spinal cord's pseudo-time into segments
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""What the paper's text leaves open, and the authors' release's settings, on held-out genes of osmFISH.
+"""Settings the paper leaves open, and those of the authors' release, on held-out genes of osmFISH.
 
-Protein network, one seed each, the paper's settings with all the seeds that are asked for. Scores are kept
-per setting and seed in a folder, so that a run that was stopped goes on.
+With the protein network and one seed each; the paper's settings with all requested seeds. Scores are kept per
+setting and seed in a folder, so that an interrupted run can be resumed.
 """
 
 import argparse

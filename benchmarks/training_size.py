@@ -1,4 +1,4 @@
-"""Whether training on a draw of the cells is enough: accuracy and time by how many cells are drawn.
+"""Whether training on a sample of the cells is enough: accuracy and time by the number of cells drawn.
 
 Data of the Xenium tonsil's shape (`scale_data`): a model is fitted to 300 genes of the panel, and predicts
 the 77 that were held out in the last cells. stImpute also with early stopping (`patience`).
