@@ -182,9 +182,9 @@ def text_of(scored: list[pd.DataFrame], missing: list[pd.DataFrame], most_left_o
     )
     return (
         "# Cell types of the reference on the tissue\n\nMacro F1 over types with 10 or more cells in the "
-        "tissue, accuracy, and expected calibration error (10 bins). How sharp attention is, how strongly "
-        "the classifier is held back and how both are joined was chosen on these same pairs with their true "
-        "labels; the other methods have scikit-learn's defaults.\n\n"
+        "tissue, accuracy, and expected calibration error (10 bins). The sharpness of attention, the "
+        "regularisation of the classifier and their combination were chosen on these same pairs with their "
+        "true labels; the other methods have scikit-learn's defaults.\n\n"
         + table_of(pd.concat(scored), "method")
         + "\n\n## Unknown cells, with one type left out of the reference\n\nThe share of the cells of that "
         f"type, and of all other scored cells, that are marked unknown. Left out in turn: {which}.\n\n"

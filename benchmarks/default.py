@@ -91,15 +91,15 @@ def main() -> None:
         body += text
         places[name] = ranks | {"mean rank": mean}
     text = "# The default of the Imputer on held-out genes: all pairs\n\n"
-    text += "Place of `auto` among the seven methods in each score (1 is the best):\n\n"
+    text += "Rank of `auto` among the seven methods in each score (1 is the best):\n\n"
     text += markdown(pd.DataFrame(places).T).replace("| method |", "| pair |", 1) + "\n\n"
     text += (
         "Medians over genes (or cells), mean over seeds; mse is better when lower. Paired differences are of "
     )
     text += (
-        "the same gene or cell, `auto` a mean over seeds; the interval draws genes or cells anew. Baselines "
+        "the same gene or cell, with `auto` averaged over seeds; the interval is a bootstrap over genes or "
     )
-    text += "draw nothing at random and have one seed.\n\n"
+    text += "cells. Baselines are deterministic and have one seed.\n\n"
     write("default", text + body, seeds=range(asked.seeds), protocol="cut")
 
 

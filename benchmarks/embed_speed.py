@@ -148,8 +148,8 @@ def main() -> None:
         f"# Embedding {asked.proteins:,} proteins with the shape of ESM-2 {asked.size}\n\n"
         f"Random weights, {precision} on {where}. Lengths are log-normal: median {np.median(lengths):.0f}, "
         f'mean {np.mean(lengths):.0f}, longest {max(lengths)}. Operations are counted without padding; "of '
-        'one product" is their rate over that of one large product of matrices on the same device. '
-        '"Seconds in all" hold the start: a digest of the weights, and their way to the device.\n\n'
+        'one product" is their rate divided by that of one large matrix product on the same device. '
+        '"Seconds in all" include the start: a digest of the weights, and their transfer to the device.\n\n'
         + markdown(pd.DataFrame(rows).T),
     )
 

@@ -116,9 +116,10 @@ def main() -> None:
     text += (
         f"`stimpute`, 5 folds of {n_genes} genes, of which {len(known)} have an ESM-2 embedding. Scores are "
         "medians over genes, averaged over seeds; the mse is better when lower. Differences are medians over "
-        f"genes of each gene's mean over the seeds, against {BASE}; q is of Wilcoxon's signed-rank test over "
-        "genes, with the false discovery rate (Benjamini, Hochberg) over all tests of the table. It takes "
-        "genes for independent, which training is not. Seed by seed, the median differences are\n\n"
+        f"genes of each gene's mean over the seeds, against {BASE}; q is from Wilcoxon's signed-rank test "
+        "over genes, with the false discovery rate (Benjamini, Hochberg) over all tests of the table. It "
+        "treats genes as independent, although they are trained together. Seed by seed, the median "
+        "differences are\n\n"
     )
     for metric in ("pearson", "mse"):
         text += f"{metric}:\n\n{markdown(by_seed(table, metric))}\n\n"

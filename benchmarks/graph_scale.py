@@ -101,7 +101,7 @@ def main() -> None:
     text = f"# The sparse gene graph: {NEAREST} nearest of {DIM} numbers each\n\n"
     text += markdown(pd.DataFrame(rows).T).replace("method", "", 1)
     text += (
-        f"\n\nOf {SAMPLE} genes drawn at random, neighbours and cosines were held against those of float64; "
+        f"\n\nOf {SAMPLE} genes drawn at random, neighbours and cosines were compared with those in float64; "
     )
     text += f"the largest error of a cosine is {wrong:.0e}.\n"
     write("graph_scale", text)

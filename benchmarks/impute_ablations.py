@@ -61,9 +61,10 @@ def main() -> None:
             table, run = evaluate(pair, list(PARTS), Path(folder) / "scores.csv", *options)
         scores = summary(table, WANTED).join(paired(table, "pearson")).join(paired(table, "mse"))
         scores.index = [f"{PARTS[name]} (`{name}`)" for name in scores.index]
-        text = f"# What each part of stImpute is worth on {pair}: held-out genes, {asked.seeds} seed(s)\n\n"
-        text += f"{markdown(scores)}\n\nDifferences are medians over genes and seeds, p is of "
-        text += f"Wilcoxon's signed-rank test.\n\n    {run.command}\n\n{run.seconds:.0f} s.\n"
+        text = f"# What each part of stImpute contributes on {pair}: held-out genes, "
+        text += f"{asked.seeds} seed(s)\n\n"
+        text += f"{markdown(scores)}\n\nDifferences are medians over genes and seeds, p is from Wilcoxon's "
+        text += f"signed-rank test.\n\n    {run.command}\n\n{run.seconds:.0f} s.\n"
         write(f"ablations_{pair}", text, seeds=range(asked.seeds), protocol="cut")
 
 

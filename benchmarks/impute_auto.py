@@ -116,7 +116,7 @@ def main() -> None:
         text += f"Pearson, seed by seed: {'; '.join(each)}. auto over the best baseline: {gain:+.1%}."
         text += "\n\n"
         text += "Medians over genes (or cells), mean over seeds; mse is better when lower. The mean rank is "
-        text += "over pearson, spearman, cosine, mse and ssim. Baselines draw nothing at random and have one "
+        text += "over pearson, spearman, cosine, mse and ssim. Baselines are deterministic and have one "
         text += "seed.\n"
         write(f"impute_auto_{name}", text, seeds=range(asked.seeds), protocol="cut")
 

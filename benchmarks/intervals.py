@@ -194,10 +194,10 @@ def tests(folds):
 
 SECTIONS = [
     "Share of measured values inside, at several levels:",
-    "The chance of detection:",
+    "The detection probability:",
     "Inside at 90 %, by decile of the prediction:",
     "Of values above zero, inside at 90 %, by decile of the prediction:",
-    "Share of zeros there (an interval that holds 0 holds at least these):",
+    "Share of zeros there (an interval that includes 0 covers at least these):",
     "Inside at 90 %, by decile of genes' mean in the reference (a tenth of the genes each):",
 ]
 
@@ -225,7 +225,7 @@ def main() -> None:
             part.append(table)
         tested += f"### {name}\n\n{markdown(tests_of_pair)}\n\n"
         print(name, tables[0].iloc[0].to_dict(), flush=True)
-    text = f"# Intervals on genes held out\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
+    text = f"# Intervals on held-out genes\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
     for title, part in zip(SECTIONS, parts, strict=True):
         text += f"{title}\n\n{markdown(pd.concat(part))}\n\n"
     text += "## Differential expression of held-out genes\n\nAgainst the differences of measured values:\n\n"

@@ -123,7 +123,7 @@ def main() -> None:
     text += (
         "Medians over held-out genes (or cells) of five folds, where not said otherwise. `share chosen` is "
     )
-    text += "the default. Below each table stands what every outer fold chose.\n\n"
+    text += "the default. The choices of the outer folds are below each table.\n\n"
     for name in asked.pairs:
         text += section(name, asked.seed)
     write("level_share", text, seeds=[asked.seed], protocol="cut")

@@ -215,18 +215,18 @@ def main() -> None:
         table = of_pair(name, pair, splits, asked.kept)
         text += f"## {name}: {pair.st.n_cells} cells, {pair.sc.n_cells} of the reference, {n_genes} genes\n\n"
         text += markdown(table) + "\n\n"
-        text += f"{TRIED} metacells made in other ways, what they carry in the first fold:\n\n"
+        text += f"{TRIED} metacells made in other ways, first fold, attention alone:\n\n"
         text += markdown(tried(name, pair, splits, asked.kept)) + "\n\n"
     write(asked.result, text)
 
 
 EXPLAINED = """Medians over genes of all folds. `carried`: attention alone; the others: with levels.
-`change`: mean over genes of what Pearson gains over all cells, in thousandths, and its standard error.
+`change`: mean over genes of the gain in Pearson over all cells, in thousandths, and its standard error.
 `with exact`: Pearson correlation, over the cells, of a gene as predicted over metacells and over all cells:
 median, and lowest tenth. Times are of the processor, over all threads. `grouping`: seconds per fold for the
-groups and their keys. `of exact`: predicting, reading left out, against the same over all cells; the thinned
-pair is the one to look at. `log total`: the logarithm of the sum that weights are divided by. `sizes alone`:
-without the spread of the weights within a metacell."""
+groups and their keys. `of exact`: predicting without reading, relative to the same over all cells; the
+thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are divided by. `sizes
+alone`: without the spread of the weights within a metacell."""
 
 
 if __name__ == "__main__":

@@ -152,8 +152,8 @@ def main() -> None:
         table = sizes(arguments.folder, arguments.cells, arguments.genes, preset)
         parts += [f'`preset="{preset}"`:', markdown(table, "form")]
     parts.append(
-        "## What leaving small values out costs\n\nMedians over held-out genes (MSE: mean), of which each is "
-        "predicted without it."
+        "## Accuracy lost by leaving out small values\n\nMedians over held-out genes (MSE: mean), each "
+        "predicted without its own values."
     )
     for name in arguments.pairs.split(","):
         tables = [accuracy(name, preset, arguments.folder) for preset in ("auto", "stimpute")]

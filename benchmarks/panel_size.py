@@ -60,8 +60,8 @@ def main() -> None:
                 rows[f"{method}, {size} genes"] = pd.DataFrame(runs).mean()
             print(name, size, flush=True)
         text += f"## {name}\n\n{markdown(pd.DataFrame(rows).T)}\n\n"
-    text += f"Medians over the genes of one fold, mean over {asked.draws} draws of the panel (one of all its "
-    text += "genes). Reliability was not learned.\n"
+    text += f"Medians over the genes of one fold, mean over {asked.draws} draws of the panel (one for the "
+    text += "whole panel). Reliability was not learned.\n"
     write("panel_size", text, seeds=range(asked.draws), protocol="cut")
 
 

@@ -120,9 +120,9 @@ def main() -> None:
     asked = parser.parse_args()
     table = pd.concat([compared(name, steps=asked.steps) for name in asked.names])
     text = f"# Placing by a coarse search\n\n{__doc__}\n"
-    text += "Distances in spot spacings. `seen` is what the search looked at spot by spot; the rest is\n"
-    text += "estimated by groups. Of few spots as many are seen as are wanted, of the simulated ones a\n"
-    text += "quarter at most. One fit each, all read-outs of the same encoders.\n\n"
+    text += "Distances in spot spacings. `seen` is what the search compared spot by spot; the rest is\n"
+    text += "estimated by groups. If there are few spots, as many are seen as requested; of the simulated "
+    text += "ones, at most a quarter. One fit each; all results are from the same encoders.\n\n"
     write("place_coarse", text + shown(table))
 
 

@@ -58,9 +58,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
     text = (
-        "# Expression beside the encoders\n\nOne fit a tissue; the same encoders with the comparison worth "
+        "# Direct comparison of expression and encoders\n\nOne fit per tissue; the same encoders, with the "
     )
-    text += "so many counts of a cell (`expression_counts`; 0: none; 8: the default). Errors in spacings.\n\n"
+    text += (
+        "comparison weighted as this many counts per cell (`expression_counts`; 0: none; 8: the default). "
+    )
+    text += "Errors in spot spacings.\n\n"
     for name in (PAPER, FEW, *TISSUES):
         pair, true, composition = data_of(name)
         placer = cellweft.Placer(seed=seed).fit(pair)

@@ -93,10 +93,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--preset", default="auto", choices=["auto", "stem"])
     asked = parser.parse_args()
-    text = "# The radius of a place: how often the truth is within it\n\n"
+    text = "# The radius of a place: how often it includes the true position\n\n"
     text += f'`coordinates(interval=...)` of `preset="{asked.preset}"`, mean of {asked.seeds} seed(s).\n'
     text += (
-        "Rows are the level asked for; columns the share of cells whose true place is within the radius: of\n"
+        "Rows: the requested level. Columns: the share of cells whose true place is within the radius, of\n"
     )
     text += (
         "all, and of each third by confidence. The last two: the factor that split-conformal calibration on\n"

@@ -1,5 +1,4 @@
-"""Semi-simulations: pseudo-spots over cells of known position, for several tissues, resolutions, noise
-levels."""
+"""Semi-simulations: pseudo-spots over cells of known position; several tissues, resolutions, noise."""
 
 import argparse
 

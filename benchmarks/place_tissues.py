@@ -33,7 +33,7 @@ def placed(pair: cellweft.Pair, preset: str, seed: int) -> tuple[cellweft.Placem
 
 
 def planes(preset: str, seed: int) -> dict[str, float]:
-    """Return the accuracy of cells of plane z5 on plane z2 of the same embryo, in the same coordinates."""
+    """Return how well cells of plane z5 are placed on plane z2 of the same embryo, in shared coordinates."""
     cells, spots = (ad.read_h5ad(DATA / f"seqfish_embryo_e1{plane}.h5ad") for plane in ("z5", "z2"))
     good = [data[data.obs["cell_type"].astype(str) != "Low quality"].copy() for data in (cells, spots)]
     pair = cellweft.pair(*good, labels="cell_type", st_labels="cell_type")

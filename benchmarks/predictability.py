@@ -128,7 +128,7 @@ def main() -> None:
         small |= of_small_panels(name, asked.draws, asked.kept)
         table = markdown(ranked(genes)).replace("| method |", "| ranking |", 1)
         text += f"\n## {name}\n\n{table}\n"
-    text += "\n## Intervals of nominal 90 %, and the genes called reliable\n\n"
+    text += "\n## Intervals of nominal 90 %, and genes classified as reliable\n\n"
     text += markdown(pd.DataFrame(coverage)).replace("| method |", "| |", 1)
     text += "\n\n## Small panels\n\nPanels drawn from the shared genes, all others held out:\n\n"
     text += markdown(pd.DataFrame(small).T).replace("| method |", "| panel |", 1)

@@ -268,14 +268,14 @@ def main() -> None:
     said = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
     folds = f"; all five folds of genes below {FEW_GENES} shared genes, else the first fold"
     for part, name, title in (
-        ("candidates", "reference_batches_tried", "Several references joined: ways that were tried"),
+        ("candidates", "reference_batches_tried", "Several references joined: ways tested"),
         ("joins", "reference_batches", "Several references joined"),
-        ("qualities", "reference_quality", "What a reference is worth as it is"),
+        ("qualities", "reference_quality", "How much the quality of a reference matters"),
     ):
         if part in asked.parts.split(","):
             text = f"# {title}\n\n" + tables(part, asked.cells, range(asked.seeds))
             how = "before any training" if part == "candidates" else f"after a shortened training ({said})"
-            text += f"`auto` {how}{folds}. At most {asked.cells:,} cells a side. Means over the seeds.\n"
+            text += f"`auto` {how}{folds}. At most {asked.cells:,} cells per side. Means over the seeds.\n"
             write(name, text, seeds=range(asked.seeds), protocol="cut")
 
 

@@ -221,17 +221,18 @@ def text_of(known: list[pd.DataFrame], real: dict[str, pd.Series]) -> str:
         text += (
             "\n\n## Known amounts\n\nShares of a cell's panel counts: of the simulated cortex with one level "
             "for every cell (a small cell among large ones has a larger share), and with transcripts moved "
-            "so that each cell has a share of its own. In real tissue, what was moved comes on top of the "
-            "spill-over that the tissue has, which nobody knows: the row that moves nothing tells what is "
-            "found of it.\n\n"
+            "so that the share differs between cells. In real tissue, moved transcripts add to the "
+            "tissue's own spill-over, which is unknown: the row without moved transcripts gives its "
+            "estimate.\n\n"
         ) + table_of(pd.concat(known), "tissue")
     if real:
         text += (
             "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference "
             f"less than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the "
-            "share with both: in the quarter of the cells told the highest shares, and in the quarter told "
-            'the lowest, among cells of the same total. "Other half": shares from one half of the panel, '
-            'pairs of the other. "Halves\' Spearman": how the shares that the two halves tell agree.\n\n'
+            "share with both: in the quarter of the cells with the highest estimated shares, and in the "
+            'quarter with the lowest, among cells of the same total. "Other half": shares from one half of '
+            'the panel, pairs of the other. "Halves\' Spearman": how well the shares estimated from the two '
+            "halves agree.\n\n"
         ) + table_of(pd.DataFrame(real), "")
     return text
 

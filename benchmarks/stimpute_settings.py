@@ -75,8 +75,8 @@ def main() -> None:
     of_paper = [f"{PAPER}, seed {seed}" for seed in range(asked.seeds)]
     table.loc[f"{PAPER}, mean of {asked.seeds} seeds"] = table.loc[of_paper].mean()
     text = "# stImpute's settings on osmFISH: held-out genes, network of ESM-2\n\n" + markdown(table) + "\n\n"
-    text += "Medians over genes, over cells in the last column; 5 folds of genes. One seed each: by the draw "
-    text += "of the start alone the cosine varies by .01 and the mse by .1.\n\n"
+    text += "Medians over genes, over cells in the last column; 5 folds of genes. One seed each: from "
+    text += "random initialisation alone, the cosine varies by .01 and the mse by .1.\n\n"
     text += "\n".join(f"- {name}: `{settings}`" for name in names if (settings := SETTINGS[name]))
     write("stimpute_settings", text)
 

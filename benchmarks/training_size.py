@@ -61,10 +61,8 @@ def main() -> None:
             )
             rows[name] = scores(imputer, part, truth, held) | {"fit, s": seconds}
             print(name, rows[name], flush=True)
-    text = "# Training on a draw of the cells\n\n" + markdown(pd.DataFrame(rows).T)
-    write(
-        "training_size", text + f"\n\nOf {arguments.cells:,} cells; medians over 77 genes that were held out."
-    )
+    text = "# Training on a sample of the cells\n\n" + markdown(pd.DataFrame(rows).T)
+    write("training_size", text + f"\n\nOf {arguments.cells:,} cells; medians over 77 held-out genes.")
 
 
 if __name__ == "__main__":

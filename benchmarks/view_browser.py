@@ -188,9 +188,9 @@ def main() -> None:
     write(
         "view_browser",
         "# The page of `cellweft view` in the browser\n\n"
-        "Rendered in software (SwiftShader) on the cores that also serve; window of 1280 x 800.\n"
+        "Rendered in software (SwiftShader) on the same cores as the server; window of 1280 x 800.\n"
         "First picture: from the navigation until a sample of the cells is drawn; all cells: until each is.\n"
-        "Frames a second are medians of three seconds of movement. A moving picture draws as many cells\n"
+        "Frames per second are medians of three seconds of movement. A moving picture draws as many cells\n"
         "of a fixed random order as its frame has time for; at rest it draws all.\n\n" + text_of(table),
     )
 
