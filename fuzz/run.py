@@ -1,7 +1,7 @@
 """Feed damaged files to every reader: ``python fuzz/run.py --seconds 60``; see fuzz/README.md.
 
-Each reader works in a process of its own, so that a crash of compiled code ends that process alone and is
-told like any other fault. Where atheris is installed, ``--atheris TARGET`` lets coverage guide the bytes.
+Each reader runs in a separate process, so that a crash of compiled code ends only that process and is
+reported like any other fault. If atheris is installed, ``--atheris TARGET`` uses coverage-guided bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are writ
 
 
 class TooSlow(BaseException):
-    """One file took too long; no `except Exception` on its way may take it for its own."""
+    """One file took too long; not an `Exception`, so that no `except Exception` catches it."""
 
 
 def _copied(source: Path, target: Path) -> None:
@@ -43,7 +43,7 @@ def _copied(source: Path, target: Path) -> None:
 
 
 def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
-    """Damage a copy, read it, and return what came out that should not have, None where nothing did."""
+    """Damage a copy, read it, and return the unexpected error, or None."""
     from cellweft.errors import CellweftError
 
     from targets import TARGETS
@@ -68,7 +68,7 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
 
 
 def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: Any) -> None:
-    """Read files of some seeds in a process of their own, until a time."""
+    """Read the files of some seeds in a separate process, until a given time."""
 
     def too_slow(*_: object) -> None:
         raise TooSlow
@@ -93,7 +93,7 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
 
 
 def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[int, list[tuple[int, str]]]:
-    """Read damaged files of one kind until a time or a number of them; return how many, and the faults."""
+    """Read damaged files of one kind until a time or number is reached; return the number and the faults."""
     context = multiprocessing.get_context("fork")
     faults: list[tuple[int, str]] = []
     seed = first
@@ -142,7 +142,7 @@ def _with_atheris(name: str, source: Path, arguments: list[str]) -> None:
 
 
 def main() -> int:
-    """Fuzz all targets, or some; print a line for each, and 1 where a fault was found."""
+    """Fuzz all targets, or some; print a line for each, and return 1 if a fault was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help="kinds of files; all by default")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
