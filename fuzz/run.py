@@ -149,9 +149,13 @@ def main() -> int:
     parser.add_argument("--executions", type=int, default=10**9, help="of each target at most")
     seed = int(os.environ.get("CELLWEFT_FUZZ_SEED", "0"))
     parser.add_argument("--seed", type=int, default=seed, help="of the first file; each next has the next")
+    parser.add_argument(
+        "--table", type=Path, help="add what was run to this table, and continue at its seeds"
+    )
     parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one")
     options, rest = parser.parse_known_args()
     from corpus import make
+    from table import Row, add_to_table, read_table
     from targets import TARGETS
 
     names = options.targets or list(TARGETS)
@@ -160,9 +164,16 @@ def main() -> int:
         if options.atheris:
             _with_atheris(names[0], sources[names[0]], rest)
         n_all, n_faults = 0, 0
+        rows = read_table(options.table) if options.table else {}
         for name in names:
-            stop = time.monotonic() + options.seconds / len(names)
-            n_done, faults = fuzz(name, sources[name], options.seed, stop, options.executions)
+            start = time.monotonic()
+            first_seed = rows[name].last + 1 if name in rows else options.seed
+            stop = start + options.seconds / len(names)
+            n_done, faults = fuzz(name, sources[name], first_seed, stop, options.executions)
+            if options.table:
+                last, seconds = first_seed + n_done - 1, round(time.monotonic() - start)
+                row = Row(first=first_seed, last=last, n_faults=len(faults), seconds=seconds)
+                add_to_table(options.table, name, row)
             n_all, n_faults = n_all + n_done, n_faults + len(faults)
             print(f"{name}: {n_done:,} files, {len(faults)} faults", flush=True)
             first = {fault.split(":")[0]: (seed, fault) for seed, fault in reversed(faults)}
