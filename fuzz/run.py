@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 _MOST_SECONDS = 20.0  # of CPU that one file may take, so that a busy machine is no fault...
-_MOST_WAITING = 300.0  # ...and in all, for one that waits forever
+_MOST_WAITING = 60.0  # ...and in all, for one that waits forever or is stuck in compiled code
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
 _BATCH = 5000  # files at most that a process reads before another takes its place
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
@@ -102,7 +102,12 @@ def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[i
         found, done = context.Queue(), context.Value("q", seed)
         process = context.Process(target=_work, args=(name, source, seeds, stop, found, done))
         process.start()
+        last, since = seed, time.monotonic()
         while process.is_alive() or not found.empty():
+            if done.value != last:
+                last, since = done.value, time.monotonic()
+            elif time.monotonic() - since > 1.5 * _MOST_WAITING:  # Python could not interrupt it
+                process.kill()
             try:
                 one = found.get(timeout=0.2)
             except Exception:  # nothing yet
