@@ -270,6 +270,7 @@ def test_numbers_are_read_exactly_and_long_exponents_do_not_crash(tmp_path: Path
     table = read_rows(path, dialect=dialect_of(path, separator=","))
     assert table["A"].tolist() == [0.1234567890123456, 0.30000000000000004]
     path.write_text("cell,A,B\na,1,9999999991e4009999999999999\nb,2,1\n")
-    assert (
-        read_rows(path, dialect=dialect_of(path, separator=","))["B"].tolist()[0].startswith("9999999991e4")
-    )
+    value = str(
+        read_rows(path, dialect=dialect_of(path, separator=","))["B"].iloc[0]
+    )  # pandas 3 reads infinity
+    assert value in ("9999999991e4009999999999999", "inf")
