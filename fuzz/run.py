@@ -21,9 +21,11 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import zarr.core.sync
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -67,18 +69,17 @@ async def _others() -> None:
         await asyncio.wait(others)
 
 
-def _read_zarr_in_this_thread() -> None:
-    """Let zarr read in the thread that asks for it, with a new loop for each thread."""
-    import zarr.core.sync
-
-    loops = threading.local()
-
-    def loop() -> asyncio.AbstractEventLoop:
-        if not hasattr(loops, "one"):
-            loops.one = _LoopOfThread()
-        return loops.one
-
-    zarr.core.sync._get_loop = loop
+@contextlib.contextmanager
+def _zarr_in_this_thread() -> Iterator[None]:
+    """Let zarr read in the present thread; its reads in others remain as they are."""
+    here, of_zarr = threading.get_ident(), zarr.core.sync._get_loop
+    with contextlib.closing(asyncio.Runner(loop_factory=_LoopOfThread)) as runner:
+        # A file that takes too long leaves tasks behind: closing the runner ends them.
+        zarr.core.sync._get_loop = lambda: runner.get_loop() if threading.get_ident() == here else of_zarr()
+        try:
+            yield
+        finally:
+            zarr.core.sync._get_loop = of_zarr
 
 
 def _contents(source: Path) -> dict[str, bytes | None]:
@@ -109,11 +110,11 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
     signal.setitimer(signal.ITIMER_PROF, _MOST_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, _MOST_WAITING)
     try:
-        TARGETS[name].read(path)
+        with _zarr_in_this_thread():
+            TARGETS[name].read(path)
     except CellweftError as error:
         return None if "expected" in str(error) else f"an error without an expectation: {error}"
     except TooSlow:
-        _read_zarr_in_this_thread()  # the loop may have been left in the middle of its work
         return f"more than {_MOST_SECONDS:g} s of CPU, or {_MOST_WAITING:g} s in all"
     except BaseException as error:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if "cellweft" in one.filename]
@@ -135,7 +136,6 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
         signal.signal(number, too_slow)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-    _read_zarr_in_this_thread()
     contents = _contents(source)
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as folder:
         path = Path(folder, source.name)
