@@ -1,4 +1,4 @@
-"""Cell types of the reference on the tissue: `Imputer.annotate` beside neighbours and logistic regression.
+"""Cell types of the reference on the tissue: `Imputer.annotate`, nearest neighbours, logistic regression.
 
 The second table has pairs from one experiment: two sections, the left and the right half of a section, or two
 random halves of its cells. One side is the reference, and its places are not used.
@@ -26,7 +26,7 @@ from cellweft.impute.annotation.calibration import calibration_error, reliabilit
 
 from common import DATA, write
 
-LEAST = 10  # cells of a type in the tissue, for its F1 to count
+LEAST = 10  # fewest cells of a type in the tissue for its F1 to be reported
 
 OLIGO = "Mature oligodendrocyte"
 PAIRS = {

@@ -1,4 +1,4 @@
-"""The real pairs, and how a command is run and measured; what every benchmark shares."""
+"""What all benchmarks share: the real pairs, and running and measuring a command."""
 
 import os
 import resource
@@ -32,12 +32,12 @@ PAIRS = {
 }
 EMBEDDING = "esm2_gene_embeddings.h5ad"
 PARTS = ("cellweft", "python", "anndata", "numpy", "scipy", "scikit-learn", "torch")
-"""What the head of a table tells the versions of."""
+"""Packages whose versions are given at the head of a table."""
 
 
 @dataclass
 class Run:
-    """A command that was run: as a reader would type it, and what it took."""
+    """A command that was run, as a user would type it, with its time and memory."""
 
     command: str
     seconds: float
@@ -60,7 +60,7 @@ def cellweft(arguments: list[str]) -> Run:
 
 
 def evaluate(pair: str, methods: list[str], output: Path, *options: str) -> tuple[pd.DataFrame, Run]:
-    """Run ``cellweft evaluate`` on a real pair; return its tidy table and what it took."""
+    """Run ``cellweft evaluate`` on a real pair; return its tidy table and the run."""
     sc, st, own = PAIRS[pair]
     run = cellweft(
         [
@@ -101,16 +101,16 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def write(name: str, text: str, *, seeds: Iterable[int] | None = None, protocol: str = "") -> None:
-    """Write a result beside the others; below its title stands how it was made.
+    """Write a result to the results folder, with its provenance below the title.
 
     Parameters
     ----------
     name
-        Of the file, without its ending.
+        File name without its extension.
     text
         Markdown that begins with the title.
     seeds
-        Of the methods, if any.
+        Seeds of the methods, if any.
     protocol
         How genes were held out, as `cellweft.evaluate_imputation` names it; empty where none were.
     """
@@ -123,7 +123,7 @@ def write(name: str, text: str, *, seeds: Iterable[int] | None = None, protocol:
 
 
 def head_lines(*, seeds: Iterable[int] | None, protocol: str) -> list[str]:
-    """Return what stands at the head of every table: command, date, versions, machine, seeds, protocol."""
+    """Return the head of every table: command, date, versions, machine, seeds, protocol."""
     typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     found = versions()
     said = ", ".join(f"{part} {found[part]}" for part in PARTS if part in found)

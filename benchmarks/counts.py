@@ -1,10 +1,10 @@
 """Imputed counts of held-out genes: the mean counts of `auto` and of baselines, and draws of counts.
 
-Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes, cut before
-anything sees them. A baseline's counts are expm1 of its prediction times the cell's total of the genes that
-are left. Draws are judged twice: around mean counts that are scaled to each gene's own mean, by their
-variance and their share of zeros; and as they are, by whether nine in ten measured counts lie within their
-interval. Each fold is kept in a folder, so that a run that was stopped goes on.
+Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes, removed before
+anything else is done. A baseline's counts are expm1 of its prediction times the cell's total of the remaining
+genes. Draws are assessed twice: around mean counts that are scaled to each gene's own mean, by their variance
+and their share of zeros; and unscaled, by whether nine in ten measured counts lie within their interval. Each
+fold is kept in a folder, so that an interrupted run can be resumed.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def one_fold(name: str, fold: int, seed: int, kept: Path) -> dict[str, np.ndarra
 
 
 def score(name: str, seed: int, kept: Path, folds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return Pearson correlations of mean counts, and how well draws and intervals fit."""
+    """Return Pearson correlations of mean counts, and how well calibrated draws and intervals are."""
     parts = [one_fold(name, fold, seed, kept) for fold in range(folds)]
     every = {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
     truth, drawn = every["truth"], every["drawn"]

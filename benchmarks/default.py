@@ -1,7 +1,7 @@
-"""The default of the Imputer beside stImpute and every baseline: all pairs, scores and ranks.
+"""The default of the Imputer compared with stImpute and every baseline: all pairs, scores and ranks.
 
-Besides the real pairs there are poor ones: few reference cells, spots in place of cells, a reference of
-another region. Scores are kept as `impute_auto.py` keeps them, and shared with it.
+Besides the real pairs, pairs with a poor reference are included: few reference cells, spots instead of cells,
+or a reference of another region. Scores are stored in the same files as those of `impute_auto.py`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def per_item(runs: list[pd.DataFrame], level: str, metric: str) -> pd.Series:
 
 
 def interval(differences: pd.Series) -> tuple[float, float, float]:
-    """Return the median of paired differences and its 95 % interval: genes, or cells, drawn anew."""
+    """Return the median of paired differences and its 95 % interval: bootstrap over genes or cells."""
     values = differences.dropna().to_numpy()
     drawn = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
@@ -39,7 +39,7 @@ def interval(differences: pd.Series) -> tuple[float, float, float]:
 
 
 def section(name: str, seeds: int, kept: Path) -> tuple[str, dict[str, float], float]:
-    """Return the text of one pair, the place of auto in each score, and its mean rank."""
+    """Return the text of one pair, the rank of auto in each score, and its mean rank."""
     runs = {
         method: [scored(name, method, seed, kept) for seed in range(seeds if method in SEEDED else 1)]
         for method in [*SEEDED, *BASELINES]
@@ -91,15 +91,15 @@ def main() -> None:
         body += text
         places[name] = ranks | {"mean rank": mean}
     text = "# The default of the Imputer on held-out genes: all pairs\n\n"
-    text += "Place of `auto` among the seven methods in each score (1 is the best):\n\n"
+    text += "Rank of `auto` among the seven methods in each score (1 is the best):\n\n"
     text += markdown(pd.DataFrame(places).T).replace("| method |", "| pair |", 1) + "\n\n"
     text += (
         "Medians over genes (or cells), mean over seeds; mse is better when lower. Paired differences are of "
     )
     text += (
-        "the same gene or cell, `auto` a mean over seeds; the interval draws genes or cells anew. Baselines "
+        "the same gene or cell, with `auto` averaged over seeds; the interval is a bootstrap over genes or "
     )
-    text += "draw nothing at random and have one seed.\n\n"
+    text += "cells. Baselines are deterministic and have one seed.\n\n"
     write("default", text + body, seeds=range(asked.seeds), protocol="cut")
 
 

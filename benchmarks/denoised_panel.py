@@ -1,7 +1,7 @@
-"""Genes of the panel against the half of their counts that was held back: measured, predicted, blended.
+"""Genes of the panel compared with a held-out half of their counts: measured, predicted, blended.
 
-Every count of the tissue is split by a fair coin. `auto` is fitted to one half; its genes are compared with
-the other half, as logarithms normalised by the totals of that half, and as counts.
+Every count of the tissue is assigned at random to one of two halves. `auto` is fitted to one half; its genes
+are compared with the other half, as logarithms normalised by the totals of that half, and as counts.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How fast proteins are embedded: random weights of the shape of ESM-2, proteins of realistic lengths.
 
-The rate is that of `ProteinEmbedder.embed_to` from its first finished batch to its last, with all that it
-does in between: tokens, transfers, pooling, and a part on disk for every batch. It is set against the rate of
-one large product of matrices on the same device, in the same precision.
+The rate is that of `ProteinEmbedder.embed_to` from its first finished batch to its last, with all work in
+between: tokens, transfers, pooling, and a part on disk for every batch. It is compared with the rate of one
+large matrix product on the same device, in the same precision.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIZES = {  # layers, numbers per residue, heads
 }
 LETTERS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 MEDIAN, SPREAD, SHORTEST, LONGEST = 400, 0.75, 30, 5000
-"""Of the lengths, which are log-normal, roughly as those of mammalian proteins are."""
+"""Distribution of the lengths: log-normal, roughly like that of mammalian proteins."""
 
 
 def make_model(size: str, folder: Path, device: torch.device) -> Path:
@@ -76,7 +76,7 @@ def operations(proteins: dict[str, str], embedder: ProteinEmbedder) -> float:
 
 
 def product_rate(device: torch.device, precision: str) -> float:
-    """Return the operations per second of one large product of matrices: the best of some."""
+    """Return the operations per second of one large matrix product, the best of several."""
     size = 8192 if device.type == "cuda" else 1536
     one, other = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
     best = 0.0
@@ -89,7 +89,7 @@ def product_rate(device: torch.device, precision: str) -> float:
 
 
 def measured(embedder: ProteinEmbedder, proteins: dict[str, str], folder: Path) -> dict[str, float]:
-    """Embed the proteins; return what that took."""
+    """Embed the proteins; return the time that took."""
     times: list[tuple[float, int]] = []
     start = time.perf_counter()
     embedder.embed_to(
@@ -117,7 +117,7 @@ def measured(embedder: ProteinEmbedder, proteins: dict[str, str], folder: Path) 
 
 
 def memory(planned: int) -> dict[str, float]:
-    """Return the peak on the GPU, and what the plan said of it."""
+    """Return the peak memory on the GPU, and the planned one."""
     return {"GB on the GPU": torch.cuda.max_memory_allocated() / 1e9, "GB planned": planned / 1e9}
 
 
@@ -148,8 +148,8 @@ def main() -> None:
         f"# Embedding {asked.proteins:,} proteins with the shape of ESM-2 {asked.size}\n\n"
         f"Random weights, {precision} on {where}. Lengths are log-normal: median {np.median(lengths):.0f}, "
         f'mean {np.mean(lengths):.0f}, longest {max(lengths)}. Operations are counted without padding; "of '
-        'one product" is their rate over that of one large product of matrices on the same device. '
-        '"Seconds in all" hold the start: a digest of the weights, and their way to the device.\n\n'
+        'one product" is their rate divided by that of one large matrix product on the same device. '
+        '"Seconds in all" include the start: a digest of the weights, and their transfer to the device.\n\n'
         + markdown(pd.DataFrame(rows).T),
     )
 

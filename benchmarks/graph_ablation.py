@@ -1,8 +1,8 @@
-"""What the gene graph is worth on held-out genes of a real pair: none, expression, ESM-2, and both together.
+"""What the gene graph contributes on held-out genes of a real pair: none, expression, ESM-2, or both.
 
 Every method is run with several seeds; each gene's mean over the seeds is compared with its mean without a
-graph, by Wilcoxon's signed-rank test over genes, with the false discovery rate over all tests of the table
-held. Scores are kept per method and seed in a folder, so that a run that was stopped goes on.
+graph, by Wilcoxon's signed-rank test over genes, with control of the false discovery rate over all tests of
+the table. Scores are kept per method and seed in a folder, so that an interrupted run can be resumed.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def scored(name: str, methods: list[str], seeds: int, kept: Path) -> tuple[pd.Da
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per method: medians over genes, differences to no graph over genes, and their q."""
+    """Return a row per method: medians over genes, differences from no graph, and their q-values."""
     medians = table.groupby(["method", "seed", "metric"], sort=False)["value"].median()
     genes = table.groupby(["method", "metric", "item"], sort=False)["value"].mean()
     rows: dict[str, dict[str, float]] = {}
@@ -87,8 +87,8 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the median difference to no graph over genes, a row per method and a column per seed.
 
-    What one training happens to learn touches all genes of a fold, which the test over genes does not know: a
-    difference is to be trusted where it has the same sign in every seed.
+    Chance in one training affects all genes of a fold, which the test over genes does not account for: trust
+    a difference only if it has the same sign for every seed.
     """
     wide = table[table["metric"] == metric].pivot_table(
         index=["seed", "item"], columns="method", values="value", sort=False
@@ -116,9 +116,10 @@ def main() -> None:
     text += (
         f"`stimpute`, 5 folds of {n_genes} genes, of which {len(known)} have an ESM-2 embedding. Scores are "
         "medians over genes, averaged over seeds; the mse is better when lower. Differences are medians over "
-        f"genes of each gene's mean over the seeds, against {BASE}; q is of Wilcoxon's signed-rank test over "
-        "genes, with the false discovery rate (Benjamini, Hochberg) over all tests of the table. It takes "
-        "genes for independent, which training is not. Seed by seed, the median differences are\n\n"
+        f"genes of each gene's mean over the seeds, against {BASE}; q is from Wilcoxon's signed-rank test "
+        "over genes, with the false discovery rate (Benjamini, Hochberg) over all tests of the table. It "
+        "treats genes as independent, although they are trained together. Seed by seed, the median "
+        "differences are\n\n"
     )
     for metric in ("pearson", "mse"):
         text += f"{metric}:\n\n{markdown(by_seed(table, metric))}\n\n"

@@ -1,8 +1,8 @@
 """Time and peak memory of the sparse gene graph of 35,000 proteins: the 20 most similar of 2560 numbers each.
 
-The vectors are made up like those of ESM-2: families of relatives around a mean that all share, so that most
-cosines are near 1. They are written to a file first, and one process reads the file and finds the neighbours;
-time and memory are that process's, Python and its libraries included. A sample is held against float64.
+The vectors are simulated to resemble those of ESM-2: families around a common mean, so that most cosines are
+near 1. They are written to a file first, and one process reads the file and finds the neighbours; time and
+memory are that process's, Python and its libraries included. A sample is compared with float64.
 """
 
 import argparse
@@ -22,11 +22,11 @@ DIM, NEAREST, SAMPLE, FAMILY = 2560, 20, 200, 10
 
 
 def make(path: Path, n_genes: int) -> None:
-    """Write vectors of as many genes."""
+    """Write the vectors of ``n_genes`` genes."""
     generator = np.random.default_rng(0)
     values = generator.standard_normal((n_genes, DIM), dtype=np.float32)
     families = generator.standard_normal((n_genes // FAMILY + 1, DIM), dtype=np.float32)
-    for start in range(0, n_genes, 1000):  # 1000 by 1000, to hold no second copy
+    for start in range(0, n_genes, 1000):  # 1000 at a time, to avoid a second copy
         part = slice(start, start + 1000)
         values[part] += families[np.arange(n_genes)[part] // FAMILY]
     values += 6 * generator.standard_normal(DIM, dtype=np.float32)
@@ -48,7 +48,7 @@ def build(path: Path, result: Path) -> None:
 
 
 def checked(path: Path, result: Path) -> tuple[float, float]:
-    """Return how many of the true neighbours of a sample were found, and how wrong a cosine is at most."""
+    """Return how many of the true neighbours of a sample were found, and the largest error of a cosine."""
     values = np.load(path)["embeddings"]
     found = np.load(result)
     lengths = np.sqrt(np.einsum("gd,gd->g", values, values, dtype=np.float64))
@@ -101,7 +101,7 @@ def main() -> None:
     text = f"# The sparse gene graph: {NEAREST} nearest of {DIM} numbers each\n\n"
     text += markdown(pd.DataFrame(rows).T).replace("method", "", 1)
     text += (
-        f"\n\nOf {SAMPLE} genes drawn at random, neighbours and cosines were held against those of float64; "
+        f"\n\nOf {SAMPLE} genes drawn at random, neighbours and cosines were compared with those in float64; "
     )
     text += f"the largest error of a cosine is {wrong:.0e}.\n"
     write("graph_scale", text)

@@ -1,7 +1,7 @@
-"""Genes held out of real pairs: what a fit without them learns from, and what it predicts of them.
+"""Genes held out of real pairs: what a fit without them learns from, and its predictions of them.
 
-The tables of intervals and of reliability look at the same fits. Each is kept in a folder, so that a run that
-was stopped goes on, and so that a table can be made again without fitting.
+The tables of intervals and of reliability use the same fits. Each is kept in a folder, so that an interrupted
+run can be resumed, and a table can be made again without fitting.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PAIRS = ["osmfish", "hypothalamus", "starmap", "molcart"]
 
 
 def options(description: str, *, seeds: int) -> argparse.ArgumentParser:
-    """Return the arguments that the tables share."""
+    """Return the arguments shared by the tables."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("pairs", nargs="*", default=PAIRS)
     parser.add_argument("--seeds", type=int, default=seeds)
@@ -44,7 +44,7 @@ def folds(name: str, seed: int, asked: argparse.Namespace) -> Iterator[dict[str,
 
 
 def small_panels(name: str, size: int, draw: int, kept: Path) -> dict[str, np.ndarray] | None:
-    """Return what all genes but a few drawn ones are predicted like from these; None for too few genes."""
+    """Return predictions of all genes from a few drawn ones; None for too few genes."""
     pair = pair_of(name)
     n_genes = len(pair.shared_genes)
     if n_genes < size + 8:
@@ -58,7 +58,7 @@ def held_out(pair, held: np.ndarray, *, seed: int, path: Path) -> dict[str, np.n
 
     ``panel_predicted``, ``panel_truth`` (cells of the sample x genes of the panel), ``panel_similarity``,
     ``panel_features``: what intervals and reliability are learned from. ``predicted``, ``truth`` (cells x
-    genes held out), ``similarity``, ``features``, ``pearson``: what these are held against.
+    genes held out), ``similarity``, ``features``, ``pearson``: what these are compared with.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""What each part of stImpute is worth on held-out genes of the real pairs, by the same command.
+"""What each part of stImpute contributes on held-out genes of the real pairs, by the same command.
 
-With --seeds, so many seeds (default 1); the differences to the full method are paired over genes and seeds.
+--seeds sets the number of seeds (default 1); differences from the full method are paired over genes and
+seeds.
 """
 
 import argparse
@@ -31,7 +32,7 @@ WANTED += [("median over cells", "cosine")]
 
 
 def paired(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the median difference to the full method over genes and seeds, with Wilcoxon's p."""
+    """Return the median difference from the full method over genes and seeds, with Wilcoxon's p."""
     genes = table[(table["level"] == "gene") & (table["metric"] == metric)]
     wide = genes.pivot_table(index=["seed", "item"], columns="method", values="value", sort=False)
     rows = {}
@@ -60,9 +61,10 @@ def main() -> None:
             table, run = evaluate(pair, list(PARTS), Path(folder) / "scores.csv", *options)
         scores = summary(table, WANTED).join(paired(table, "pearson")).join(paired(table, "mse"))
         scores.index = [f"{PARTS[name]} (`{name}`)" for name in scores.index]
-        text = f"# What each part of stImpute is worth on {pair}: held-out genes, {asked.seeds} seed(s)\n\n"
-        text += f"{markdown(scores)}\n\nDifferences are medians over genes and seeds, p is of "
-        text += f"Wilcoxon's signed-rank test.\n\n    {run.command}\n\n{run.seconds:.0f} s.\n"
+        text = f"# What each part of stImpute contributes on {pair}: held-out genes, "
+        text += f"{asked.seeds} seed(s)\n\n"
+        text += f"{markdown(scores)}\n\nDifferences are medians over genes and seeds, p is from Wilcoxon's "
+        text += f"signed-rank test.\n\n    {run.command}\n\n{run.seconds:.0f} s.\n"
         write(f"ablations_{pair}", text, seeds=range(asked.seeds), protocol="cut")
 
 

@@ -1,4 +1,4 @@
-"""Accuracy, time and peak memory of imputation on the real pairs, beside the baselines.
+"""Accuracy, time and peak memory of imputation on the real pairs, compared with the baselines.
 
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes.
 """

@@ -1,7 +1,7 @@
-"""The default of the Imputer beside stImpute and every baseline, on held-out genes of the real pairs.
+"""The default of the Imputer compared with stImpute and every baseline: held-out genes of real pairs.
 
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes. Scores are kept
-per method and seed in a folder, so that a run that was stopped goes on.
+per method and seed in a folder, so that an interrupted run can be resumed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MORE = {  # of other tissues and platforms; the default was not chosen on the la
     "embryo": ("seqfish_embryo_e1z5.h5ad", "seqfish_embryo_e1z2.h5ad", []),
     "pdac": ("pdac_a_sc.h5ad", "pdac_a_st.h5ad", []),
 }
-POOR = {  # references that tell little of the tissue: few cells, spots, another region
+POOR = {  # references with little information about the tissue: few cells, spots, another region
     "hypothalamus, 300 reference cells": (
         "hypo_ref_10x_sc134.h5ad",
         "hypo_merfish_animal1_bregma-0.29_st.h5ad",
@@ -58,7 +58,7 @@ def poor_pair(name: str) -> cellweft.Pair:
         variable = sum(side.var(axis=0) / side.var(axis=0).sum() for side in logs)
         chosen = shared[np.sort(np.argsort(-variable, kind="stable")[:FEW_GENES])]
         sc, st = sc[:, chosen].copy(), st[:, chosen].copy()
-        st.obsm["spatial"] = np.random.default_rng(0).uniform(size=(st.n_obs, 2))  # never looked at
+        st.obsm["spatial"] = np.random.default_rng(0).uniform(size=(st.n_obs, 2))  # never used
     return cellweft.pair(sc, st)
 
 
@@ -67,7 +67,7 @@ def scored(name: str, method: str, seed: int, kept: Path) -> pd.DataFrame:
     path = kept / f"{name}, {method.replace(':', ' ')}, {seed}.csv"
     if not path.exists():
         pair = pair_of(name)
-        has_network = method == "stimpute" and name in PAIRS  # of these the genes' proteins are known
+        has_network = method == "stimpute" and name in PAIRS  # the proteins of their genes are known
         embedding = DATA / EMBEDDING if has_network else None
         start = time.process_time()
         table = cellweft.evaluate_imputation(pair, [method], seeds=[seed], cluster=False, embedding=embedding)
@@ -116,7 +116,7 @@ def main() -> None:
         text += f"Pearson, seed by seed: {'; '.join(each)}. auto over the best baseline: {gain:+.1%}."
         text += "\n\n"
         text += "Medians over genes (or cells), mean over seeds; mse is better when lower. The mean rank is "
-        text += "over pearson, spearman, cosine, mse and ssim. Baselines draw nothing at random and have one "
+        text += "over pearson, spearman, cosine, mse and ssim. Baselines are deterministic and have one "
         text += "seed.\n"
         write(f"impute_auto_{name}", text, seeds=range(asked.seeds), protocol="cut")
 

@@ -1,7 +1,7 @@
-"""Reliability on genes that neither the imputation nor the reliability net saw, and under added noise.
+"""Reliability of genes that neither the imputation nor the reliability network saw, and under added noise.
 
-`cellweft evaluate --reliability` fits both anew in every fold without the held-out genes; the score of these
-is compared with their true cosine. Noise of several sizes is added to the predictions of one fold's genes.
+`cellweft evaluate --reliability` refits both in every fold without the held-out genes, whose score is
+compared with their true cosine. Noise of several sizes is added to the predictions of one fold's genes.
 """
 
 import sys

@@ -1,9 +1,10 @@
-"""Time, peak memory and throughput of imputing at scale: 77 genes that 300 tell of, or thousands of genes.
+"""Time, peak memory and throughput of imputing at scale: 77 genes from 300, or thousands of genes.
 
-Data of the Xenium tonsil's shape and sparsity (`scale_data`). Every case is a process of its own, under a
-limit of its address space where one is given; its stages are timed, its peak memory is that of the whole
-process, and what the plan said before is put beside it. The machine's matrix-product rate is measured in the
-same process, before and after. Cases are kept as they are done, so that the table can be made in parts.
+Data of the Xenium tonsil's shape and sparsity (`scale_data`). Every case runs in a separate process, with a
+limit on its address space where one is given; its stages are timed, its peak memory is that of the whole
+process, and the planned figures are given for comparison. The machine's matrix-product rate is measured in
+the same process, before and after. Each case is stored when it is finished, so that the table can be made in
+parts.
 """
 
 import argparse
@@ -26,7 +27,7 @@ LIMIT = "4 GB"
 
 
 def case(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run one case in this process, and return what it took."""
+    """Run one case in this process, and return its time and memory."""
     start = time.perf_counter()
     import torch
 
@@ -84,7 +85,7 @@ def case(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def product_rate() -> float:
-    """Return the operations of matrix products of attention's shape that the CPU does in a second now."""
+    """Return the CPU's current operations per second for matrix products of attention's shape."""
     import torch
 
     stream = torch.Generator().manual_seed(0)
@@ -98,14 +99,14 @@ def product_rate() -> float:
 
 
 def peak_virtual() -> int:
-    """Return the largest address space of this process, in bytes; 0 where the system does not say."""
+    """Return the largest address space of this process, in bytes; 0 where it is unknown."""
     status = Path("/proc/self/status")
     lines = status.read_text().split("\n") if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmPeak")), 0)
 
 
 def products(pair: Any, imputer: Any, n_genes: int) -> float:
-    """Return the operations of the matrix products that predicting takes, without any repetition."""
+    """Return the operations of the matrix products needed to predict, without any repetition."""
     n_panel = len(pair.shared_genes)
     if imputer.preset == "auto":
         n_keys = imputer.model_.n_keys
@@ -134,13 +135,13 @@ def accuracy(spatial: str, path: Path, genes: list[str], n_cells: int = 20_000) 
     found = open_rows(zarr.open_group(path, mode="r")["X"]).read(rows)
     found = found if isinstance(found, np.ndarray) else found.toarray()
     columns = [file.var_names.get_loc(gene) for gene in genes]
-    with np.errstate(invalid="ignore"):  # a sparse result may keep nothing of a gene: that tells nothing, 0
+    with np.errstate(invalid="ignore"):  # a gene without values in a sparse result: counts as 0
         known = [np.corrcoef(found[:, i], truth[:, j])[0, 1] for i, j in enumerate(columns)]
     return float(np.median(np.nan_to_num(known)))
 
 
 def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str) -> None:
-    """Run one case in a process of its own, and keep what it took."""
+    """Run one case in a separate process, and store its time and memory."""
     name = f"{preset}-{n_cells}-{arguments.genes}-{arguments.dtype}-{arguments.virtual or 'free'}"
     name += "" if arguments.sparse is None else f"-sparse{arguments.sparse:g}"
     result = kept / f"{name}.json"
@@ -168,7 +169,7 @@ def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str)
 
 
 def table(kept: Path) -> str:
-    """Return all cases that are kept, as text."""
+    """Return all stored cases, as text."""
     head = (
         "| preset | cells x genes | open | fit | impute | in all | peak | planned "
         "| result | planned | million values a second | of the matrix-product rate | Pearson |"
@@ -197,7 +198,7 @@ def table(kept: Path) -> str:
 
 
 def growth(kept: Path) -> str:
-    """Return how time and memory grow from one million cells to four, of the presets that have both."""
+    """Return how time and memory grow from one million cells to four, for presets measured at both."""
     rows = {}
     for one in (json.loads(path.read_text()) for path in kept.glob("*.json")):
         plain = not one.get("limit") and one.get("dtype") == "float32" and one.get("sparse") is None

@@ -1,8 +1,8 @@
-"""What was tried for the default of the Imputer: parts left out, and parts that were not kept.
+"""Alternatives tested for the default of the Imputer: parts left out, and parts that were not adopted.
 
 Held-out genes of the real pairs, five folds as published, one seed. The first table changes settings of
-``preset="auto"``. The second takes its predictions and adds what was not kept; each addition is mixed with
-the standardised prediction of a gene, half and half, so only correlations are compared.
+``preset="auto"``. The second adds to its predictions what was not adopted; each addition is mixed with the
+standardised prediction of a gene, half and half, so only correlations are compared.
 """
 
 import argparse
@@ -104,13 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pairs", nargs="*", default=["osmfish", "hypothalamus", "starmap"])
     asked = parser.parse_args()
-    text = "# What was tried for the default of the Imputer\n\n"
+    text = "# Alternatives tested for the default of the Imputer\n\n"
     for name in asked.pairs:
         pair = opened(name)
         text += f"## {name}\n\n{markdown(of_settings(pair))}\n\n"
         text += f"Mixed half and half into the standardised prediction:\n\n{markdown(of_additions(pair))}\n\n"
     text += "Medians over held-out genes, five folds, seed 0; the mse is better when lower. One seed: on 33\n"
-    text += "genes differences of one or two hundredths may be the start of the training.\n"
+    text += "genes differences of one or two hundredths may be due to initialisation.\n"
     write("impute_tried", text, seeds=[0], protocol="cut")
 
 

@@ -1,4 +1,4 @@
-"""Whether intervals hold what they say, of genes held out, and what tests on imputed genes are worth.
+"""Whether intervals cover held-out genes as stated, and how far tests on imputed genes can be trusted.
 
 Five folds of genes, KFold(5, shuffle, random_state=0) over the sorted shared genes; intervals are learned
 in every fold from the other genes alone. Differential expression is between six groups of cells, each against
@@ -27,7 +27,7 @@ IMPUTATIONS = 20
 
 
 class Fold:
-    """Genes held out: predicted, measured, bounds at every level, and several imputations."""
+    """Held-out genes: predicted, measured, bounds at every level, and several imputations."""
 
     def __init__(self, pair, fit, *, seed):
         self.predicted, self.truth = fit["predicted"].astype(float), fit["truth"].astype(float)
@@ -54,7 +54,7 @@ class Fold:
 
 
 def draws_of(intervals, fit, *, seed, state):
-    """Return imputations of the genes held out, as `cellweft.tl.multiple_imputations` draws them."""
+    """Return imputations of the held-out genes, as `cellweft.tl.multiple_imputations` draws them."""
     results = []
     for number in range(IMPUTATIONS):
         columns = [
@@ -79,7 +79,7 @@ def joined(folds, one):
 
 
 def coverage(folds):
-    """Return coverage and mean width at every level, beside one symmetric half-width for all entries."""
+    """Return coverage and mean width at every level, and those of one half-width for all entries."""
     row, plain = {}, {}
     predicted, truth = (joined(folds, lambda fold, of=of: getattr(fold, of)) for of in ("predicted", "truth"))
     error, above = np.abs(truth - predicted), truth > 0
@@ -100,7 +100,7 @@ def coverage(folds):
 
 
 def detection(folds):
-    """Return how good the chance of detection is, and what share is detected by fifths of it."""
+    """Return how good the detection probability is, and the share detected by fifths of it."""
     chance, above = joined(folds, lambda fold: fold.chance), joined(folds, lambda fold: fold.truth > 0)
     place = np.minimum((chance * 5).astype(int), 4)
     row = {
@@ -135,7 +135,7 @@ def deciles(folds):
 
 
 def differences(values, labels):
-    """Return the table of one matrix, taken as measured: Welch's test of every group against the rest."""
+    """Return the table of one matrix, treated as measured: Welch's test of every group against the rest."""
     parts = []
     for group in sorted(set(labels)):
         inside, rest = values[labels == group], values[labels != group]
@@ -158,7 +158,7 @@ def differences(values, labels):
 
 
 def tests(folds):
-    """Return what tests on imputed genes say, held against the measured differences."""
+    """Return the results of tests on imputed genes, compared with the measured differences."""
     found = {}
     for fold in folds:
         for name, labels in fold.groups.items():
@@ -194,10 +194,10 @@ def tests(folds):
 
 SECTIONS = [
     "Share of measured values inside, at several levels:",
-    "The chance of detection:",
+    "The detection probability:",
     "Inside at 90 %, by decile of the prediction:",
     "Of values above zero, inside at 90 %, by decile of the prediction:",
-    "Share of zeros there (an interval that holds 0 holds at least these):",
+    "Share of zeros there (an interval that includes 0 covers at least these):",
     "Inside at 90 %, by decile of genes' mean in the reference (a tenth of the genes each):",
 ]
 
@@ -225,7 +225,7 @@ def main() -> None:
             part.append(table)
         tested += f"### {name}\n\n{markdown(tests_of_pair)}\n\n"
         print(name, tables[0].iloc[0].to_dict(), flush=True)
-    text = f"# Intervals on genes held out\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
+    text = f"# Intervals on held-out genes\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
     for title, part in zip(SECTIONS, parts, strict=True):
         text += f"{title}\n\n{markdown(pd.concat(part))}\n\n"
     text += "## Differential expression of held-out genes\n\nAgainst the differences of measured values:\n\n"

@@ -1,8 +1,8 @@
 """How much of the learned levels, and of a second look at the reference, the default should use.
 
-Five folds of held-out genes, one seed. Every outer fold is fitted once. Then the share of the learned levels
-beside the reference's own is set to several values and to the one that the fit chose; and the pattern is
-averaged with that of a baseline, by the weight that predicts the genes left out within the fit best.
+Five folds of held-out genes, one seed. Every outer fold is fitted once. Then the weight of the learned levels
+against those of the reference is set to several values and to the one chosen by the fit; and the pattern is
+averaged with that of a baseline, with the weight that best predicts the genes left out within the fit.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from impute_auto import pair_of
 from common import markdown, write
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of a look, beside 1 for what attention carries
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of a second prediction, relative to 1 for attention
 LOOKS: dict[str, Callable] = {
     "50 neighbours": baselines.knn,
     "50 neighbours, logarithms": lambda *where: baselines.knn(*where, space="log"),
@@ -47,7 +47,7 @@ def standard(values: np.ndarray) -> np.ndarray:
 
 
 def averaged(values: np.ndarray, look: np.ndarray, weight: float) -> np.ndarray:
-    """Return values with the pattern averaged with that of a look; mean and spread of each gene stay."""
+    """Average the pattern of values with a second prediction; each gene's mean and spread are unchanged."""
     if weight == 0:
         return values
     pattern = standard(standard(values) + weight * standard(look))
@@ -55,7 +55,7 @@ def averaged(values: np.ndarray, look: np.ndarray, weight: float) -> np.ndarray:
 
 
 def within(part, held_out: OutOfFold, cells: np.ndarray, look: Callable) -> np.ndarray:
-    """Return what a look says of the panel's genes, each without the genes of its inner fold."""
+    """Return a second prediction of the panel's genes, each without the genes of its inner fold."""
     found, few = np.zeros_like(held_out.truth), part.cells(cells)
     for fold in np.unique(held_out.fold):
         out = np.flatnonzero(held_out.fold == fold)
@@ -123,7 +123,7 @@ def main() -> None:
     text += (
         "Medians over held-out genes (or cells) of five folds, where not said otherwise. `share chosen` is "
     )
-    text += "the default. Below each table stands what every outer fold chose.\n\n"
+    text += "the default. The choices of the outer folds are below each table.\n\n"
     for name in asked.pairs:
         text += section(name, asked.seed)
     write("level_share", text, seeds=[asked.seed], protocol="cut")

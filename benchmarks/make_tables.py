@@ -1,11 +1,11 @@
-"""Make every table of accuracy in benchmarks/results again, or some of them, the cheapest first.
+"""Remake all or some of the accuracy tables in benchmarks/results, the quickest first.
 
     python benchmarks/make_tables.py                 # all
     python benchmarks/make_tables.py NAME ...        # these
     python benchmarks/make_tables.py --list          # what there is, and when it was made
 
-Each table is made by a script of its own, in a process of its own. A table that fails is told at the end, and
-the others are made. A table made before tables had a head is shown as old.
+Each table is made by its own script, in a separate process. If one fails, the others are still made, and the
+failure is reported at the end. A table made before tables had a head is shown as old.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MADE = re.compile(r"^- made: (\d{4}-\d{2}-\d{2}) by ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Table:
-    """A table, the script with its arguments that makes it, and about how long that takes on two cores."""
+    """A table, the script and arguments that make it, and roughly how long that takes on two cores."""
 
     name: str
     command: str
@@ -38,7 +38,7 @@ class Table:
         return head[1] if head else "old"
 
     def make(self) -> bool:
-        """Run the script; say whether it made the table."""
+        """Run the script; return whether it made the table."""
         script, *arguments = shlex.split(self.command)
         print(f"{self.name}: python benchmarks/{self.command}", flush=True)
         done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), *arguments], check=False)

@@ -1,9 +1,10 @@
-"""What it costs to condense the reference of the default Imputer to metacells, and what it saves.
+"""Costs and savings of condensing the reference of the default Imputer to metacells.
 
 Held-out genes of real pairs, KFold(5, shuffle, random_state=0) over the sorted shared genes, one seed. Every
-fold is trained once and kept in a folder; then its reference is condensed to fewer and fewer metacells. Time
-is taken on an artificial reference of the tonsil atlas' size: cells of the motor cortex, each several times,
-with their counts thinned; the tissue are other cells of it, thinned more.
+fold is trained once and stored in a folder; then its reference is condensed to fewer and fewer metacells.
+Time is measured on an artificial reference of the tonsil atlas' size: cells of the motor cortex, each
+repeated several times with thinned counts; the tissue consists of other motor cortex cells, thinned more
+strongly.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def artificial() -> cellweft.Pair:
 
 
 def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[AttentionPredictor, cellweft.Pair]:
-    """Return what predicts, each cell of the reference by itself, and the pair it was fitted to."""
+    """Return the predictor that uses each reference cell, and the pair it was fitted to."""
     panel = pair.hold_out(np.delete(pair.shared_genes, kept))
     columns = GeneColumns.load(pair.sc)
     if not path.exists():
@@ -88,7 +89,7 @@ def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[Attentio
 def predicted(
     attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Return genes in all cells, and the seconds of computing it took without reading them."""
+    """Return predictions of genes in all cells, and the seconds of computing, without reading."""
     measured = panel.st.dense(slice(0, panel.st.n_cells), panel.st_shared)
     start = time.process_time()
     found = attending.prepare(genes).values(measured)
@@ -96,11 +97,11 @@ def predicted(
 
 
 class Scored:
-    """Predictions of all folds of one way to attend, side by side."""
+    """Predictions of all folds by one form of attention."""
 
     def __init__(self) -> None:
         self.carried, self.levelled = [], []
-        self.seconds = np.zeros(3)  # grouping, carrying, carrying with levels
+        self.seconds = np.zeros(3)  # grouping, predicting, predicting with levels
 
     def add(
         self, attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray, *, grouping: float
@@ -113,7 +114,7 @@ class Scored:
         self.seconds += grouping, alone, both
 
     def row(self, truth: np.ndarray, exact: "Scored") -> dict[str, float]:
-        """Return medians over genes, and how they compare with all cells."""
+        """Return medians over genes, and how they compare with using all cells."""
         carried, levelled, whole = (np.hstack(one) for one in (self.carried, self.levelled, exact.levelled))
         row = {f"carried {name}": np.median(METRICS[name](truth, carried)) for name in SCORES[:3]}
         row |= {name: np.median(METRICS[name](truth, levelled)) for name in SCORES}
@@ -153,7 +154,7 @@ def of_pair(
 def tried(
     name: str, pair: cellweft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
 ) -> pd.DataFrame:
-    """Return how near other ways of making metacells come to attention over all cells, on the first fold."""
+    """Return how close other ways of making metacells come to attention over all cells, on the first fold."""
     panel_genes, held = splits[0]
     exact, _ = trained(pair, panel_genes, kept / f"{name}, 0.pickle")
     model, keys = exact.model, exact.model.keys.numpy()
@@ -214,18 +215,18 @@ def main() -> None:
         table = of_pair(name, pair, splits, asked.kept)
         text += f"## {name}: {pair.st.n_cells} cells, {pair.sc.n_cells} of the reference, {n_genes} genes\n\n"
         text += markdown(table) + "\n\n"
-        text += f"{TRIED} metacells made in other ways, what they carry in the first fold:\n\n"
+        text += f"{TRIED} metacells made in other ways, first fold, attention alone:\n\n"
         text += markdown(tried(name, pair, splits, asked.kept)) + "\n\n"
     write(asked.result, text)
 
 
 EXPLAINED = """Medians over genes of all folds. `carried`: attention alone; the others: with levels.
-`change`: mean over genes of what Pearson gains over all cells, in thousandths, and its standard error.
+`change`: mean over genes of the gain in Pearson over all cells, in thousandths, and its standard error.
 `with exact`: Pearson correlation, over the cells, of a gene as predicted over metacells and over all cells:
 median, and lowest tenth. Times are of the processor, over all threads. `grouping`: seconds per fold for the
-groups and their keys. `of exact`: predicting, reading left out, against the same over all cells; the thinned
-pair is the one to look at. `log total`: the logarithm of the sum that weights are divided by. `sizes alone`:
-without the spread of the weights within a metacell."""
+groups and their keys. `of exact`: predicting without reading, relative to the same over all cells; the
+thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are divided by. `sizes
+alone`: without the spread of the weights within a metacell."""
 
 
 if __name__ == "__main__":

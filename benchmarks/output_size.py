@@ -1,7 +1,7 @@
-"""What a result takes on the disk, dense and sparse; what leaving small values out costs in accuracy.
+"""Size of a result on disk, dense and sparse, and the accuracy lost by leaving out small values.
 
 Sizes and times are of imputed genes of the Xenium tonsil's shape (`scale_data`), written by
-`cellweft.Imputer.impute_to` in every form in turn; the shorter of two times counts. Accuracy is that of
+`cellweft.Imputer.impute_to` in every form in turn; the shorter of two times is used. Accuracy is that of
 held-out genes, as predicted and with small values left out: of real pairs every gene of the panel is
 predicted without it, a fifth of them at a time; of the tonsil's shape these are the 77 that are off the
 panel.
@@ -39,7 +39,7 @@ def size_of(path: Path) -> int:
 
 
 def sizes(folder: Path, n_cells: int, n_genes: int, preset: str) -> pd.DataFrame:
-    """Write results in all forms, and return what each takes, a row per form."""
+    """Write results in all forms, and return the size and time of each, a row per form."""
     import cellweft
 
     pair = cellweft.pair(*tonsil(folder, n_cells)).panel(held_out_genes()[0])
@@ -81,7 +81,7 @@ def real_pair(name: str) -> Any:
 
 
 def planned(name: str, preset: str) -> dict[str, str]:
-    """Return which share of all genes of a reference is kept from 0.05 on, as planned and as predicted."""
+    """Return the share of all genes' values that are kept from 0.05 on, as planned and as predicted."""
     import cellweft
 
     pair = real_pair(name)
@@ -93,7 +93,7 @@ def planned(name: str, preset: str) -> dict[str, str]:
 
 
 def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return measured genes of a pair, and what is predicted of each without it, cells x genes."""
+    """Return measured genes of a pair, and the prediction of each without it, cells x genes."""
     import cellweft
 
     if name == "tonsil":
@@ -112,7 +112,7 @@ def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarr
 
 
 def accuracy(name: str, preset: str, folder: Path) -> pd.DataFrame:
-    """Return scores of held-out genes with small values left out, a row per cut."""
+    """Return scores of held-out genes with small values left out, a row per threshold."""
     from cellweft.evaluate.metrics import mse, pearson, spearman
 
     truth, predicted = held_out(name, preset, folder)
@@ -152,8 +152,8 @@ def main() -> None:
         table = sizes(arguments.folder, arguments.cells, arguments.genes, preset)
         parts += [f'`preset="{preset}"`:', markdown(table, "form")]
     parts.append(
-        "## What leaving small values out costs\n\nMedians over held-out genes (MSE: mean), of which each is "
-        "predicted without it."
+        "## Accuracy lost by leaving out small values\n\nMedians over held-out genes (MSE: mean), each "
+        "predicted without its own values."
     )
     for name in arguments.pairs.split(","):
         tables = [accuracy(name, preset, arguments.folder) for preset in ("auto", "stimpute")]

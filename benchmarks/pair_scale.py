@@ -1,8 +1,8 @@
 """Time per stage and peak memory of ``cellweft.pair`` over files, as the spatial cells grow in number.
 
-Every size is opened, checked and then read by a process of its own, whose peak memory includes Python and its
-libraries. Seconds are those that the processor worked, which other work on the machine changes little; the
-stages are timed where they are called, and their sum is less than the whole.
+Every size is opened, checked and then read by a separate process, whose peak memory includes Python and its
+libraries. Seconds are processor time, which depends little on other work on the machine; the stages are timed
+where they are called, and their sum is less than the total.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def timed(name: str, place: str, spent: dict[str, float]) -> None:
 
 
 def measure(sc_path: str, st_path: str) -> dict[str, float]:
-    """Make a pair, load the reference by gene, read the panel of all cells, and return what each took."""
+    """Make a pair, load the reference by gene, read the panel of all cells, and return the time of each."""
     import cellweft.data._pair
     from cellweft.data.gene_major import GeneColumns
 
@@ -83,7 +83,7 @@ def measure(sc_path: str, st_path: str) -> dict[str, float]:
 
 
 def resident() -> float:
-    """Return the memory that this process holds now, in bytes; not a number where the system does not say."""
+    """Return the current memory of this process in bytes; NaN where it is unknown."""
     status = Path("/proc/self/statm")
     return (
         int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else float("nan")

@@ -1,7 +1,7 @@
 """How many shared genes imputing needs: the same held-out genes, predicted from ever smaller panels.
 
 The first fold of the published split is held out; panels are drawn from the other genes at random, and the
-smaller ones are parts of the larger.
+smaller ones are subsets of the larger.
 """
 
 import argparse
@@ -22,13 +22,13 @@ SIZES = [5, 10, 20, 40, 80]
 
 
 def held_and_others(pair: cellweft.Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions of the genes that are hidden and of those that panels are drawn from."""
+    """Return the positions of the held-out genes and of those that panels are drawn from."""
     others, held = next(KFold(5, shuffle=True, random_state=0).split(pair.shared_genes))
     return held, others
 
 
 def scored(pair: cellweft.Pair, method: str, panel: np.ndarray, held: np.ndarray, seed: int) -> pd.Series:
-    """Return the medians over the hidden genes, predicted from a panel."""
+    """Return the medians over the held-out genes, predicted from a panel."""
     small = pair.hold_out(np.delete(pair.shared_genes, panel))
     (found,) = resolve_methods([method])
     predicted = found.make(seed).fit(small).predict(pair.shared_genes[held], small)
@@ -60,8 +60,8 @@ def main() -> None:
                 rows[f"{method}, {size} genes"] = pd.DataFrame(runs).mean()
             print(name, size, flush=True)
         text += f"## {name}\n\n{markdown(pd.DataFrame(rows).T)}\n\n"
-    text += f"Medians over the genes of one fold, mean over {asked.draws} draws of the panel (one of all its "
-    text += "genes). Reliability was not learned.\n"
+    text += f"Medians over the genes of one fold, mean over {asked.draws} draws of the panel (one for the "
+    text += "whole panel). Reliability was not learned.\n"
     write("panel_size", text, seeds=range(asked.draws), protocol="cut")
 
 

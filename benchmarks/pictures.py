@@ -1,10 +1,10 @@
 """The pictures of README, of the home page and of the page about plots and viewer, from real data.
 
-Shown are genes that were hidden, and cells whose place is known. ``python benchmarks/pictures.py`` writes all
-of docs/pictures; names of pictures choose some. The genes are not chosen by hand: in the cortex, each of the
-panel is hidden once, in the published five folds, and those at the best, the upper quartile and the median of
-the correlation with the measurement are drawn; in the hypothalamus every fifth gene is hidden, and the best
-is drawn. The viewer is photographed in Chromium.
+They show held-out genes and cells of known position. ``python benchmarks/pictures.py`` writes all of
+docs/pictures; give names of pictures to make only some. The genes are not chosen by hand: in the cortex, each
+gene of the panel is held out once, in the published five folds, and those with the best, upper quartile and
+median correlation with the measurement are drawn; in the hypothalamus every fifth gene is held out, and the
+best is drawn. The viewer is photographed in Chromium.
 """
 
 import argparse
@@ -32,7 +32,7 @@ QUANTILES = {"best": 1.0, "upper quartile": 0.75, "median": 0.5}
 
 
 def cortex() -> None:
-    """Hide each gene of the osmFISH panel, impute it, and draw measured above imputed."""
+    """Hold out each gene of the osmFISH panel, impute it, and draw measured above imputed."""
     sc = ad.read_h5ad(DATA / "osmfish_ref_allen_ssp_sc33.h5ad")
     st = ad.read_h5ad(DATA / "osmfish_ss_cortex_st.h5ad")
     st = st[st.obs["region"].notna()].copy()
@@ -67,7 +67,7 @@ def placement() -> cellweft.Placement:
 
 
 def embryo() -> None:
-    """Draw where the embryo's cells lived, and where they were placed."""
+    """Draw the true positions of the embryo's cells, and the places found."""
     placed = placement()
     figure, axes = plt.subplots(1, 2, figsize=(11, 6.4), layout="constrained")
     cellweft.pl.placed(placed, "cell_type", truth="obs:x_global,y_global", axes=axes)
@@ -81,7 +81,7 @@ def embryo() -> None:
 
 
 def hypothalamus(folder: Path) -> tuple[Path, Path, str]:
-    """Hide every fifth gene of the hypothalamus, and impute it; return result, tissue and a gene to show."""
+    """Hold out every fifth gene of the hypothalamus and impute it; return result, tissue and a gene."""
     reference = ad.read_h5ad(DATA / "hypo_ref_10x_sc134.h5ad")
     tissue = DATA / "hypo_merfish_animal1_bregma-0.29_st.h5ad"
     measured = ad.read_h5ad(tissue)
@@ -116,7 +116,7 @@ def page(address: str, **options: Any) -> Iterator[Page]:
 
 
 def settle(shown: Page) -> None:
-    """Wait until all is drawn."""
+    """Wait until everything is drawn."""
     shown.wait_for_function(SETTLED)
 
 

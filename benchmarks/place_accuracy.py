@@ -69,7 +69,7 @@ def main() -> None:
         one = table[(table["seed"] == seed) & table["method"].str.startswith(("auto", "stem"))]
         text += f"Seed {seed}:\n\n{markdown(summary(one, WANTED))}\n\n"
     text += (
-        f"    {run.command}\n\n## Time and memory of `cellweft place`, read-outs and neighbours included\n\n"
+        f"    {run.command}\n\n## Time and memory of `cellweft place`, including outputs and neighbours\n\n"
     )
     for preset, one in alone.items():
         text += f"- `{preset}`: {one.seconds:.0f} s, peak memory {one.peak_bytes / 1e6:.0f} MB\n"

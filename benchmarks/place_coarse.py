@@ -1,4 +1,4 @@
-"""What the coarse search of placing costs in accuracy: against all weights, on real and on simulated tissue.
+"""Accuracy lost by the coarse search for places, compared with all weights, on real and simulated tissue.
 
 It is meant for many spots; here it is forced on tissues that are small enough for both.
 """
@@ -26,11 +26,11 @@ NAMES = {
     HYPOTHALAMUS: 200,
     SIMULATED: None,
 }  # groups of spots; None takes the default
-SPOTS, CELLS, COMPARED = 100_000, 20_000, 1000  # of the simulated tissue, and cells that are placed exactly
+SPOTS, CELLS, COMPARED = 100_000, 20_000, 1000  # simulated; COMPARED cells are placed exactly
 
 
 def pair_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
-    """Return a pair, and where its cells truly lie."""
+    """Return a pair, and the true positions of its cells."""
     if name == SIMULATED:
         made = cellweft.datasets.simulate_tissue(
             n_spatial=SPOTS, n_reference=CELLS, n_genes=500, n_panel=500, seed=0
@@ -44,7 +44,7 @@ def pair_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
 
 
 def compared(name: str, *, steps: int | None) -> pd.DataFrame:
-    """Return how well cells are placed by all weights and by the coarse search, a row for each."""
+    """Return the accuracy of places by all weights and by the coarse search, a row for each."""
     pair, true = pair_of(name)
     placer = cellweft.Placer(settings={} if steps is None else {"steps": steps})
     placed = placer.fit(pair).place()
@@ -120,14 +120,14 @@ def main() -> None:
     asked = parser.parse_args()
     table = pd.concat([compared(name, steps=asked.steps) for name in asked.names])
     text = f"# Placing by a coarse search\n\n{__doc__}\n"
-    text += "Distances in spot spacings. `seen` is what the search looked at spot by spot; the rest is\n"
-    text += "estimated by groups. Of few spots as many are seen as are wanted, of the simulated ones a\n"
-    text += "quarter at most. One fit each, all read-outs of the same encoders.\n\n"
+    text += "Distances in spot spacings. `seen` is what the search compared spot by spot; the rest is\n"
+    text += "estimated by groups. If there are few spots, as many are seen as requested; of the simulated "
+    text += "ones, at most a quarter. One fit each; all results are from the same encoders.\n\n"
     write("place_coarse", text + shown(table))
 
 
 def shown(table: pd.DataFrame) -> str:
-    """Return the table on its side, to four digits."""
+    """Return the transposed table, to four digits."""
     head = ["", *table.index]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for name, row in table.T.iterrows():

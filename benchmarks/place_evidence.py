@@ -1,4 +1,4 @@
-"""What the direct comparison of expression adds to the encoders of `preset="auto"`, by what it is worth."""
+"""What the direct comparison of expression adds to the encoders of `preset="auto"`, by its weight."""
 
 import argparse
 from dataclasses import replace
@@ -21,7 +21,7 @@ N_FEW = 250
 
 
 def data_of(name: str) -> tuple[cellweft.Pair, np.ndarray, pd.DataFrame]:
-    """Return a pair, where its cells truly lie, and the true composition of the spots."""
+    """Return a pair, the true positions of its cells, and the true composition of the spots."""
     if name == PAPER:
         spots = ad.read_h5ad(DATA / "embryo_benchmark_st.h5ad")
         pair = cellweft.pair(DATA / "embryo_benchmark_sc.h5ad", spots, labels="cell_type")
@@ -39,7 +39,7 @@ def data_of(name: str) -> tuple[cellweft.Pair, np.ndarray, pd.DataFrame]:
 def scores(
     placed: cellweft.Placement, true: np.ndarray, composition: pd.DataFrame | None
 ) -> dict[str, float]:
-    """Return how far off places are, in spot spacings, and what else is asked of a placement."""
+    """Return the errors of places, in spot spacings, and the other scores of a placement."""
     errors = location_errors(true, placed.coordinates()) / placed.pair.spacing
     near = placed.neighbors(25).indices.reshape(len(errors), 25)
     row = {
@@ -58,16 +58,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
     text = (
-        "# Expression beside the encoders\n\nOne fit a tissue; the same encoders with the comparison worth "
+        "# Direct comparison of expression and encoders\n\nOne fit per tissue; the same encoders, with the "
     )
-    text += "so many counts of a cell (`expression_counts`; 0: none; 8: the default). Errors in spacings.\n\n"
+    text += (
+        "comparison weighted as this many counts per cell (`expression_counts`; 0: none; 8: the default). "
+    )
+    text += "Errors in spot spacings.\n\n"
     for name in (PAPER, FEW, *TISSUES):
         pair, true, composition = data_of(name)
         placer = cellweft.Placer(seed=seed).fit(pair)
         placed, rows = placer.place(), {}
         for counts in COUNTS:
             evidence = replace(placed.model.evidence, counts=counts)
-            # only what cells bring to the product depends on the counts
+            # only the cells' factor of the product depends on the counts
             cells = placed.cells.clone()
             cells[:, placed.model.n_encoded :] *= counts / placed.model.evidence.counts
             changed = replace(placed, model=replace(placed.model, evidence=evidence), cells=cells)

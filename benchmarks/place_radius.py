@@ -1,4 +1,4 @@
-"""How often the true place of a cell is within the radius that `coordinates(interval=...)` gives."""
+"""How often the true position of a cell is within the radius given by `coordinates(interval=...)`."""
 
 import argparse
 
@@ -18,12 +18,12 @@ from common import DATA, markdown, write
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 EMBRYO, PLANES = "embryo 1 z2, the paper's pseudo-spots", "embryo 1 z5 on z2, cells on cells"
 CHOSEN_ON = ("hypothalamus", "somatosensory", "visual")
-MOST_SPOTS = 1000  # that are placed as cells
+MOST_SPOTS = 1000  # spots that are placed like cells
 THIRDS = ("sure", "middle", "unsure")
 
 
 def data_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
-    """Return a pair, and where its cells truly lie."""
+    """Return a pair, and the true positions of its cells."""
     if name == EMBRYO:
         pair = cellweft.pair(DATA / "embryo_benchmark_sc.h5ad", DATA / "embryo_benchmark_st.h5ad")
         return pair, pair.sc.obs[["x_global", "y_global"]].to_numpy(dtype=float)
@@ -43,7 +43,7 @@ def cells_of_plane(plane: str) -> ad.AnnData:
 
 
 def factor_of_spots(placed: cellweft.Placement, level: float) -> float:
-    """Return the split-conformal factor of the radius, were spots like cells: each placed on the others."""
+    """Return the split-conformal factor of the radius from spots, each placed on the others."""
     model, n_encoders = placed.model, placed.model.settings.models
     drawn = np.random.default_rng(0).permutation(len(placed.spots))[:MOST_SPOTS]
     places = torch.from_numpy(placed.pair.coordinates).double()
@@ -93,10 +93,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--preset", default="auto", choices=["auto", "stem"])
     asked = parser.parse_args()
-    text = "# The radius of a place: how often the truth is within it\n\n"
+    text = "# The radius of a place: how often it includes the true position\n\n"
     text += f'`coordinates(interval=...)` of `preset="{asked.preset}"`, mean of {asked.seeds} seed(s).\n'
     text += (
-        "Rows are the level asked for; columns the share of cells whose true place is within the radius: of\n"
+        "Rows: the requested level. Columns: the share of cells whose true place is within the radius, of\n"
     )
     text += (
         "all, and of each third by confidence. The last two: the factor that split-conformal calibration on\n"

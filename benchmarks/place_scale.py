@@ -1,7 +1,7 @@
-"""Time and memory of placing as cells and spots grow: fit, places, the ten heaviest spots of every cell.
+"""Time and memory of placing by number of cells and spots: fit, places, each cell's ten likeliest spots.
 
-Tissues are simulated in blocks straight to disk. Every size runs in a process of its own, so that its time
-and peak memory are its own.
+Tissues are simulated in blocks straight to disk. Every size runs in a separate process, so that time and peak
+memory are measured separately.
 """
 
 import argparse
@@ -30,10 +30,10 @@ SPACING = 15.0  # um between spots
 
 def simulate(path: Path, n_rows: int, *, extent: float, is_spatial: bool, seed: int) -> None:
     """Write counts of cells that are drawn from a tissue with smooth types and gradients, block by block."""
-    tissue = np.random.default_rng(0)  # the same tissue for both sides
+    tissue = np.random.default_rng(0)  # the same tissue for cells and spots
     waves = tissue.normal(0, 6.0, (N_FIELDS, 2))  # of the fields, in radians across the tissue
     shifts = tissue.uniform(0, 2 * np.pi, N_FIELDS)
-    liking = tissue.normal(0, 1.5, (N_FIELDS, N_TYPES))  # of the types for the fields
+    liking = tissue.normal(0, 1.5, (N_FIELDS, N_TYPES))  # how strongly types follow the fields
     of_types = tissue.normal(-1.2, 1.0, (N_TYPES, N_GENES))
     of_fields = tissue.normal(0, 0.4, (N_FIELDS, N_GENES)) * (tissue.random((N_FIELDS, N_GENES)) < 0.3)
     stream = np.random.default_rng([1, seed])
@@ -75,7 +75,7 @@ def append(data: h5py.Dataset, values: np.ndarray) -> None:
 
 
 def measured(folder: Path, preset: str) -> dict[str, float]:
-    """Return the seconds of every stage, the peak memory after it, and how well cells lie."""
+    """Return the seconds of every stage, the peak memory after it, and the accuracy of places."""
     found: dict[str, float] = {}
     start = time.perf_counter()
 

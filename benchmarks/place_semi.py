@@ -1,4 +1,4 @@
-"""Semi-simulations: pseudo-spots over cells of known place, from other tissues, resolutions and noise."""
+"""Semi-simulations: pseudo-spots over cells of known position; several tissues, resolutions, noise."""
 
 import argparse
 
@@ -12,7 +12,7 @@ from cellweft.evaluate.placement import evaluate_placement
 
 from common import DATA, markdown, write
 
-# file of cells with known places, labels that are none
+# file of cells with known places, labels that are not cell types
 TISSUES = {
     "embryo 1 z5 (seqFISH, 351 genes)": ("seqfish_embryo_e1z5.h5ad", ["Low quality"]),
     "hypothalamus (MERFISH, 135 genes)": (
@@ -23,7 +23,7 @@ TISSUES = {
     "visual cortex (STARmap, 996 genes)": ("visp_starmap1020_st.h5ad", []),
 }
 METHODS = ["auto", "stem", "cosine", "knn-regression", "centre", "nnls"]
-QUICK = ["auto:models=1", "stem", "cosine"]  # one encoder, where many simulations are compared
+QUICK = ["auto:models=1", "stem", "cosine"]  # one encoder, for comparing many simulations
 NOISE = (0.2, 0.4, 0.6, 0.8)
 WANTED = [
     ("all cells", "location_error_mean"),
@@ -48,7 +48,7 @@ def cells_of(name: str) -> ad.AnnData:
 
 
 def spacing_for(cells: ad.AnnData, per_spot: float) -> float:
-    """Return the grid spacing at which a square holds so many cells."""
+    """Return the grid spacing at which a square holds ``per_spot`` cells."""
     places = np.asarray(cells.obsm["spatial"])[:, :2]
     return float(np.sqrt(np.prod(np.ptp(places, axis=0)) / len(places) * per_spot))
 

@@ -1,4 +1,4 @@
-"""How far the places of `preset="auto"` move with the number of threads, and how far with the seed."""
+"""How much the places of `preset="auto"` change with the number of threads, and with the seed."""
 
 import argparse
 
@@ -13,13 +13,13 @@ from common import markdown, write
 
 
 def places(pair: cellweft.Pair, *, threads: int, seed: int) -> np.ndarray:
-    """Return where the cells are placed, in spacings."""
+    """Return the places of the cells, in spot spacings."""
     torch.set_num_threads(threads)
     return cellweft.Placer(seed=seed).fit(pair).place().coordinates() / pair.spacing
 
 
 def moved(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """Return how far apart two sets of places of the same cells are."""
+    """Return the distances between two sets of places of the same cells."""
     distances = np.linalg.norm(after - before, axis=1)
     return {
         "median": np.median(distances),

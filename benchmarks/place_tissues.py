@@ -1,6 +1,6 @@
 """Placing on whole tissues: single-cell resolution, a whole transcriptome, three sections at once.
 
-Each part runs in a process of its own, so that its time and peak memory are its own.
+Each part runs in a separate process, so that time and peak memory are measured separately.
 """
 
 import argparse
@@ -23,7 +23,7 @@ MARKERS = 10  # of a type
 
 
 def placed(pair: cellweft.Pair, preset: str, seed: int) -> tuple[cellweft.Placement, float]:
-    """Return a placement, and the seconds of fitting and of every read-out that `cellweft place` writes."""
+    """Return a placement, and the seconds of fitting and of every output that `cellweft place` writes."""
     start = time.perf_counter()
     placement = cellweft.Placer(preset=preset, seed=seed).fit(pair).place()
     placement.to_anndata()
@@ -33,7 +33,7 @@ def placed(pair: cellweft.Pair, preset: str, seed: int) -> tuple[cellweft.Placem
 
 
 def planes(preset: str, seed: int) -> dict[str, float]:
-    """Return how well cells of plane z5 are placed on plane z2 of the same embryo, whose frames are one."""
+    """Return how well cells of plane z5 are placed on plane z2 of the same embryo, in shared coordinates."""
     cells, spots = (ad.read_h5ad(DATA / f"seqfish_embryo_e1{plane}.h5ad") for plane in ("z5", "z2"))
     good = [data[data.obs["cell_type"].astype(str) != "Low quality"].copy() for data in (cells, spots)]
     pair = cellweft.pair(*good, labels="cell_type", st_labels="cell_type")
@@ -62,7 +62,7 @@ def pdac(preset: str, seed: int) -> dict[str, float]:
     means = pd.DataFrame(cells).groupby(pair.labels).mean()
     agreement = {}
     for kind, own in means.iterrows():
-        apart = own - means.drop(index=kind).max()  # above every other type
+        apart = own - means.drop(index=kind).max()  # difference from the highest other type
         markers = np.argsort(-apart.to_numpy())[:MARKERS]
         expressed = spots[:, markers].mean(axis=1)
         agreement[kind] = np.corrcoef(expressed, found[kind])[0, 1] if expressed.std() > 0 else np.nan

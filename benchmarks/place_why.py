@@ -1,4 +1,4 @@
-"""Why cells lie where they lie: attributions, segments of an axis, trends and the hollow structure."""
+"""Why cells are placed where they are: attributions, segments of an axis, trends and the hollow structure."""
 
 import time
 
@@ -11,7 +11,7 @@ import cellweft
 
 from common import DATA, write
 
-TYPE, BINS = "Spinal cord", 11  # the paper cuts the spinal cord's pseudo-time into segments
+TYPE, BINS = "Spinal cord", 11  # the paper divides the spinal cord's pseudo-time into segments
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     segments = pd.qcut(position, BINS, labels=[f"segment {number:02d}" for number in range(1, BINS + 1)])
     segments = np.asarray(segments.astype(str))
     values = placement.values(own)
-    text = f"# Why cells of the embryo's {TYPE.lower()} lie where they lie\n\n"
+    text = f"# Why cells of the embryo's {TYPE.lower()} are placed where they are\n\n"
     text += f'{len(own)} cells placed by `preset="stem"`, seed 0; {BINS} segments of equal size along a '
     text += "polynomial of degree 5.\n\n"
     head = ["explained", "seconds", "largest relative gap", "median gap"]
@@ -51,7 +51,8 @@ def main() -> None:
     pca = PCA(50, random_state=0).fit_transform(placement.values(slice(0, pair.sc.n_cells)))
     embedded = placement.cells.numpy()
     text += (
-        "Hollow structure, the radius (in mean nearest-neighbour distances) that holds a tenth of the cells: "
+        "Hollow structure, the radius (in mean nearest-neighbour distances) that contains a tenth of the "
+        "cells: "
     )
     of_stem, of_pca = map(cellweft.tl.radial_concentration, (embedded, pca))
     text += f"STEM's embedding {of_stem:.2f}, PCA of expression {of_pca:.2f}.\n"

@@ -1,7 +1,7 @@
-"""Planned against measured peak memory of imputing and placing, at three sizes, as the budget gets tight.
+"""Planned and measured peak memory of imputing and placing, at three sizes, with tight budgets.
 
-Every case is a process of its own. Its budget is what the plan says is needed at least, and some more: the
-plan must hold it, and a budget below must be refused before anything is done.
+Every case runs in a separate process. Its budget is the least that the plan needs, plus a margin: the run
+must stay within it, and a lower budget must be refused before any work is done.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from typing import Any
 from common import peak_of_this_process, write
 
 SIZES = ((1_000, 1_000, 500, 100), (2_000, 2_000, 1_000, 120), (4_000, 3_000, 1_500, 150))
-"""Spatial cells, cells of the reference, genes, and how many of these are on the panel."""
+"""Numbers of spatial cells, reference cells, genes, and genes on the panel."""
 KINDS = ("auto", "stimpute", "place")
 ROOM = 1.1
-"""Budget, in parts of what is needed at least."""
+"""Budget, as a multiple of the least that is needed."""
 
 
 def make(folder: Path, n_spatial: int, n_reference: int, n_genes: int, n_panel: int) -> None:
-    """Write the inputs; in a process of its own, whose memory is not that of a case."""
+    """Write the inputs, in a separate process whose memory does not count towards a case."""
     import cellweft
 
     made = cellweft.datasets.simulate_tissue(
@@ -34,7 +34,7 @@ def make(folder: Path, n_spatial: int, n_reference: int, n_genes: int, n_panel: 
 
 
 def case(kind: str, folder: Path) -> dict[str, Any]:
-    """Run one case in this process, and return what was planned and what it took."""
+    """Run one case in this process, and return planned and measured memory."""
     import cellweft
 
     pair = cellweft.pair(folder / "sc.h5ad", folder / "st.h5ad")
@@ -54,7 +54,7 @@ def case(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def least_of(imputer: Any, pair: Any) -> float:
-    """Return the least budget that is not refused, as the refusal says it."""
+    """Return the least budget that is accepted, as given by the error message."""
     import cellweft
 
     try:
@@ -66,13 +66,13 @@ def least_of(imputer: Any, pair: Any) -> float:
 
 
 def run(*words: str) -> str:
-    """Run this script in a process of its own, and return what it printed."""
+    """Run this script in a separate process, and return what it printed."""
     command = [sys.executable, __file__, *words]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def main() -> None:
-    """Run all cases, or one, in processes of their own, and write the table."""
+    """Run all cases, or one, in separate processes, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--make", nargs=5, help="folder, spatial cells, reference cells, genes, panel")
     parser.add_argument("--case", nargs=2, help="kind and folder")

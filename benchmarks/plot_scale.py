@@ -1,9 +1,9 @@
-"""What a plot and a report of very many cells take: time and size of the file, by pixels and by dots.
+"""Time and file size of plots and reports of very many cells, drawn as pixels and as dots.
 
 Results as `cellweft impute` writes them are made once in the folder (`view_scale`). A case is one picture,
-from the path of the result to the saved file: reading, drawing, saving, as the median of three; the files lie
-in the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below. The report is
-that of the same result, made once.
+from the path of the result to the saved file: reading, drawing, saving, as the median of three; the files are
+in the system's cache. Above 200,000 cells pixels are drawn, below that dots. The report is that of the same
+result, made once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from view_scale import result
 from common import write
 
 COLOURS = {"cell types": "cell_type", "a column of numbers": "total_counts", "a gene": ""}
-KINDS = {"pixels": 0, "dots": 10**9}  # cells up to which dots are drawn
+KINDS = {"pixels": 0, "dots": 10**9}  # number of cells up to which dots are drawn
 
 
 def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float, int]:
@@ -37,7 +37,7 @@ def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float,
 
 
 def reported(path: Path, file: Path) -> str:
-    """Return what the report of a result takes, as a row of the table."""
+    """Return time and size of the report of a result, as a row of the table."""
     import cellweft
 
     start = time.perf_counter()

@@ -1,7 +1,8 @@
-"""What half precision costs and saves: products of attention in bfloat16 against float32, held-out genes.
+"""Costs and savings of half precision: attention in bfloat16 compared with float32, on held-out genes.
 
-One fold of each real pair is fitted once and predicted in both; of the Xenium tonsil's shape (`scale_data`)
-the held-out genes of some cells. Times are of predicting alone, both in turn in one process.
+One fold of each real pair is fitted once and predicted in both precisions; for data of the Xenium tonsil's
+shape (`scale_data`), the held-out genes of some cells. Times are of predicting alone, alternating between
+both in one process.
 """
 
 import argparse

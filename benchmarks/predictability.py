@@ -1,9 +1,9 @@
-"""Reliability of ``preset="auto"`` against the true Pearson correlation of genes that were held out.
+"""Reliability of ``preset="auto"`` compared with the true Pearson correlation of held-out genes.
 
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes; the folds of a
-pair are put together, as a reader of one table of genes would. Two plain rankings stand beside it, and the
-ceiling: genes ranked by their true correlation. Small panels are drawn from the shared genes, and all others
-are held out.
+pair are pooled, as in one table of genes. It is compared with two simple rankings, and with the upper bound:
+genes ranked by their true correlation. Small panels are drawn from the shared genes, and all others are held
+out.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIZES = (16, 33, 50)
 
 
 def judged(fit: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
-    """Return a row per gene held out: what was said of it without its measurement, and what is true."""
+    """Return a row per held-out gene: what was estimated without its measurement, and what is true."""
     n_panel = len(fit["panel_pearson"])
     seen = n_panel * (1 - 1 / AttentionSettings().folds)
     known = fit_predictability(fit["panel_features"], fit["panel_pearson"], n_seen=seen)
@@ -98,7 +98,7 @@ def ranked(genes: pd.DataFrame) -> pd.DataFrame:
 
 
 def covered(genes: pd.DataFrame) -> dict[str, float]:
-    """Return how the intervals cover, and what the cut selects, of the genes of all seeds."""
+    """Return the coverage of intervals, and what the threshold selects, over the genes of all seeds."""
     inside = genes["pearson"].between(genes["reliability_lower"], genes["reliability_upper"])
     thirds = genes["reliability"].rank(method="first", pct=True).mul(3).clip(upper=2.999).astype(int)
     kept, rest = (genes.loc[genes["reliable"] == one, "pearson"] for one in (True, False))
@@ -128,7 +128,7 @@ def main() -> None:
         small |= of_small_panels(name, asked.draws, asked.kept)
         table = markdown(ranked(genes)).replace("| method |", "| ranking |", 1)
         text += f"\n## {name}\n\n{table}\n"
-    text += "\n## Intervals of nominal 90 %, and the genes called reliable\n\n"
+    text += "\n## Intervals of nominal 90 %, and genes classified as reliable\n\n"
     text += markdown(pd.DataFrame(coverage)).replace("| method |", "| |", 1)
     text += "\n\n## Small panels\n\nPanels drawn from the shared genes, all others held out:\n\n"
     text += markdown(pd.DataFrame(small).T).replace("| method |", "| panel |", 1)

@@ -1,8 +1,8 @@
-"""What the rules of reading cost: processor time of the checks while two files are read and paired.
+"""Processor time of the checks of input while two files are read and paired.
 
-A rule is every check of names, columns, scales, slices and indices that looks at what was read. Each is timed
-where it is called, in a process whose files lie in the disk's cache; seconds are those that the processor
-worked. Reading is all of ``cellweft.pair``, which reads every value once.
+A rule is any check of the names, columns, scales, slices or indices that were read. Each is timed where it is
+called, in a process whose files are in the disk cache; seconds are processor time. Reading is all of
+``cellweft.pair``, which reads every value once.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def timed(rule: str, place: str, spent: dict[str, float]) -> None:
 
 
 def made(path: Path, n_cells: int, n_genes: int, *, is_tissue: bool) -> Path:
-    """Write a file of counts, compressed as AnnData users have it, with parts in ``obs``."""
+    """Write a file of counts, compressed as usual for AnnData, with slices in ``obs``."""
     random = np.random.default_rng(int(is_tissue))
     blocks = [
         sp.random(rows, n_genes, density=0.1, format="csr", random_state=random, dtype=np.float32)
@@ -104,7 +104,7 @@ def main() -> None:
         for rule, places in RULES.items():
             for place in places:
                 timed(rule, place, spent)
-        cellweft.pair(sc, st)  # fills the disk's cache, and loads what is loaded late
+        cellweft.pair(sc, st)  # fills the disk cache, and loads what is imported lazily
         runs = []
         for _ in range(asked.repeats):
             spent.clear()
@@ -120,7 +120,7 @@ def main() -> None:
     ]
     write(
         "reading_rules",
-        "# What the rules of reading cost\n\n"
+        "# Time of the checks of input\n\n"
         f"{asked.cells:,} cells on each side, {asked.genes[0]:,} and {asked.genes[1]:,} genes, a tenth of "
         f"the values above zero, .h5ad with gzip; median of {asked.repeats} runs, processor seconds.\n\n"
         "| rule | s | of pairing |\n| --- | --- | --- |\n" + "\n".join(lines),

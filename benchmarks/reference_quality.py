@@ -1,8 +1,8 @@
-"""What a reference is worth as it is: joined from several, small, thin, with doublets, of another platform.
+"""How much the quality of a reference matters: joined, small, shallow, with doublets, of another platform.
 
-Every number is of held-out genes. Ways to join references are compared with ``auto`` before any training,
-which takes seconds, on several seeds; what is left of them, and all else, with ``auto`` after a shortened
-training, the same for all rows. Real references are joined or changed; only donors are simulated.
+All scores are of held-out genes. Ways to join references are compared with ``auto`` before any training,
+which takes seconds, for several seeds; the remaining ways, and everything else, with ``auto`` after a
+shortened training, the same for all rows. Real references are joined or changed; only donors are simulated.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import cellweft
 from common import DATA, markdown, write
 
 SETTINGS = {"steps": 100, "fold_steps": 60, "level_steps": 80, "batch_reference": 1000}
-FEW_GENES = 40  # below, all five folds are predicted; else the first
+FEW_GENES = 40  # with fewer, all five folds are predicted; else only the first
 UNTRAINED = {"steps": 0, "fold_steps": 0, "level_steps": 0}
 COLUMN = "batch"
 
 
 @dataclass
 class Trial:
-    """A reference and a tissue, and what a row of the table calls it."""
+    """A reference and a tissue, and their name in a row of the table."""
 
     name: str
     sc: ad.AnnData
@@ -49,7 +49,7 @@ def cells_of(name: str, most: int, seed: int) -> ad.AnnData:
 
 
 def joined(st: ad.AnnData, *parts: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
-    """Return references as one, and the tissue, with the genes that all of them have."""
+    """Return the joined references, and the tissue, with the genes that all of them share."""
     names = set(st.var_names).intersection(*(part.var_names for part in parts))
     genes = sorted(names)
     numbered = [part[:, genes] for part in parts]
@@ -58,7 +58,7 @@ def joined(st: ad.AnnData, *parts: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
 
 
 def thinned(cells: ad.AnnData, seed: int, *, depth: float = 0.25, spread: float = 0.7) -> ad.AnnData:
-    """Return cells as a thinner platform counts them, which detects each gene otherwise."""
+    """Return cells as a less sensitive platform would count them, with gene-specific detection rates."""
     stream = np.random.default_rng(seed)
     chance = np.clip(depth * np.exp(spread * stream.standard_normal(cells.n_vars)), 0, 1)
     counts = stream.binomial(cells.X.toarray().astype(np.int64), chance)
@@ -66,7 +66,7 @@ def thinned(cells: ad.AnnData, seed: int, *, depth: float = 0.25, spread: float 
 
 
 def halves(cells: ad.AnnData, seed: int, *, lacks_types: bool) -> tuple[ad.AnnData, ad.AnnData]:
-    """Return two halves, the second one thinned; it lacks half of the types if asked for."""
+    """Return two halves, the second one thinned, and without half of the types if requested."""
     stream = np.random.default_rng(seed)
     is_first = stream.random(cells.n_obs) < 0.5
     if lacks_types:
@@ -76,7 +76,7 @@ def halves(cells: ad.AnnData, seed: int, *, lacks_types: bool) -> tuple[ad.AnnDa
 
 
 def own_depths(pair: cellweft.Pair) -> cellweft.Pair:
-    """Normalise each batch to its own median total, and leave its genes at their levels."""
+    """Normalise each batch to its own median total, and leave the levels of its genes unchanged."""
     return changed(pair, levels=np.ones_like(pair.sc.batches.levels))
 
 
@@ -100,7 +100,7 @@ def changed(pair: cellweft.Pair, **parts: np.ndarray) -> cellweft.Pair:
 
 
 def scores(trial: Trial, seed: int, settings: dict[str, int]) -> pd.DataFrame:
-    """Return Pearson, Spearman and squared error of every gene that is predicted, a row each."""
+    """Return Pearson, Spearman and squared error, a row per predicted gene."""
     column = COLUMN if trial.batches else None
     pair = trial.change(cellweft.pair(trial.sc, trial.st, coordinates="none", reference_batch=column))
     folds = list(KFold(5, shuffle=True, random_state=0).split(pair.shared_genes))
@@ -125,7 +125,7 @@ def joins(most: int, seed: int) -> Iterator[Trial]:
 
 
 def real_joins(most: int, seed: int) -> Iterator[Trial]:
-    """Yield the same, brought to one level in further ways."""
+    """Yield the same references, brought to one level in further ways."""
     osm, star, mol = "osmfish_benchmark_st", "visp_starmap1020_st", "cortex_molcart100_st"
     allen, mop = "osmfish_ref_allen_ssp_sc33", "mop_ref_10x_sc500"
     half = most // 2
@@ -165,7 +165,7 @@ def _ways(name: str, tissue: ad.AnnData, *parts: ad.AnnData) -> Iterator[Trial]:
 
 
 def qualities(most: int, seed: int) -> Iterator[Trial]:
-    """Yield references that are smaller, thinner, of another platform, or hold doublets or other donors."""
+    """Yield references that are smaller, shallower, of another platform, or with doublets or other donors."""
     stream = np.random.default_rng(seed)
     for name, tissue, reference in (
         ("hypothalamus", "hypo_merfish_animal1_bregma-0.29_st", "hypo_ref_10x_sc134"),
@@ -207,7 +207,7 @@ def _filled(cells: ad.AnnData) -> ad.AnnData:
 
 
 def _doublets(cells: ad.AnnData, share: float, stream: np.random.Generator) -> ad.AnnData:
-    """Return cells of which a share hold another cell's counts too."""
+    """Return cells, a share of which also contain another cell's counts."""
     made = cells.copy()
     both = stream.permutation(cells.n_obs)[: round(share * cells.n_obs)]
     counts = made.X.tolil()
@@ -234,7 +234,7 @@ def _missing_types(most: int, seed: int) -> Iterator[Trial]:
 
 
 def tables(part: str, most: int, seeds: Iterable[int]) -> str:
-    """Return a table for each of what is compared: means over seeds of medians and means over genes."""
+    """Return a table per comparison: means over seeds of medians and means over genes."""
     rows: dict[str, list[pd.Series]] = {}
     n_genes: dict[str, int] = {}
     trials, settings = {
@@ -268,14 +268,14 @@ def main() -> None:
     said = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
     folds = f"; all five folds of genes below {FEW_GENES} shared genes, else the first fold"
     for part, name, title in (
-        ("candidates", "reference_batches_tried", "Several references joined: ways that were tried"),
+        ("candidates", "reference_batches_tried", "Several references joined: ways tested"),
         ("joins", "reference_batches", "Several references joined"),
-        ("qualities", "reference_quality", "What a reference is worth as it is"),
+        ("qualities", "reference_quality", "How much the quality of a reference matters"),
     ):
         if part in asked.parts.split(","):
             text = f"# {title}\n\n" + tables(part, asked.cells, range(asked.seeds))
             how = "before any training" if part == "candidates" else f"after a shortened training ({said})"
-            text += f"`auto` {how}{folds}. At most {asked.cells:,} cells a side. Means over the seeds.\n"
+            text += f"`auto` {how}{folds}. At most {asked.cells:,} cells per side. Means over the seeds.\n"
             write(name, text, seeds=range(asked.seeds), protocol="cut")
 
 

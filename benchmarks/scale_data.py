@@ -1,11 +1,11 @@
-"""Simulated data of a real shape and sparsity, written by blocks, so that millions of cells can be measured.
+"""Simulated data of realistic shape and sparsity, written in blocks, for benchmarks with millions of cells.
 
 `tonsil` has the shape of the Xenium tonsil and its reference: cells x 377 genes of which 16 % of the values
-are not zero, and 26,717 x 33,551 with 5 %. Counts are negative binomial around types, gene programs that run
-through the types, sizes of cells, and a factor per gene and platform; all 377 genes are measured, and
-``var["held_out"]`` marks 77 of them to hold out. `placing` has cells and spots of 500 genes in one tissue,
-and where each cell lived. Files of the same name are made once. However many cells, memory stays bounded and
-the distribution is the same.
+are not zero, and 26,717 x 33,551 with 5 %. Counts are negative binomial around types, gene programs across
+the types, cell sizes, and a factor per gene and platform; all 377 genes are measured, and ``var["held_out"]``
+marks 77 of them to be held out. `placing` has cells and spots of 500 genes in one tissue, and each cell's
+true position. An existing file of the same name is reused. Memory is bounded and the distribution the same
+for any number of cells.
 """
 
 import argparse
@@ -32,14 +32,14 @@ REFERENCE, GENES, PANEL, HELD_OUT = 26_717, 33_551, 377, 77
 N_TYPES, N_PROGRAMS, N_DOMAINS = 14, 8, 6
 PITCH = 9.0  # um between cells
 BLOCK_VALUES = 12_000_000  # values that are drawn at once: about 400 MB of work
-CHUNK = 2**15  # values of a chunk on disk, about what h5py chooses for such files
+CHUNK = 2**15  # values of a chunk on disk, about h5py's default for such files
 NOISE_SHAPE = 3.0  # of the gamma that makes Poisson counts negative binomial
 TYPES = np.array([f"type {number:02d}" for number in range(N_TYPES)])
 
 
 @dataclass
 class Block:
-    """Some rows of a file: counts, and what is known of the cells."""
+    """Some rows of a file: counts and the cells' properties."""
 
     counts: sp.csr_matrix
     kinds: np.ndarray  # (n_cells,) type of each
@@ -48,11 +48,11 @@ class Block:
 
 @dataclass
 class Model:
-    """Expression of every type, what the programs add, and the platform's factor, on one set of genes."""
+    """Expression of every type, effects of the programs, and the platform's factor, for a set of genes."""
 
     base: np.ndarray  # (n_types, n_genes) log rate
     programs: np.ndarray  # (n_programs, n_genes)
-    noise: np.ndarray  # (many,) gamma draws of mean 1; a cell takes a stretch of them
+    noise: np.ndarray  # (many,) gamma draws of mean 1; each cell takes a stretch of them
 
     def rates(self, kinds: np.ndarray, activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the expected counts of cells whose size is 1."""
@@ -65,7 +65,7 @@ class Model:
         return rates
 
     def scaled_to(self, share: float, random: np.random.Generator) -> "Model":
-        """Return the model at the depth at which a share of the counts is not zero."""
+        """Return the model scaled so that ``share`` of the counts is not zero."""
         kinds = random.integers(N_TYPES, size=1000)
         rates = self.rates(kinds, random.standard_normal((1000, N_PROGRAMS)), random)
         rates *= sizes_of(1000, random)[:, None]
@@ -78,10 +78,10 @@ class Model:
 
 
 def models(n_genes: int, panel: np.ndarray, shares: tuple[float, float]) -> tuple[Model, Model]:
-    """Return the reference's model of all genes and the panel's spatial one, at their shares of filled."""
+    """Return the model of the reference and that of the panel, at their shares of nonzero values."""
     random = np.random.default_rng([1, n_genes])
     level = random.normal(0.0, 1.6, n_genes)
-    level[panel] = random.normal(1.0, 1.0, len(panel))  # panels are made of genes that are seen
+    level[panel] = random.normal(1.0, 1.0, len(panel))  # panels consist of well-expressed genes
     tells = random.random(n_genes) < 0.15
     tells[panel] = True
     markers = random.random((N_TYPES, n_genes)) < 0.15
@@ -101,7 +101,7 @@ def sizes_of(n_cells: int, random: np.random.Generator) -> np.ndarray:
 
 
 def activity_at(places: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return how active the programs are: waves through the tissue, and each cell's own."""
+    """Return the activity of the programs: waves through the tissue, and variation of each cell."""
     turn = np.arange(N_PROGRAMS) * np.pi / N_PROGRAMS
     along = places[:, :1] * np.cos(turn) + places[:, 1:] * np.sin(turn)
     waves = np.sin(along / (90.0 + 40.0 * np.arange(N_PROGRAMS)))
@@ -109,7 +109,7 @@ def activity_at(places: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def kinds_at(places: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return types, drawn by what a domain of the tissue is made of."""
+    """Return cell types, drawn from the composition of each domain of the tissue."""
     tiles = np.floor(places / 400.0).astype(np.int64)
     domain = (tiles[:, 0] * 7 + tiles[:, 1] * 13) % N_DOMAINS
     mixes = np.random.default_rng(2).dirichlet(np.full(N_TYPES, 0.5), N_DOMAINS).cumsum(axis=1)
@@ -120,7 +120,7 @@ def kinds_at(places: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def drawn(
     model: Model, kinds: np.ndarray, activity: np.ndarray, random: np.random.Generator
 ) -> sp.csr_matrix:
-    """Draw counts, float32 as most files hold them."""
+    """Draw counts as float32, as in most files."""
     rates = model.rates(kinds, activity, random)
     rates *= sizes_of(len(kinds), random)[:, None]
     counts = random.poisson(rates).astype(np.float32)
@@ -130,7 +130,7 @@ def drawn(
 
 
 def tissue(model: Model, n_cells: int, *, pitch: float, name: int) -> Iterator[Block]:
-    """Yield cells on a loose grid, row by row of the tissue."""
+    """Yield cells on a jittered grid, row by row."""
     wide = int(np.ceil(np.sqrt(n_cells)))
     size = BLOCK_VALUES // model.base.shape[1]
     for number, start in enumerate(range(0, n_cells, size)):
@@ -143,7 +143,7 @@ def tissue(model: Model, n_cells: int, *, pitch: float, name: int) -> Iterator[B
 
 
 def dissociated(model: Model, n_cells: int, *, extent: float, name: int) -> Iterator[Block]:
-    """Yield cells from anywhere in a tissue of some extent, in no order."""
+    """Yield cells from random positions in a tissue of some extent."""
     size = max(BLOCK_VALUES // model.base.shape[1], 1)
     for number, start in enumerate(range(0, n_cells, size)):
         random = np.random.default_rng([4, name, number])
@@ -203,7 +203,7 @@ class Appending:
         array[start:] = values
 
     def close(self) -> None:
-        """Write what is known only at the end."""
+        """Write what is known only at the end, and close the file."""
         if self.dense:
             return
         indptr = np.concatenate(self.indptr)
@@ -261,20 +261,20 @@ def tonsil(
     n_reference: int = REFERENCE,
     n_genes: int = GENES,
 ) -> tuple[Path, Path]:
-    """Return the paths of a reference and of spatial data of the tonsil's shape, made unless they are there.
+    """Return the paths of a reference and of spatial data of the tonsil's shape, made unless they exist.
 
     Parameters
     ----------
     folder
-        Where the files lie.
+        Folder of the files.
     n_cells
         Spatial cells.
     form
-        Of the spatial file: "h5ad" (CSR), "dense" (h5ad), or CSR in "zarr2" or "zarr3".
+        Format of the spatial file: "h5ad" (CSR), "dense" (h5ad), or CSR in "zarr2" or "zarr3".
     compression
-        Of the HDF5 files: "gzip", "lzf" or None.
+        Compression of the HDF5 files: "gzip", "lzf" or None.
     n_reference, n_genes
-        Shape of the reference, smaller ones for a trial.
+        Shape of the reference; smaller for a test run.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -316,9 +316,9 @@ def placing(
     n_genes: int = 500,
     compression: str | None = "gzip",
 ) -> tuple[Path, Path]:
-    """Return the paths of cells and spots of one tissue, made unless they are there.
+    """Return the paths of cells and spots of one tissue, made unless they exist.
 
-    Both have all genes; where a cell lived is in ``obsm["spatial_true"]``, in the unit of the spots'
+    Both have all genes; a cell's true position is in ``obsm["spatial_true"]``, in the unit of the spots'
     ``obsm["spatial"]``.
     """
     folder = Path(folder)

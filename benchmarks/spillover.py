@@ -1,13 +1,13 @@
-"""Spill-over between cells: `cellweft.tl.spillover` against known amounts, and on real tissues.
+"""Spill-over between cells: `cellweft.tl.spillover` compared with known amounts, and on real tissues.
 
 Known amounts: the simulated cortex at several levels, and tissues, simulated and real, into which transcripts
-were moved: each cell has a share of its own (beta-distributed, many near 0) of its counts replaced by a draw
+were moved: in each cell a different share of the counts (beta-distributed, many near 0) is replaced by a draw
 from the counts of its six nearest neighbours.
 
-Real tissues: pairs of genes that exclude each other, chosen from the reference alone. Cells that are told a
-high share are compared with cells of about the same total that are told a low one: with shares told from the
-whole panel, and with shares told from one half of the panel and pairs of the other, so that no count is used
-twice. The control tells shares with the cells' places shuffled within their slices.
+Real tissues: pairs of genes that exclude each other, chosen from the reference alone. Cells with a high
+estimated share are compared with cells of about the same total and a low one: with shares estimated from the
+whole panel, and with shares estimated from one half of the panel and pairs from the other, so that no count
+is used twice. In the control, shares are estimated after shuffling the cells' positions within their slices.
 
 Run: python benchmarks/spillover.py [--seeds 0] [--parts cortex,moved,real]
 """
@@ -38,9 +38,9 @@ PAIRS = {
 }
 LEVELS = (0.0, 0.06, 0.2, 0.35)
 MEAN_SHARES = (0.0, 0.05, 0.15, 0.3)
-EXCLUSIVE = 0.3  # of the co-detection that independent genes would have
+EXCLUSIVE = 0.3  # of the co-detection expected of independent genes
 DETECTED = 0.03  # least share of reference cells with a gene of a pair
-FEWEST = 10  # co-detections that independent genes would have in the reference
+FEWEST = 10  # co-detections expected of independent genes in the reference
 
 
 def opened(name: str) -> tuple[anndata.AnnData, anndata.AnnData, dict[str, str]]:
@@ -67,7 +67,7 @@ def moved(st: anndata.AnnData, mean: float, *, seed: int) -> tuple[anndata.AnnDa
 
 
 def agreement(truth: np.ndarray, told: pd.Series) -> dict[str, float]:
-    """Return how well shares agree with known ones."""
+    """Return how well estimated shares agree with the true ones."""
     known = told.notna().to_numpy()
     truth, found = truth[known], told.to_numpy()[known]
     varies = truth.std() > 0
@@ -133,7 +133,7 @@ def by_totals(told: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def shuffled(pair: Pair, seed: int) -> Pair:
-    """Return the pair with the places of its cells shuffled within their slices."""
+    """Return the pair with the positions of its cells shuffled within their slices."""
     order, rng = np.arange(pair.st.n_cells), np.random.default_rng(seed)
     slices = np.zeros(len(order)) if pair.slices is None else pair.slices
     for one in np.unique(slices):
@@ -143,7 +143,7 @@ def shuffled(pair: Pair, seed: int) -> Pair:
 
 
 def together(pair: Pair, told: np.ndarray) -> tuple[float, float, int]:
-    """Return how often cells told a high and a low share hold exclusive pairs, and the pairs' number."""
+    """Return how often cells with a high and a low share express exclusive pairs, and the number of pairs."""
     pairs = exclusive_pairs(pair)
     counts = pair.st.stored(slice(0, pair.st.n_cells), pair.st_shared)
     seen = np.asarray(counts.toarray() if sp.issparse(counts) else counts)
@@ -166,7 +166,7 @@ def halves(pair: Pair, seed: int) -> tuple[float, float]:
     found = [together(part, shares)[:2] for part, shares in zip(parts, told[::-1], strict=True)]
     known = np.isfinite(told[0]) & np.isfinite(told[1])
     high, low = np.sum(found, axis=0)
-    ratio = high / low if low else np.nan  # no pair has both its genes in a half
+    ratio = high / low if low else np.nan  # no pair has both genes in the same half
     return ratio, spearmanr(told[0][known], told[1][known])[0]
 
 
@@ -221,17 +221,18 @@ def text_of(known: list[pd.DataFrame], real: dict[str, pd.Series]) -> str:
         text += (
             "\n\n## Known amounts\n\nShares of a cell's panel counts: of the simulated cortex with one level "
             "for every cell (a small cell among large ones has a larger share), and with transcripts moved "
-            "so that each cell has a share of its own. In real tissue, what was moved comes on top of the "
-            "spill-over that the tissue has, which nobody knows: the row that moves nothing tells what is "
-            "found of it.\n\n"
+            "so that the share differs between cells. In real tissue, moved transcripts add to the "
+            "tissue's own spill-over, which is unknown: the row without moved transcripts gives its "
+            "estimate.\n\n"
         ) + table_of(pd.concat(known), "tissue")
     if real:
         text += (
             "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference "
             f"less than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the "
-            "share with both: in the quarter of the cells told the highest shares, and in the quarter told "
-            'the lowest, among cells of the same total. "Other half": shares from one half of the panel, '
-            'pairs of the other. "Halves\' Spearman": how the shares that the two halves tell agree.\n\n'
+            "share with both: in the quarter of the cells with the highest estimated shares, and in the "
+            'quarter with the lowest, among cells of the same total. "Other half": shares from one half of '
+            'the panel, pairs of the other. "Halves\' Spearman": how well the shares estimated from the two '
+            "halves agree.\n\n"
         ) + table_of(pd.DataFrame(real), "")
     return text
 

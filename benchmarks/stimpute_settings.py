@@ -1,7 +1,7 @@
-"""What the paper's text leaves open, and the authors' release's settings, on held-out genes of osmFISH.
+"""Settings the paper leaves open, and those of the authors' release, on held-out genes of osmFISH.
 
-Protein network, one seed each, the paper's settings with all the seeds that are asked for. Scores are kept
-per setting and seed in a folder, so that a run that was stopped goes on.
+With the protein network and one seed each; the paper's settings with all requested seeds. Scores are kept per
+setting and seed in a folder, so that an interrupted run can be resumed.
 """
 
 import argparse
@@ -75,8 +75,8 @@ def main() -> None:
     of_paper = [f"{PAPER}, seed {seed}" for seed in range(asked.seeds)]
     table.loc[f"{PAPER}, mean of {asked.seeds} seeds"] = table.loc[of_paper].mean()
     text = "# stImpute's settings on osmFISH: held-out genes, network of ESM-2\n\n" + markdown(table) + "\n\n"
-    text += "Medians over genes, over cells in the last column; 5 folds of genes. One seed each: by the draw "
-    text += "of the start alone the cosine varies by .01 and the mse by .1.\n\n"
+    text += "Medians over genes, over cells in the last column; 5 folds of genes. One seed each: from "
+    text += "random initialisation alone, the cosine varies by .01 and the mse by .1.\n\n"
     text += "\n".join(f"- {name}: `{settings}`" for name in names if (settings := SETTINGS[name]))
     write("stimpute_settings", text)
 

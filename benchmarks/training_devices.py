@@ -1,13 +1,14 @@
-"""What training gains from several devices, and from faster steps: side by side, one batch shared, compiled.
+"""Gains in training from several devices and faster steps: parallel trainings, shared batches, compiled.
 
-Two CPU cores stand for two devices. Every case is a process of its own with one thread a device, and every
-number a ratio to the same work on one device, or of the plain step. `--part` shortens the trainings alike.
+Two CPU cores represent two devices. Every case is a separate process with one thread per device, and every
+number is a ratio to the same work on one device, or to the plain step. `--part` shortens all trainings
+equally.
 
-Side by side: fits as users call them, `device="cpu"` against `device="cpu,cpu"`.
-Shared: one training by two processes (gloo), each with half of every batch and gradients averaged. For a loss
-that is not a mean over cells this is another training; it says what could be gained at most.
-Steps: the same fit with torch's fused optimisers, and with what a step computes compiled (the time of
-compiling apart); products of attention as written out against scaled_dot_product_attention.
+Parallel: fits as users call them, `device="cpu"` against `device="cpu,cpu"`. Shared: one training by two
+processes (gloo), each with half of every batch and gradients averaged. For a loss that is not a mean over
+cells this is another training; it gives an upper bound of the gain. Steps: the same fit with torch's fused
+optimisers, and with compiled steps (compile time reported separately); attention written out compared with
+scaled_dot_product_attention.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from common import markdown, peak_of_this_process, write
 
 METHODS = ("auto", "stimpute", "place")
 N_CELLS = 10_000
-SHARED = {  # what a process takes of each batch, by method
+SHARED = {  # what each process takes of a batch, by method
     "auto": ("batch_cells", "fold_cells"),
     "stimpute": ("batch", "ae_batch", "cells_per_epoch", "training_cells"),
     "place": ("batch_cells", "batch_spots"),
@@ -41,7 +42,7 @@ SHARED = {  # what a process takes of each batch, by method
 
 
 def settings_of(method: str, part: float, *, share: int = 1) -> dict[str, Any]:
-    """Return settings with a part of the steps, and of each batch a share."""
+    """Return settings with a part of the steps, and a share of each batch."""
     from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 
     whole: Any = {
@@ -93,7 +94,7 @@ def evaluated(pair: Any, part: float, *, device: str) -> float:
 
 @contextmanager
 def timed_trainings(clock: Callable[[], float] = time.perf_counter) -> Iterator[list[float]]:
-    """Lend a list that the seconds of training loops go to: without reading, neighbours and the like."""
+    """Yield a list of the seconds spent in training loops, without reading, neighbours and the like."""
     from cellweft.nn import attention, platform_effects, stem, stimpute, training
 
     seconds: list[float] = []
@@ -126,7 +127,7 @@ def side_by_side(folder: Path, part: float, case: str, device: str) -> dict[str,
 
 
 def shared(folder: Path, part: float, method: str, rank: int, size: int, port: int) -> dict[str, float]:
-    """Return the processor's time of one training whose batches go over several processes, of one of them."""
+    """Return one process's processor time of a training whose batches are shared by several processes."""
     import torch.distributed as dist
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -143,13 +144,13 @@ def shared(folder: Path, part: float, method: str, rank: int, size: int, port: i
     pair = pair_of(method, folder)
     with timed_trainings(
         time.process_time
-    ) as trainings:  # without waiting for the other: what is gained at most
+    ) as trainings:  # without waiting for the other process: an upper bound
         fitted(method, pair, settings_of(method, part, share=size), device="cpu", whole=False)
     return {"training": sum(trainings)}
 
 
 def stepped(folder: Path, part: float, method: str, how: str) -> dict[str, float]:
-    """Return the seconds of training with other steps; of compiled ones the second time, and what it cost."""
+    """Return the seconds of training with other steps; compiled ones are run twice, for the compile time."""
     from cellweft.nn import attention, stem, stimpute
 
     if how == "fused":
@@ -174,7 +175,7 @@ def stepped(folder: Path, part: float, method: str, how: str) -> dict[str, float
 
 
 def attended(n_keys: int, n_genes: int, *, width: int = 300, n_queries: int = 4096) -> dict[str, float]:
-    """Return the seconds of attention in prediction, written out by blocks and by torch's own function."""
+    """Return the seconds of attention in prediction, written out in blocks and with torch's function."""
     from torch.nn.functional import scaled_dot_product_attention
 
     from cellweft.nn.mapping import Mapping
@@ -192,7 +193,7 @@ def attended(n_keys: int, n_genes: int, *, width: int = 300, n_queries: int = 40
     def whole() -> torch.Tensor:
         return scaled_dot_product_attention(queries[None], keys[None], values[None], scale=1.0)[0]
 
-    def flash() -> torch.Tensor:  # the kernel that does not hold the weights wants all as wide as each other
+    def flash() -> torch.Tensor:  # the kernel that does not store the weights needs equal widths
         parts = []
         for columns in values.split(width, dim=1):
             padded = torch.nn.functional.pad(columns, (0, width - columns.shape[1]))
@@ -216,7 +217,7 @@ def attended(n_keys: int, n_genes: int, *, width: int = 300, n_queries: int = 40
 
 
 def in_processes(arguments: argparse.Namespace, *cases: list[str], threads: int = 1) -> dict[str, float]:
-    """Run cases at the same time, a process each, and return what the first one measured."""
+    """Run cases at the same time in separate processes, and return what the first one measured."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     given = [sys.executable, __file__, "--folder", str(arguments.folder), "--part", str(arguments.part)]
     started = [
@@ -265,7 +266,7 @@ def shared_table(run: Callable[..., dict[str, float]]) -> pd.DataFrame:
 
 
 def steps_table(run: Callable[..., dict[str, float]]) -> pd.DataFrame:
-    """Return training with other steps, in time of the processor."""
+    """Return training with other steps, in processor time."""
     rows = {}
     for method in METHODS:
         plain, fused, compiled = (run(["step", method, how]) for how in ("plain", "fused", "compiled"))

@@ -1,4 +1,4 @@
-"""Whether training on a draw of the cells is enough: accuracy and time by how many cells are drawn.
+"""Whether training on a sample of the cells is enough: accuracy and time by the number of cells drawn.
 
 Data of the Xenium tonsil's shape (`scale_data`): a model is fitted to 300 genes of the panel, and predicts
 the 77 that were held out in the last cells. stImpute also with early stopping (`patience`).
@@ -61,10 +61,8 @@ def main() -> None:
             )
             rows[name] = scores(imputer, part, truth, held) | {"fit, s": seconds}
             print(name, rows[name], flush=True)
-    text = "# Training on a draw of the cells\n\n" + markdown(pd.DataFrame(rows).T)
-    write(
-        "training_size", text + f"\n\nOf {arguments.cells:,} cells; medians over 77 genes that were held out."
-    )
+    text = "# Training on a sample of the cells\n\n" + markdown(pd.DataFrame(rows).T)
+    write("training_size", text + f"\n\nOf {arguments.cells:,} cells; medians over 77 held-out genes.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How fast the page of `cellweft view` is: the first picture, and frames while panning and zooming.
+"""Speed of the page of `cellweft view`: the first picture, and frames while panning and zooming.
 
-A result of cellweft's own form is made, with intervals and a tissue, so that measured, imputed and
-uncertainty stand side by side. One process serves it, and a headless Chromium on the same machine shows it.
-WebGL is rendered in software: there is no graphics card, and the browser shares the cores with the server.
+A cellweft result with intervals and a tissue is made, so that measured, imputed and uncertainty are shown
+together. One process serves it, and a headless Chromium on the same machine shows it. WebGL is rendered in
+software: there is no graphics card, and the browser shares the cores with the server.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from cellweft.data.io.write import ResultWriter
 from common import write
 
 N_GENES, N_PANEL, N_TYPES = 16, 6, 9
-SECONDS = 3.0  # of panning, and of zooming
+SECONDS = 3.0  # of panning, and as many of zooming
 SIZE = {"width": 1280, "height": 800}
 SHOWN = {"one panel": "imputed", "three panels": "measured,imputed,uncertainty"}
 OPTIONS = [
@@ -77,7 +77,7 @@ def make(folder: Path, n_cells: int) -> tuple[Path, Path]:
 
 
 def serve(result: Path, tissue: Path, told: Connection) -> None:
-    """Serve until told to end; a process of its own, as `cellweft view` is."""
+    """Serve until asked to stop; a separate process, like `cellweft view`."""
     with view(result, tissue=tissue, open_browser=False, block=False) as viewer:
         told.send(viewer.url)
         told.recv()
@@ -102,11 +102,11 @@ MOVE = """([kind, seconds]) => new Promise((done) => {
   };
   requestAnimationFrame(frame);
 })"""
-"""One event of the pointer or of the wheel a frame."""
+"""Sends one pointer or wheel event per frame."""
 
 
 def moving(page: Any, kind: str) -> dict[str, float]:
-    """Move for some seconds; return frames a second, the slow twentieth of them, and cells a frame."""
+    """Move for some seconds; return frames per second, their slowest twentieth, and cells per frame."""
     page.evaluate(MOVE, [kind, SECONDS])
     frames = page.evaluate("window.cellweft.frames()")
     page.wait_for_function(SETTLED)
@@ -116,7 +116,7 @@ def moving(page: Any, kind: str) -> dict[str, float]:
 
 
 def measure(page: Any, url: str, shown: str) -> dict[str, float]:
-    """Open the page anew and work with it."""
+    """Open the page afresh and use it."""
     page.goto("about:blank")
     page.goto(f"{url}#d=0&g=Gene00&m={shown}")
     page.wait_for_function(SETTLED)
@@ -158,7 +158,7 @@ def rows(n_cells: int, chromium: str) -> list[dict[str, Any]]:
         found = []
         for name, shown in SHOWN.items():
             page = browser.new_context(viewport=SIZE).new_page()
-            measure(page, url, shown)  # the first visit reads the files from the disk
+            measure(page, url, shown)  # the first visit reads the files from disk
             found.append({"cells": f"{n_cells:,}", "shown": name, **measure(page, url, shown)})
             page.context.close()
         browser.close()
@@ -188,9 +188,9 @@ def main() -> None:
     write(
         "view_browser",
         "# The page of `cellweft view` in the browser\n\n"
-        "Rendered in software (SwiftShader) on the cores that also serve; window of 1280 x 800.\n"
+        "Rendered in software (SwiftShader) on the same cores as the server; window of 1280 x 800.\n"
         "First picture: from the navigation until a sample of the cells is drawn; all cells: until each is.\n"
-        "Frames a second are medians of three seconds of movement. A moving picture draws as many cells\n"
+        "Frames per second are medians of three seconds of movement. A moving picture draws as many cells\n"
         "of a fixed random order as its frame has time for; at rest it draws all.\n\n" + text_of(table),
     )
 

@@ -1,11 +1,11 @@
-"""What `cellweft view` takes of time and memory, from its start to a comparison: the server's side.
+"""Time and memory of the server of `cellweft view`, from its start to a comparison.
 
-Results as `cellweft impute` writes them, with values of which 58 % are zero, are made once in the folder: all
-77 held-out genes of the tonsil's shape (`scale_data`) in many cells, and 5,000 genes in fewer. A server of
-its own process is asked over loopback, as the page asks it; the files lie in the system's cache. "of its
-chunk" is the gene beside the first one, "of another chunk" one that none before has brought along, "measured"
-includes the wait for the one sweep over the tissue, which starts with the server. Peak memory is that of the
-server, Python and its libraries included.
+Results like those written by `cellweft impute`, with 58 % zeros, are made once in the folder: all 77 held-out
+genes of the tonsil's shape (`scale_data`) in many cells, and 5,000 genes in fewer. A server in a separate
+process is queried over loopback, as by the page; the files are in the system's cache. "of its chunk" is a
+gene next to the first one, "of another chunk" one that has not been read yet, "measured" includes waiting for
+the single pass over the tissue, which starts with the server. Peak memory is that of the server, Python and
+its libraries included.
 """
 
 import argparse
@@ -41,7 +41,7 @@ if status.exists():
 else:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
-BLOCK = 2**14  # cells that are made at once
+BLOCK = 2**14  # cells made at once
 
 
 def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers: bool) -> Path:
@@ -82,7 +82,7 @@ def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers:
 
 
 class Session:
-    """A server in its own process, and how long its answers take."""
+    """A server in a separate process, and its response times."""
 
     def __init__(self, path: Path, tissue: Path | None, memory: str) -> None:
         self.start = time.perf_counter()
@@ -94,7 +94,7 @@ class Session:
         self.headers = {"Authorization": f"token {token}"}
 
     def ask(self, path: str, body: bytes | None = None) -> tuple[float, bytes]:
-        """Return how many seconds an answer took, and the answer."""
+        """Return the seconds a response took, and the response."""
         start = time.perf_counter()
         self.line.request("GET" if body is None else "POST", path, body=body, headers=self.headers)
         reply = self.line.getresponse()
@@ -111,7 +111,7 @@ class Session:
 
 
 def measured(path: Path, tissue: Path | None, memory: str) -> dict[str, float | None]:
-    """Return what one session takes: seconds by step, and bytes."""
+    """Return the seconds by step and the memory in bytes of one session."""
     session = Session(path, tissue, memory)
     told = json.loads(session.ask("/api/session")[1])["datasets"][0]
     row: dict[str, float | None] = {"session": time.perf_counter() - session.start}
@@ -137,7 +137,7 @@ def measured(path: Path, tissue: Path | None, memory: str) -> dict[str, float | 
 
 
 def shown(name: str, value: float | None) -> str:
-    """Return a figure as the table has it."""
+    """Return a figure as formatted for the table."""
     if value is None:
         return ""
     if name == "peak memory":

@@ -1,4 +1,4 @@
-"""The corpus: one small, valid file of every kind that cellweft reads, made anew from a seed."""
+"""The corpus: one small, valid file of every kind that cellweft reads, generated from a seed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CELLS = [f"cell{number}" for number in range(24)]
 
 
 def counts() -> sp.csr_matrix:
-    """Return counts of 24 cells x 12 genes, no cell and no gene without any."""
+    """Return counts of 24 cells x 12 genes; no cell or gene is empty."""
     values = np.random.default_rng(0).poisson(2.0, size=(len(CELLS), len(GENES))).astype(np.float32)
     values[:, 0] += 1
     return sp.csr_matrix(values)
 
 
 def tissue(*, dense: bool = False) -> anndata.AnnData:
-    """Return a tissue with all that an AnnData may hold."""
+    """Return a tissue with everything that an AnnData may contain."""
     rng, values = np.random.default_rng(1), counts()
     data = anndata.AnnData(values.toarray() if dense else values)
     data.obs_names, data.var_names = pd.Index(CELLS), pd.Index(GENES)
@@ -49,14 +49,14 @@ def tissue(*, dense: bool = False) -> anndata.AnnData:
 
 
 def make(folder: Path, names: Collection[str]) -> dict[str, Path]:
-    """Write the corpus into a folder and return where each kind lies.
+    """Write the corpus into a folder and return the path of each kind.
 
     Parameters
     ----------
     folder
-        Exists, and is empty.
+        An existing, empty folder.
     names
-        Kinds that are needed; others may be made with them.
+        Kinds that are needed; others may be written with them.
     """
     made: dict[str, Path] = {}
     with warnings.catch_warnings():
@@ -93,7 +93,7 @@ def _anndata_files(folder: Path) -> dict[str, Path]:
 
 
 def _tables(folder: Path) -> dict[str, Path]:
-    """Write tables of 6 cells x 5 genes, since reading takes a time for each column, and 10x folders."""
+    """Write tables of 6 cells x 5 genes, since reading takes time per column, and 10x folders."""
     cells = pd.Index(CELLS[:6], name="cell")
     table = pd.DataFrame(counts().toarray()[:6, :5].astype(int), index=cells, columns=GENES[:5])
     table["x"], table["y"] = np.arange(len(cells)) * 1.5, np.arange(len(cells)) % 5
@@ -188,7 +188,7 @@ def _gene_files(folder: Path) -> dict[str, Path]:
 
 
 def makers() -> dict[str, Any]:
-    """Return the functions that write a small run of each instrument, those of the tests."""
+    """Return the functions of the tests that write a small run of each instrument."""
     path = Path(__file__).resolve().parents[1] / "tests" / "data" / "instruments" / "conftest.py"
     described = importlib.util.spec_from_file_location("runs_of_instruments", path)
     assert described is not None

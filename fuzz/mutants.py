@@ -1,8 +1,8 @@
-"""Change one operator or number of the code at a time, and see whether a test notices it.
+"""Change one operator or number of the code at a time, and see whether a test detects it.
 
-The changes are drawn by a seed from all that can be made in the networks, the scores and the uncertainty: the
-same command draws the same ones from the same code, and where some of it is changed, the same from the rest.
-The code itself is never touched: a copy of it is.
+The changes are drawn with a seed from all possible ones in the networks, the scores and the uncertainty: the
+same command draws the same ones from the same code, and after a change of the code, the same ones from its
+unchanged parts. Only a copy of the code is changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKAGE = ROOT / "src" / "cellweft"
 PARTS = ("nn", "evaluate/metrics.py", "evaluate/placement_metrics.py", "impute/uncertainty")
 _MOST_SECONDS = 600.0
 
-# Tests that look at a file, beside the one of its name.
+# Tests of a file, besides the one named after it.
 ALSO = {
     "nn/attention.py": ["tests/impute/test_attention.py", "tests/impute/test_attention_training.py"],
     "nn/stimpute.py": ["tests/impute/test_stimpute.py", "tests/impute/test_stimpute_networks.py"],
@@ -59,10 +59,10 @@ _NAMES |= {"argmax": "argmin", "argmin": "argmax", "any": "all", "all": "any", "
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the file, the line, and what it was and is.
+    """One change: the file, the line, and the text before and after.
 
-    `same` counts the changes of the same words in the file: together with them it tells this one from all
-    others, whatever is changed elsewhere.
+    `same` counts the changes with the same text in the file, so that both together identify this change,
+    whatever is changed elsewhere.
     """
 
     file: str
@@ -71,16 +71,16 @@ class Mutant:
     same: int
 
     def rank(self, seed: int) -> str:
-        """Return what orders all changes at random: the first are drawn."""
+        """Return the key that orders all changes at random; the first are drawn."""
         return hashlib.sha256(f"{seed} {self.file} {self.change} {self.same}".encode()).hexdigest()
 
     def said(self) -> str:
-        """Return the change as it is printed."""
+        """Return the change as printed."""
         return f"{self.file}:{self.line}: {self.change}"
 
 
 def _changed(node: ast.AST) -> ast.AST | None:
-    """Return a changed copy of a node, None where nothing of it is changed."""
+    """Return a changed copy of a node, or None if nothing in it can be changed."""
     made = copy.copy(node)
     if isinstance(made, ast.BinOp | ast.BoolOp | ast.AugAssign) and type(made.op) in _OTHER:
         made.op = _OTHER[type(made.op)]()
@@ -106,9 +106,9 @@ def _said(node: ast.AST) -> str:
 
 
 def _changes(path: Path) -> Iterator[tuple[Mutant, ast.Module]]:
-    """Yield all changes of a file, each with the changed tree, which the next one changes back.
+    """Yield all changes of a file, each with the changed tree, which the next iteration restores.
 
-    Annotations, decorators and messages are left alone.
+    Annotations, decorators and messages are not changed.
     """
     tree = ast.parse(path.read_text())
     apart: set[int] = set()
@@ -133,7 +133,7 @@ def _changes(path: Path) -> Iterator[tuple[Mutant, ast.Module]]:
 
 
 def changed_text(mutant: Mutant) -> str:
-    """Return the text of the file with a change."""
+    """Return the text of the changed file."""
     return next(ast.unparse(tree) for one, tree in _changes(PACKAGE / mutant.file) if one == mutant)
 
 
@@ -146,7 +146,7 @@ def _put(parent: ast.AST, name: str, place: int, node: ast.AST) -> None:
 
 
 def tests_of(file: str) -> list[str]:
-    """Return the files of tests that look at a file of the package."""
+    """Return the test files of a file of the package."""
     path = Path(file)
     own = ROOT / "tests" / path.with_name(f"test_{path.name.removeprefix('_')}")
     named = [str(own.relative_to(ROOT))] if own.is_file() else []
@@ -155,13 +155,13 @@ def tests_of(file: str) -> list[str]:
 
 
 def _preload() -> None:
-    """Load the libraries that all tests need once; each mutant is tried in a fork that has them."""
+    """Load the libraries that all tests need once; each mutant is tested in a fork with them loaded."""
     for name in ("anndata", "scanpy", "sklearn.neighbors", "torch", "scipy.stats"):
         importlib.import_module(name)
 
 
 class _Noted:
-    """Plug-in of pytest that writes the name of the first test that fails, or file that cannot be read."""
+    """Pytest plug-in that writes the name of the first failing test, or of a file that cannot be imported."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -181,7 +181,7 @@ def _first_failure(source: Path, tests: list[str], markers: str) -> str | None:
     Returns
     -------
     str or None
-        The first test that fails; empty where all hang or end at once; None where none fails.
+        The first failing test; empty if all hang or exit at once; None if none fails.
     """
     note = source.with_name("failed")
     note.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ def _first_failure(source: Path, tests: list[str], markers: str) -> str | None:
         status = 1
         try:
             words = ["-x", "-q", "-p", "no:cacheprovider", "-m", markers, *tests]
-            preloaded = "ignore::pytest.PytestAssertRewriteWarning"  # zarr is a plug-in of pytest, too
+            preloaded = "ignore::pytest.PytestAssertRewriteWarning"  # zarr is also a pytest plug-in
             status = int(pytest.main(["-W", preloaded, *words], plugins=[_Noted(note)]))
         finally:
             os._exit(status)
@@ -223,7 +223,7 @@ def killer_of(mutant: Mutant, source: Path, markers: str) -> str | None:
     source
         Folder with a copy of the package.
     markers
-        Of pytest: which tests are run.
+        Pytest's marker expression, which selects the tests.
     """
     target = source / "cellweft" / mutant.file
     before = target.read_text()
@@ -265,7 +265,7 @@ def main() -> int:
 
 
 def _try_all(chosen: dict[int, Mutant], markers: str) -> int:
-    """Try changes, those of a file one after another; print what became of each, and which test noticed."""
+    """Try changes, those of a file one after another; print each result and the test that detected it."""
     _preload()
     killed, sound = 0, {""}
     with tempfile.TemporaryDirectory() as folder:

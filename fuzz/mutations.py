@@ -24,7 +24,7 @@ _ODD_JSON = (None, -1, 0, 1e308, 2**70, "", "x", "\ud800", [], [1], {}, {"a": 1}
 
 
 def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with one to four faults: cut, flipped, left out, doubled, or with an odd token in them."""
+    """Return bytes with one to four faults: truncated, flipped, left out, doubled, or with an odd token."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         place, length = rng.randrange(len(found) + 1), rng.choice((1, 2, 8, 64, 512))
@@ -45,12 +45,12 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage_file(path: Path, rng: random.Random) -> None:
-    """Damage the bytes of a file in its place."""
+    """Damage the bytes of a file in place."""
     path.write_bytes(damaged_bytes(path.read_bytes(), rng))
 
 
 def damage_folder(folder: Path, rng: random.Random) -> None:
-    """Damage one file of a folder or store: its bytes, its JSON, or that it is there at all."""
+    """Damage one file of a folder or store: its bytes, its JSON, or its existence."""
     files = sorted(one for one in folder.rglob("*") if one.is_file())
     path = rng.choice(files)
     kind = rng.random()
@@ -88,7 +88,7 @@ def _damaged_json(value: Any, rng: random.Random) -> Any:
 
 
 def damage_hdf5(path: Path, rng: random.Random) -> None:
-    """Change the structure of an HDF5 file in its place, or now and then its bytes."""
+    """Change the structure of an HDF5 file in place, or sometimes its bytes."""
     if rng.random() < 0.1:
         return damage_file(path, rng)
     with h5py.File(path, "r+") as file, warnings.catch_warnings():
@@ -99,7 +99,7 @@ def damage_hdf5(path: Path, rng: random.Random) -> None:
             if not names:
                 return None
             name = rng.choice(names)
-            with contextlib.suppress(Exception):  # HDF5 does not write it, or the change before is in its way
+            with contextlib.suppress(Exception):  # HDF5 cannot write it, or an earlier change prevents it
                 rng.choice(_CHANGES)(file, name, rng)
     return None
 
@@ -163,7 +163,7 @@ def _shape(file: h5py.File, name: str, rng: random.Random) -> None:
     )
     try:
         changed = rng.choice(changes)(values)
-    except (ValueError, TypeError, IndexError):  # text has no such change
+    except (ValueError, TypeError, IndexError):  # not possible for text
         return
     del file[name]
     made = file.create_dataset(name, data=changed)
@@ -171,7 +171,7 @@ def _shape(file: h5py.File, name: str, rng: random.Random) -> None:
 
 
 def _type(file: h5py.File, name: str, rng: random.Random) -> None:
-    """Put values of a type that no writer uses in the place of a dataset's, as many as there were."""
+    """Replace a dataset's values by as many values of a type that no writer uses."""
     one = file[name]
     if not isinstance(one, h5py.Dataset) or one.ndim != 1:
         return
@@ -197,7 +197,7 @@ def _type(file: h5py.File, name: str, rng: random.Random) -> None:
 
 
 def _chunk(file: h5py.File, name: str, rng: random.Random) -> None:
-    """Cut a packed chunk of a dataset short, put noise in its place, or leave all chunks out."""
+    """Truncate a compressed chunk of a dataset, replace it by noise, or leave all chunks out."""
     one = file[name]
     if not isinstance(one, h5py.Dataset) or not one.size or one.dtype.kind not in "iuf":
         return
@@ -218,7 +218,7 @@ def _chunk(file: h5py.File, name: str, rng: random.Random) -> None:
 
 
 def _link(file: h5py.File, name: str, rng: random.Random) -> None:
-    """Put a link in the place of an element: to nothing, another file, another element, its own group."""
+    """Replace an element by a link: to nothing, another file, another element, its own group."""
     others: list[str] = []
     file.visit(others.append)
     above = name.rpartition("/")[0] or "/"
@@ -240,7 +240,7 @@ def _link(file: h5py.File, name: str, rng: random.Random) -> None:
 
 
 def _wide(file: h5py.File, name: str, rng: random.Random) -> None:
-    """Put a dataset that says it is far larger than what is stored in the place of one."""
+    """Replace a dataset by one whose stated size far exceeds what is stored."""
     one = file[name]
     if not isinstance(one, h5py.Dataset) or not one.ndim:
         return

@@ -1,7 +1,7 @@
 """Feed damaged files to every reader: ``python fuzz/run.py --seconds 60``; see fuzz/README.md.
 
-Each reader works in a process of its own, so that a crash of compiled code ends that process alone and is
-told like any other fault. Where atheris is installed, ``--atheris TARGET`` lets coverage guide the bytes.
+Each reader runs in a separate process, so that a crash of compiled code ends only that process and is
+reported like any other fault. If atheris is installed, ``--atheris TARGET`` uses coverage-guided bytes.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _write_copy(contents: dict[str, bytes | None], target: Path) -> None:
 
 
 def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
-    """Damage a copy, read it, and return what came out that should not have, None where nothing did."""
+    """Damage a copy, read it, and return the unexpected error, or None."""
     from cellweft.errors import CellweftError
 
     from targets import TARGETS
@@ -127,7 +127,7 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
 
 
 def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: Any) -> None:
-    """Read files of some seeds in a process of their own, until a time."""
+    """Read the files of some seeds in a separate process, until a given time."""
 
     def too_slow(*_: object) -> None:
         raise TooSlow
@@ -153,7 +153,7 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
 
 
 def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[int, list[tuple[int, str]]]:
-    """Read damaged files of one kind until a time or a number of them; return how many, and the faults."""
+    """Read damaged files of one kind until a time or number is reached; return the number and the faults."""
     context = multiprocessing.get_context("fork")
     faults: list[tuple[int, str]] = []
     seed = first
@@ -202,16 +202,20 @@ def _with_atheris(name: str, source: Path, arguments: list[str]) -> None:
 
 
 def main() -> int:
-    """Fuzz all targets, or some; print a line for each, and 1 where a fault was found."""
+    """Fuzz all targets, or some; print a line for each, and return 1 if a fault was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help="kinds of files; all by default")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
     parser.add_argument("--executions", type=int, default=10**9, help="of each target at most")
     seed = int(os.environ.get("CELLWEFT_FUZZ_SEED", "0"))
     parser.add_argument("--seed", type=int, default=seed, help="of the first file; each next has the next")
+    parser.add_argument(
+        "--table", type=Path, help="add what was run to this table, and continue at its seeds"
+    )
     parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one")
     options, rest = parser.parse_known_args()
     from corpus import make
+    from table import Row, add_to_table, read_table
     from targets import TARGETS
 
     names = options.targets or list(TARGETS)
@@ -220,9 +224,16 @@ def main() -> int:
         if options.atheris:
             _with_atheris(names[0], sources[names[0]], rest)
         n_all, n_faults = 0, 0
+        rows = read_table(options.table) if options.table else {}
         for name in names:
-            stop = time.monotonic() + options.seconds / len(names)
-            n_done, faults = fuzz(name, sources[name], options.seed, stop, options.executions)
+            start = time.monotonic()
+            first_seed = rows[name].last + 1 if name in rows else options.seed
+            stop = start + options.seconds / len(names)
+            n_done, faults = fuzz(name, sources[name], first_seed, stop, options.executions)
+            if options.table:
+                last, seconds = first_seed + n_done - 1, round(time.monotonic() - start)
+                row = Row(first=first_seed, last=last, n_faults=len(faults), seconds=seconds)
+                add_to_table(options.table, name, row)
             n_all, n_faults = n_all + n_done, n_faults + len(faults)
             print(f"{name}: {n_done:,} files, {len(faults)} faults", flush=True)
             first = {fault.split(":")[0]: (seed, fault) for seed, fault in reversed(faults)}

@@ -1,4 +1,4 @@
-"""What is fuzzed: every reader, as a function of a path that uses all that it has read."""
+"""What is fuzzed: every reader, as a function of a path that uses everything it has read."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Target:
     Attributes
     ----------
     read
-        Called with the path of a damaged file; raises nothing but `CellweftError`.
+        Called with the path of a damaged file; may only raise `CellweftError`.
     damage
-        Damages the file at a path.
+        Function that damages the file at a path.
     is_text
-        Whether bytes from anywhere may be put in its place, as atheris does.
+        Whether it may be replaced by arbitrary bytes, as atheris does.
     """
 
     read: Callable[[Path], Any]
@@ -49,12 +49,12 @@ def _other() -> Any:
 
 
 def _input(path: Path) -> None:
-    """Open a tissue, read all that is in it, and pair every fourth with a reference."""
+    """Open a tissue, read everything in it, and pair every fourth one with a reference."""
     _read_and_paired(path, as_reference=False)
 
 
 def _table_input(path: Path) -> None:
-    """Do the same with a table, of which every fiftieth is paired: reading one takes little beside it."""
+    """Do the same with a table, pairing every fiftieth, since pairing takes far longer than reading."""
     _read_and_paired(path, as_reference=False, every=50)
 
 
@@ -68,7 +68,7 @@ def _read_and_paired(path: Path, *, as_reference: bool, every: int = 4) -> None:
         warnings.simplefilter("ignore")
         try:
             _everything(open_input(path, argument="st"))
-        finally:  # pairing takes as long as all else
+        finally:  # pairing takes as long as everything else
             if zlib.crc32(path.name.encode() + str(_size(path)).encode()) % every == 0:
                 made = cellweft.pair(*((path, _other()) if as_reference else (_other(), path)))
                 made.summary()
@@ -100,7 +100,7 @@ def _everything(data: Input) -> None:
 
 
 def _result(path: Path) -> None:
-    """Open a result, and read what the report and the viewer read of it."""
+    """Open a result, and read what the report and the viewer read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = open_result(path, argument="result")

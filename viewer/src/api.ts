@@ -1,4 +1,4 @@
-/** What the server is asked, and its answers and errors. */
+/** Requests to the server, with its answers and errors. */
 
 export interface CategoryColumn {
   name: string;
@@ -68,7 +68,7 @@ export interface CellCard {
   columns: Record<string, string | number | boolean | null>;
 }
 
-/** An error in the form of cellweft's own: what was expected, what came, where, and the next step. */
+/** An error in the form that cellweft uses: what was expected, what was found, where, and the next step. */
 export class ServerError extends Error {
   constructor(readonly where: string, readonly expected: string, readonly got: string, readonly fix: string) {
     super(`${where}: expected ${expected}, got ${got}. ${fix}`);

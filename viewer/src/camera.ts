@@ -14,7 +14,7 @@ export interface Camera {
 
 export const MOST_ZOOM = 14;
 export const LEAST_ZOOM = -2;
-const MARGIN = 0.92; // of a panel that the whole tissue fills
+const MARGIN = 0.92; // share of a panel that the whole tissue fills
 
 /** Pixels per unit at which the bounds just fit. */
 export function fitScale(bounds: Bounds, size: Size): number {
@@ -27,7 +27,7 @@ export function fitted(bounds: Bounds): Camera {
   return { x: (bounds[0] + bounds[2]) / 2, y: (bounds[1] + bounds[3]) / 2, z: 0 };
 }
 
-/** What a panel of a given size shows; y grows downwards, as in an image. */
+/** The view of a panel of a given size; y increases downwards, as in an image. */
 export class Lens {
   readonly scale: number;
 
@@ -61,7 +61,7 @@ export class Lens {
     return { x: x + (this.camera.x - x) * shrink, y: y + (this.camera.y - y) * shrink, z };
   }
 
-  /** Data units seen: x0, y0, x1, y1. */
+  /** The visible range in data units: x0, y0, x1, y1. */
   seen(): Bounds {
     const [x0, y0] = this.toData(0, 0);
     const [x1, y1] = this.toData(this.size.width, this.size.height);

@@ -1,4 +1,4 @@
-/** The card that tells a cell's values, beside the pointer or, once clicked, until it is closed. */
+/** The card with the values of a cell. It follows the pointer; after a click, it stays until it is closed. */
 import { byId, make } from "./dom";
 import { figure } from "./text";
 

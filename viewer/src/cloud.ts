@@ -1,8 +1,8 @@
 /**
  * The order in which cells are drawn. Pure.
  *
- * Cells lie in tiles, and within a tile in a fixed random order: the first part of every tile is then a fair
- * sample of the tissue, and tiles out of sight are not drawn at all. A moving picture draws such a sample.
+ * Cells are sorted into tiles, in a fixed random order within each tile. The first part of every tile is then a fair
+ * sample of the tissue, and tiles outside the view are not drawn. While the camera moves, such a sample is drawn.
  */
 import type { Bounds } from "./camera";
 
@@ -13,7 +13,7 @@ export interface Tile {
 }
 
 export interface Cloud {
-  /** Cell at each place of the drawing order; cells without a place are left out. */
+  /** The cell at each position of the drawing order; cells without coordinates are left out. */
   order: Uint32Array;
   /** x, y in drawing order. */
   places: Float32Array;
@@ -57,7 +57,7 @@ function shuffled(cells: Uint32Array): Uint32Array {
   return cells;
 }
 
-/** The smallest box around some cells that have places. */
+/** The bounding box of some cells with coordinates. */
 export function boundsOf(positions: Float32Array, cells: Uint32Array): Bounds {
   let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
   for (const cell of cells) {
@@ -105,7 +105,7 @@ export function makeCloud(positions: Float32Array): Cloud {
   return { order, places, tiles, bounds, spacing: spacingOf(places, bounds) };
 }
 
-/** From the part of the bounds that holds cells at all: a tissue is seldom a rectangle. */
+/** Estimated from the occupied part of the bounds, since tissue is rarely a rectangle. */
 function spacingOf(places: Float32Array, bounds: Bounds): number {
   const count = places.length / 2;
   if (count < 2) return 1;
@@ -122,7 +122,7 @@ function spacingOf(places: Float32Array, bounds: Bounds): number {
   return Math.sqrt(area / count);
 }
 
-/** Values of cells in drawing order, those that are missing as `MISSING`. */
+/** Values of cells in drawing order; `MISSING` for missing values. */
 export function inOrder(values: Float32Array | Uint16Array, order: Uint32Array): Float32Array {
   const ordered = new Float32Array(order.length);
   const coded = values instanceof Uint16Array;
@@ -133,7 +133,7 @@ export function inOrder(values: Float32Array | Uint16Array, order: Uint32Array):
   return ordered;
 }
 
-/** Stands for a missing value on its way to the shader, whose test for NaN cannot be relied upon. */
+/** Represents a missing value in the shader, whose test for NaN is unreliable. */
 export const MISSING = -1e38;
 
 /** A part of the drawing order. */
@@ -142,7 +142,7 @@ export interface Run {
   count: number;
 }
 
-/** The part of each tile in sight between two fractions; margin in the data's units. */
+/** The part of each visible tile between two fractions; margin in data units. */
 export function runsInSight(cloud: Cloud, seen: Bounds, from: number, to: number): Run[] {
   const runs: Run[] = [];
   for (const { start, count, box } of cloud.tiles) {

@@ -1,4 +1,4 @@
-/** Colour maps that the colour-blind can read, as bytes for the shader and as text for the legend. Pure. */
+/** Colour maps for colour-blind readers, as bytes for the shader and as text for the legend. Pure. */
 import { interpolateCividis, interpolateViridis } from "d3-scale-chromatic";
 import type { MapName } from "./view";
 
@@ -11,25 +11,25 @@ export function parseColour(text: string): Colour {
   return parts ? [Number(parts[1]), Number(parts[2]), Number(parts[3])] : [128, 128, 128];
 }
 
-const LEAST_CONTRAST = 32; // of 255, in some channel
+const LEAST_CONTRAST = 32; // out of 255, in at least one channel
 
-const FIRST_ON_DARK = 0.25; // part of a map at which it starts on dark ground, where its first colours vanish
+const FIRST_ON_DARK = 0.25; // where a map starts on a dark background, on which its first colours are invisible
 
 const MAPS = { viridis: interpolateViridis, cividis: interpolateCividis };
 
-/** The part of a map that its lowest value has, on a ground: the first colours are nearly black. */
+/** Where a map starts on a background: its first colours are nearly black. */
 export function mapStart(ground: Colour): number {
   return ground[1] < 128 ? FIRST_ON_DARK : 0;
 }
 
-/** A colour map's 256 colours as RGBA, from a part of it on. */
+/** The 256 colours of a map as RGBA, starting at some fraction of it. */
 export function mapBytes(name: MapName, start = 0): Uint8Array {
   const bytes = new Uint8Array(256 * 4);
   for (let step = 0; step < 256; step++) bytes.set([...parseColour(MAPS[name](start + (1 - start) * (step / 255))), 255], 4 * step);
   return bytes;
 }
 
-/** A colour, unless it would vanish on the ground (black on dark, white on light): then a grey that does not. */
+/** A colour, or a grey if the colour is invisible on the background (black on dark, white on light). */
 export function seenOn(ground: Colour, text: string): string {
   const colour = parseColour(text);
   if (Math.max(...colour.map((part, at) => Math.abs(part - ground[at]))) >= LEAST_CONTRAST) return text;
@@ -43,13 +43,13 @@ export function paletteBytes(colours: readonly string[]): Uint8Array {
   return bytes;
 }
 
-/** The map as a gradient for CSS, low to high, from a part of it on. */
+/** The map as a CSS gradient from low to high, starting at some fraction of it. */
 export function gradient(name: MapName, start = 0): string {
   const stops = Array.from({ length: 17 }, (_, step) => MAPS[name](start + (1 - start) * (step / 16)));
   return `linear-gradient(to right, ${stops.join(", ")})`;
 }
 
-/** The map for uncertainty is the other one, so that the two scales are not taken for each other. */
+/** Uncertainty uses the other map, so that the two scales are not confused. */
 export function otherMap(name: MapName): MapName {
   return name === "viridis" ? "cividis" : "viridis";
 }

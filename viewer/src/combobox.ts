@@ -29,9 +29,9 @@ export class Combobox {
       if (document.activeElement === this.input && this.list.hidden) event.preventDefault();
     });
     this.input.addEventListener("click", () => {
-      if (!this.list.hidden) return; // a word is being typed: the caret goes where the click says
+      if (!this.list.hidden) return; // the user is typing: the caret moves to the click
       this.open("");
-      this.input.select(); // what is typed next replaces the name
+      this.input.select(); // the next input replaces the name
     });
     this.input.addEventListener("blur", () => this.close());
     this.input.addEventListener("keydown", (event) => this.key(event));
@@ -80,7 +80,7 @@ export class Combobox {
   private take(gene: string): void {
     this.close();
     this.input.value = gene;
-    this.input.select(); // what is typed next replaces it
+    this.input.select(); // the next input replaces it
     this.choose(gene);
   }
 

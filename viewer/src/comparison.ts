@@ -42,7 +42,7 @@ export function markGene(gene: string | null): void {
   }
 }
 
-/** Hand the table over as a file; nothing leaves this computer. */
+/** Save the table as a file. No data leave this computer. */
 export function download(comparison: Comparison, title: string): void {
   const address = URL.createObjectURL(new Blob([toCsv(comparison)], { type: "text/csv;charset=utf-8" }));
   const link = make("a", { href: address, download: `${title.replace(/\.[^.]+$/, "")}_region.csv` });

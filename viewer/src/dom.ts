@@ -30,7 +30,7 @@ export function makeSvg(tag: "svg" | "polygon" | "circle", attributes: Record<st
   return element;
 }
 
-/** What is said to those who listen, and stands in the status line. */
+/** Show text in the status line, and announce it to screen readers. */
 export function say(text: string): void {
   byId("status").textContent = text;
 }

@@ -1,4 +1,4 @@
-/** Which cell is looked at: under the pointer for a moment, or clicked and kept. */
+/** The inspected cell: the one under the pointer, or the one that was clicked. */
 import { getCell } from "./api";
 import { hideCard, showCard, type Row } from "./card";
 import { say } from "./dom";
@@ -7,7 +7,7 @@ import { nearest } from "./region";
 import type { ViewerState } from "./state";
 import { figure } from "./text";
 
-const REACH = 10; // pixels from the pointer in which a cell is found
+const REACH = 10; // largest distance from the pointer to a cell, in pixels
 
 export class Inspector {
   private hovered = -1;
@@ -16,7 +16,7 @@ export class Inspector {
 
   constructor(private readonly viewer: ViewerState) {}
 
-  /** The place of the cell that is looked at. */
+  /** The position of the inspected cell. */
   get place(): [number, number] | null {
     const cell = this.kept >= 0 ? this.kept : this.hovered;
     const { positions } = this.viewer.store;
@@ -26,7 +26,7 @@ export class Inspector {
   hover(point: [number, number] | null, event: PointerEvent): void {
     if (this.kept >= 0 || this.waiting || this.viewer.lasso.on) return;
     if (!point) return this.look(-1, event);
-    this.waiting = true; // at most one search a frame
+    this.waiting = true; // at most one search per frame
     requestAnimationFrame(() => {
       this.waiting = false;
       if (this.kept < 0) this.look(this.find(point, REACH), event);
@@ -39,21 +39,21 @@ export class Inspector {
     else void this.keep(cell, at);
   }
 
-  /** Click the cell in the middle of the picture, as the keyboard does; `point` says where its card goes. */
+  /** Click the cell in the middle of the view, as the keyboard does; its card appears at `point`. */
   middle(point: () => { x: number; y: number }): void {
     const { camera } = this.viewer.scene;
     const cell = this.find([camera.x, camera.y], Infinity);
     if (cell >= 0) void this.keep(cell, point());
   }
 
-  /** The cells move under the pointer: what it rested on is no longer there. */
+  /** The cells have moved, so the cell under the pointer is no longer valid. */
   leave(): void {
     if (this.kept >= 0 || this.hovered < 0) return;
     this.hovered = -1;
     hideCard();
   }
 
-  /** Put the card away; whether there was one. */
+  /** Close the card; returns whether there was one. */
   forget(): boolean {
     const was = this.kept >= 0;
     this.kept = this.hovered = -1;
@@ -94,7 +94,7 @@ export class Inspector {
     }
   }
 
-  /** What the panels show of a cell. */
+  /** The values of a cell in the panels. */
   private rows(cell: number): Row[] {
     const { store, shown, view, column } = this.viewer;
     return shown.map((layer): Row => {

@@ -1,19 +1,19 @@
-/** The keyboard: what a key does, wherever the focus is but in a field. */
+/** Keyboard shortcuts, active unless the focus is in an input field. */
 
 export interface KeyActions {
   search: () => void;
   help: () => void;
   lasso: () => void;
-  /** Put the region away, or whatever is open above it. */
+  /** Close the region, or whatever is open on top of it. */
   clear: () => void;
   fit: () => void;
   inspect: () => void;
   zoom: (step: number) => void;
-  /** Pan by parts of the panel, or move the region that is being drawn; `large` changes its size. */
+  /** Pan by a fraction of the panel, or move the region being drawn; `large` changes its size. */
   arrow: (dx: number, dy: number, large: boolean) => void;
   gene: (step: number) => void;
   panel: (number: number) => void;
-  /** Whether Enter was wanted: it closes the region that is being drawn. */
+  /** Returns whether Enter was used: it closes the region being drawn. */
   enter: () => boolean;
 }
 

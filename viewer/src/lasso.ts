@@ -3,18 +3,18 @@ import { byId, say } from "./dom";
 import type { Lens } from "./camera";
 import { rounded, simplified } from "./region";
 
-const STEP = 0.05; // of the panel, that an arrow moves or widens the rectangle
+const STEP = 0.05; // fraction of the panel by which an arrow key moves or widens the rectangle
 
 export class Lasso {
   on = false;
-  /** What is drawn at the moment, in the data's units. */
+  /** The region being drawn, in data units. */
   draft: number[] | null = null;
   /** Centre and half sides of the keyboard's rectangle. */
   private box: { x: number; y: number; w: number; h: number } | null = null;
 
   constructor(private readonly changed: () => void, private readonly finished: (polygon: number[]) => void) {}
 
-  /** Start or stop; by the keyboard, a rectangle is there from the start. */
+  /** Start or stop; with the keyboard, drawing starts with a rectangle. */
   toggle(lens: Lens, byKeyboard: boolean): void {
     if (this.on) this.stop();
     else this.start(lens);

@@ -7,7 +7,7 @@ import type { MapName } from "./view";
 
 export interface LegendContent {
   map: MapName;
-  /** Part of a map at which it starts. */
+  /** The fraction of the map at which it starts. */
   start: number;
   expression: [number, number] | null;
   uncertainty: [number, number] | null;
@@ -15,9 +15,9 @@ export interface LegendContent {
   unit: string;
   interval: number | null;
   column: Column | null;
-  /** Cells of each category; null while the column is on its way. */
+  /** Number of cells per category; null while the column is loading. */
   counts: number[] | null;
-  /** Its colours, as they are drawn on the present ground. */
+  /** Its colours, as drawn on the current background. */
   colours: string[];
   off: number[];
   missing: boolean;
@@ -31,8 +31,8 @@ export interface LegendActions {
 
 type Ramp = Pick<LegendContent, "map" | "start">;
 
-const FEW = 12; // labels that are listed until all are asked for
-let whole = ""; // the column of which all are
+const FEW = 12; // labels listed until the user requests all
+let whole = ""; // the column whose labels are all listed
 
 function scale(title: string, unit: string, { map, start }: Ramp, limits: readonly [number, number]): HTMLElement {
   const ramp = make("div", { class: "ramp", "aria-hidden": "true" });
@@ -62,7 +62,7 @@ function entries(column: CategoryColumn, content: LegendContent, actions: Legend
   return make("div", { class: "scale" }, head, list, more);
 }
 
-/** The button that lists all labels, or the first ones again; it says how many there are. */
+/** The button that lists all labels, or only the first ones; it states how many there are. */
 function expander(column: CategoryColumn, list: HTMLElement): HTMLElement {
   const number = column.categories.length;
   const button = make("button", { type: "button", class: "quiet more-entries" });

@@ -1,11 +1,11 @@
-/** Starts the page, and ties keys and buttons to what they do. */
+/** Starts the page, and connects keys and buttons to their actions. */
 import "./style.css";
 import { Viewer } from "./viewer";
 import { byId } from "./dom";
 import { watchKeys } from "./keys";
 import { hideError, showError } from "./notice";
 
-const PAN = 0.12; // of the panel, that an arrow pans
+const PAN = 0.12; // fraction of the panel by which an arrow key pans
 
 const viewer = new Viewer();
 const help = byId<HTMLDialogElement>("help");
@@ -15,7 +15,7 @@ function zoom(step: number): void {
   viewer.look(lens.zoomed(step, lens.size.width / 2, lens.size.height / 2));
 }
 
-/** Put away what was opened last: message, card, lasso, region. */
+/** Close what was opened last: message, card, lasso, region. */
 function clear(): void {
   if (!byId("notice").hidden) hideError();
   else if (viewer.lasso.on) viewer.lasso.stop();
@@ -57,7 +57,7 @@ const ready = started.then(() => viewer.scene.whole()).then(() => {
   whole = performance.now();
 });
 
-/** What tests and benchmarks look at. */
+/** For tests and benchmarks. */
 const window_ = window as unknown as { cellweft: object };
 window_.cellweft = {
   ready,

@@ -1,4 +1,4 @@
-/** Errors in plain words: where, what was expected, what came, and the next step. */
+/** Errors in plain words: where, what was expected, what was found, and the next step. */
 import { ServerError } from "./api";
 import { byId, make } from "./dom";
 

@@ -1,24 +1,24 @@
-/** How many cells a frame draws, learned from the time that frames take. Pure. */
+/** The number of cells to draw per frame, adapted to the duration of frames. Pure. */
 
-export const AIM = 24; // milliseconds a frame while moving: 30 frames a second with something to spare
-const LEAST = 12_000; // fewer are no picture, and save little: the rest of a frame costs the same
+export const AIM = 24; // milliseconds per frame while moving: 30 frames per second with some reserve
+const LEAST = 12_000; // fewer show too little, and save little: the rest of a frame takes the same time
 const MOST = 20_000_000;
 
 export class Pace {
   budget = 60_000;
-  /** Time of the last frame that moved. */
+  /** Time of the last moving frame. */
   last = 0;
   /** Times of the frames of the last movement, in milliseconds. */
   times: number[] = [];
 
-  /** Start of a movement: earlier times say nothing about it. */
+  /** Start of a movement: earlier times are not comparable. */
   begin(): void {
     this.times = [];
   }
 
   /**
-   * Note a moving frame that drew `drawn` cells: the time since the frame before, and the time since it was asked
-   * for. A hand that moves seldom makes frames seldom, which is no reason to draw less.
+   * Record a moving frame with `drawn` cells: the time since the previous frame, and since the frame was
+   * requested. If the user rarely moves the pointer, frames are rare, and this does not reduce the number of cells.
    */
   note(between: number, milliseconds: number, drawn: number): void {
     this.times.push(between);

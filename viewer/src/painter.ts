@@ -1,8 +1,8 @@
 /**
  * Draws cells as WebGL points on one canvas.
  *
- * Values go to the card as they are, and the shader turns them into colours: another gene is one upload of four
- * bytes a cell. Points, not instanced squares: a renderer without a graphics card draws them many times faster.
+ * Values are uploaded unchanged, and the shader converts them to colours: another gene is one upload of four
+ * bytes per cell. Points are used, not instanced squares: software renderers draw them many times faster.
  */
 import * as twgl from "twgl.js";
 import type { Run } from "./cloud";
@@ -60,9 +60,9 @@ void main() {
   pixel = vec4(colour * seen, seen);
 }`;
 
-const SMOOTH_FROM = 3; // pixels from which points are round with soft edges
+const SMOOTH_FROM = 3; // size in pixels above which points are round with soft edges
 
-/** A cloud of cells on the card of one canvas. */
+/** A cloud of cells in the WebGL context of one canvas. */
 export interface Held {
   vertices: WebGLVertexArrayObject;
   buffers: { place: WebGLBuffer; value: WebGLBuffer; flag: WebGLBuffer };
@@ -138,7 +138,7 @@ export class Painter {
     this.upload(held.buffers.value, ordered);
   }
 
-  /** 0: hidden; 1: seen; 2: seen and in the region. */
+  /** 0: hidden; 1: visible; 2: visible and in the region. */
   setFlags(held: Held, ordered: Uint8Array): void {
     this.upload(held.buffers.flag, ordered);
   }
@@ -148,7 +148,7 @@ export class Painter {
     twgl.setTextureFromArray(this.gl, held.colours, rgba, options);
   }
 
-  /** Begin to draw on the screen, or on the picture of rest that `show` brings to the screen once it is whole. */
+  /** Start drawing on the screen, or on the off-screen picture that `show` displays when it is complete. */
   begin(target: "screen" | "rest", ground: Colour | null): void {
     const { gl } = this;
     gl.bindFramebuffer(gl.FRAMEBUFFER, target === "rest" ? this.rest.frame : null);
@@ -179,7 +179,7 @@ export class Painter {
     gl.blitFramebuffer(...corners, ...corners, gl.COLOR_BUFFER_BIT, gl.NEAREST);
   }
 
-  /** Give the card back; a browser keeps only some sixteen of these contexts. */
+  /** Release the context; browsers keep only about sixteen of them. */
   close(): void {
     this.gl.getExtension("WEBGL_lose_context")?.loseContext();
   }

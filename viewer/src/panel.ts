@@ -1,4 +1,4 @@
-/** One panel: its canvas, its name, and what is drawn over it. */
+/** One panel: its canvas, its name, and its overlay. */
 import { barLength, type Lens } from "./camera";
 import { make, makeSvg } from "./dom";
 import { Painter } from "./painter";
@@ -6,16 +6,16 @@ import type { Layered, Picture } from "./scene";
 import { figure } from "./text";
 import type { Layer } from "./view";
 
-const BAR = 90; // pixels that the scale bar has at most
+const BAR = 90; // maximum length of the scale bar, in pixels
 
 export class Panel {
   readonly element: HTMLElement;
   readonly canvas: HTMLCanvasElement;
   readonly picture: Picture;
-  /** The cells, over the tissue if there is one. */
+  /** The cells, drawn over the tissue if there is one. */
   cells: Layered | null = null;
   tissue: Layered | null = null;
-  /** What values are on the card, and whether some cell has none. */
+  /** Which values are uploaded, and whether any are missing. */
   filled = "";
   holdsMissing = false;
   private readonly title = make("span", { class: "title" });
@@ -39,7 +39,7 @@ export class Panel {
     this.picture = { painter: new Painter(this.canvas), layers: [], done: 0 };
   }
 
-  /** Say what the panel shows, to eyes and ears. */
+  /** Describe the panel, in its title and for screen readers. */
   name(title: string, subject: string, note: string | null = null): void {
     this.title.textContent = title;
     this.subject.textContent = subject;
@@ -52,7 +52,7 @@ export class Panel {
     this.picture.layers = [this.tissue, this.cells].filter((layered) => layered !== null);
   }
 
-  /** Bring all that lies over the canvas to where the camera now is. */
+  /** Move the overlay to the current camera position. */
   follow(lens: Lens, polygon: readonly number[] | null, cell: readonly [number, number] | null): void {
     this.over.toggleAttribute("hidden", !polygon && !cell); // an empty layer over the canvas costs time as well
     this.region.toggleAttribute("hidden", !polygon);

@@ -17,7 +17,7 @@ import { themeColours, watchTheme } from "./theme";
 import type { Layer } from "./view";
 
 const GAP = 1; // pixels between panels, as in the style sheet
-const ROWS_FROM = 1.05; // panels stand side by side unless several rows show the tissue larger by this
+const ROWS_FROM = 1.05; // panels are placed side by side unless several rows enlarge the tissue by this factor
 
 export class Panels {
   private readonly box = byId("panels");
@@ -36,7 +36,7 @@ export class Panels {
     new ResizeObserver(() => this.resize()).observe(this.box);
   }
 
-  /** Panels, values and legend as the view has them. */
+  /** Update panels, values and legend to the view. */
   async arrange(fresh: boolean): Promise<void> {
     const { viewer } = this;
     if (fresh) for (const panel of this.panels.splice(0)) panel.close();
@@ -90,7 +90,7 @@ export class Panels {
     return { cloud, held, limits: [0, 1], coded: false, plain: true, missing, swell: 1 };
   }
 
-  /** Bring a panel's values, colours and hidden cells to its card. */
+  /** Upload the values, colours and hidden cells of a panel. */
   private async fill(panel: Panel): Promise<void> {
     const { viewer } = this;
     const { store } = viewer;
@@ -98,7 +98,7 @@ export class Panels {
     panel.cells ??= this.hold(panel, store.cloud, this.colours.missing);
     this.fillTissue(panel);
     this.flag(panel, panel.cells);
-    if (isNew) this.bring(panel); // grey cells, until their values are here
+    if (isNew) this.bring(panel); // grey cells until their values are loaded
     if (panel.layer === "column") await this.fillColumn(panel, panel.cells);
     else await this.fillGene(panel, panel.cells, panel.layer);
     if (viewer.store === store && panel.element.isConnected) this.bring(panel);
@@ -109,7 +109,7 @@ export class Panels {
     this.viewer.scene.refresh(panel.picture);
   }
 
-  /** Tell a panel's card which cells are hidden and which are of the region. */
+  /** Upload which cells of a panel are hidden, and which are in the region. */
   private flag(panel: Panel, cells: Layered): void {
     const { hidden, within, store } = this.viewer;
     const { order } = store.cloud;
@@ -212,7 +212,7 @@ export class Panels {
     });
   }
 
-  /** What fitting means: all cells and the tissue, or the cells of the slice. */
+  /** The bounds to fit: all cells and the tissue, or the cells of the slice. */
   private bounds(): Bounds {
     const { store, behind, view } = this.viewer;
     if (view.slice !== null) return store.cloudBounds(this.viewer.hidden);
@@ -221,7 +221,7 @@ export class Panels {
     return [Math.min(own[0], other[0]), Math.min(own[1], other[1]), Math.max(own[2], other[2]), Math.max(own[3], other[3])];
   }
 
-  /** Point the camera where the view says, if that is not where it points. */
+  /** Move the camera to the position in the view, if it is elsewhere. */
   private aim(): void {
     const { scene, view, dataset } = this.viewer;
     const wanted = JSON.stringify([dataset.id, scene.bounds, view.camera]);
@@ -261,7 +261,7 @@ export class Panels {
     void this.viewer.open(this.viewer.view);
   }
 
-  /** Colours of the column's categories, on the present ground. */
+  /** Colours of the column's categories on the current background. */
   private palette(): string[] {
     const { column, scene } = this.viewer;
     return column?.kind === "category" ? column.colors.map((colour) => seenOn(scene.ground, colour)) : [];

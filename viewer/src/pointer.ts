@@ -12,8 +12,8 @@ export interface PointerActions {
   click: (point: [number, number], event: PointerEvent) => void;
 }
 
-const CLICK = 4; // pixels that a click may wander
-const WHEEL = 0.0022; // powers of two a pixel of the wheel
+const CLICK = 4; // pixels that the pointer may move during a click
+const WHEEL = 0.0022; // powers of two per wheel pixel
 
 export function watchPointer(element: HTMLElement, actions: PointerActions): void {
   const down = new Map<number, [number, number]>();

@@ -1,10 +1,10 @@
-/** A region: a closed polygon in the data's units, the cells within, and the bits that tell them. Pure. */
+/** A region: a closed polygon in data units, the cells inside it, and a bit for each cell. Pure. */
 
 export type Polygon = readonly number[]; // x, y, x, y ...
 
 const MOST_CORNERS = 48;
 
-/** Whether a point lies within (even-odd rule). */
+/** Whether a point is inside (even-odd rule). */
 export function contains(polygon: Polygon, x: number, y: number): boolean {
   let inside = false;
   for (let i = 0, j = polygon.length - 2; i < polygon.length; j = i, i += 2) {
@@ -14,7 +14,7 @@ export function contains(polygon: Polygon, x: number, y: number): boolean {
   return inside;
 }
 
-/** 1 for each cell within the polygon, 0 for the others and for cells without a place. */
+/** 1 for each cell inside the polygon, 0 for the others and for cells without coordinates. */
 export function cellsWithin(polygon: Polygon, positions: Float32Array): Uint8Array {
   const xs = polygon.filter((_, at) => at % 2 === 0);
   const ys = polygon.filter((_, at) => at % 2 === 1);
@@ -29,7 +29,7 @@ export function cellsWithin(polygon: Polygon, positions: Float32Array): Uint8Arr
   return within;
 }
 
-/** A bit per cell, the first cell in the lowest bit. */
+/** One bit per cell; the first cell is the lowest bit. */
 export function packBits(flags: Uint8Array): Uint8Array<ArrayBuffer> {
   const packed = new Uint8Array(Math.ceil(flags.length / 8));
   flags.forEach((flag, cell) => {
@@ -44,7 +44,7 @@ function area(polygon: Polygon, a: number, b: number, c: number): number {
   return Math.abs((bx - ax) * (cy - ay) - (cx - ax) * (by - ay));
 }
 
-/** Leave out the corners that matter least (Visvalingam and Whyatt 1993), so that the region fits an address. */
+/** Remove the least important corners (Visvalingam and Whyatt 1993), so that the region fits into a URL. */
 export function simplified(polygon: Polygon, most = MOST_CORNERS): number[] {
   const corners = Array.from({ length: polygon.length / 2 }, (_, at) => at);
   while (corners.length > Math.max(3, most)) {
@@ -61,7 +61,7 @@ export function simplified(polygon: Polygon, most = MOST_CORNERS): number[] {
   return corners.flatMap((corner) => [polygon[2 * corner], polygon[2 * corner + 1]]);
 }
 
-/** As in the address, so that a reload finds the same cells. */
+/** Rounded as in the URL, so that a reload finds the same cells. */
 export function rounded(polygon: Polygon): number[] {
   return polygon.map((value) => Number(value.toPrecision(6)));
 }

@@ -1,5 +1,5 @@
 /**
- * All panels' pictures under one camera.
+ * The pictures of all panels, with one camera.
  *
  * While the camera moves, each frame draws as many cells of the fixed random order as its time allows (`pace`).
  * At rest every cell is drawn, in parts over several frames on a picture that is shown once it is whole, so that
@@ -11,11 +11,11 @@ import type { Colour } from "./colours";
 import { asUnit, type Held, type Painter } from "./painter";
 import { Pace } from "./pace";
 
-const REST = 140; // milliseconds without movement after which the picture is made whole
-const LEAST_PART = 100_000; // cells drawn a frame at rest
-const MOST_SIZE = 15; // pixels of a point on the screen
+const REST = 140; // milliseconds without movement after which all cells are drawn
+const LEAST_PART = 100_000; // cells drawn per frame at rest
+const MOST_SIZE = 15; // largest size of a point on the screen, in pixels
 
-/** A cloud in a panel: where it is held and how it looks. */
+/** A cloud in a panel: where it is stored, and how it is drawn. */
 export interface Layered {
   cloud: Cloud;
   held: Held;
@@ -23,14 +23,14 @@ export interface Layered {
   coded: boolean;
   plain: boolean;
   missing: Colour;
-  /** Size of its points against the distance between neighbours. */
+  /** Size of its points, relative to the distance between neighbours. */
   swell: number;
 }
 
 export interface Picture {
   painter: Painter;
   layers: Layered[];
-  /** How far the picture of rest is: whole layers, and the part of the next. */
+  /** Progress of the picture at rest: complete layers, and the fraction of the next one. */
   done: number;
 }
 
@@ -84,13 +84,13 @@ export class Scene {
     this.schedule();
   }
 
-  /** What is drawn has changed, though not from where it is seen. */
+  /** The content has changed, but the camera has not. */
   refresh(only?: Picture): void {
     for (const picture of only ? [only] : this.pictures) picture.done = 0;
     this.schedule();
   }
 
-  /** Draw a sample now, if all cells take longer; what a first or resized picture shows until it is whole. */
+  /** Draw a sample now if all cells take longer; a new or resized picture shows it until it is complete. */
   sketch(): void {
     if (this.inSight() > this.part) this.sample();
   }
@@ -108,17 +108,17 @@ export class Scene {
     this.onFrame(this.lens);
   }
 
-  /** Resolves once the picture is at rest and whole. */
+  /** Resolves when the picture is at rest and complete. */
   whole(): Promise<void> {
     return this.settled ? Promise.resolve() : new Promise((resolve) => this.waiting.push(resolve));
   }
 
-  /** Cells drawn a frame at rest: more where there is time, but a movement must not wait long for it. */
+  /** Cells drawn per frame at rest: more if there is time, but a new movement must not wait for long. */
   private get part(): number {
     return Math.max(LEAST_PART, 3 * this.pace.budget);
   }
 
-  /** A picture counts once cells have their colours. */
+  /** A picture counts when the cells have their colours. */
   private noteFirst(pictures: Picture[]): void {
     if (pictures.some(({ layers }) => layers.some(({ plain }) => !plain))) this.firstPicture ??= performance.now();
   }
@@ -165,7 +165,7 @@ export class Scene {
     } else this.schedule();
   }
 
-  /** Draw the next part of the first picture that is not whole. */
+  /** Draw the next part of the first incomplete picture. */
   private refine(): void {
     const picture = this.pictures.find(({ done, layers }) => done < layers.length);
     if (!picture) return;

@@ -1,4 +1,4 @@
-/** Which genes are offered for what was typed. Pure. */
+/** Genes that match the typed text. Pure. */
 
 /** 0: the same; 1: begins so; 2: a part after a dash, dot or underscore begins so; 3: somewhere inside; else none. */
 function rank(name: string, query: string): number {

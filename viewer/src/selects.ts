@@ -63,7 +63,7 @@ export function fillFor(dataset: Dataset, hasTissue: boolean): void {
   byId("tissue").hidden = !hasTissue;
 }
 
-/** Bring lists and buttons to what is shown. */
+/** Update lists and buttons to the view. */
 export function showSelects(view: View, possible: Layer[], shown: Layer[], scale: Scale, actions: SelectActions): void {
   byId<HTMLSelectElement>("color").value = shown.includes("column") ? (view.column ?? "") : "";
   byId<HTMLSelectElement>("slice").value = view.slice ?? "";

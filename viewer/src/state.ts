@@ -1,4 +1,4 @@
-/** What the panels and the inspector see of the viewer, and what they ask it to do. */
+/** The part of the viewer that panels and inspector use. */
 import type { Column, Dataset } from "./api";
 import type { Camera } from "./camera";
 import type { Lasso } from "./lasso";
@@ -15,9 +15,9 @@ export interface ViewerState {
   readonly dataset: Dataset;
   /** The placed cells' tissue, in grey behind them. */
   readonly behind: Store | null;
-  /** 1 for each cell that is switched off or of another slice. */
+  /** 1 for each cell that is hidden or belongs to another slice. */
   readonly hidden: Uint8Array;
-  /** 1 for each cell of another slice than the one that is shown; null where all are. */
+  /** 1 for each cell that is not in the shown slice; null if all slices are shown. */
   readonly elsewhere: Uint8Array | null;
   /** 1 for each cell of the region. */
   readonly within: Uint8Array | null;
@@ -27,6 +27,6 @@ export interface ViewerState {
   readonly shown: Layer[];
   open(view: View): Promise<void>;
   look(camera: Camera | null): void;
-  /** Bring what lies over the panels to where the camera is. */
+  /** Move the overlays of the panels to the camera position. */
   follow(): void;
 }

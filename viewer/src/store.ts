@@ -1,4 +1,4 @@
-/** One dataset in the browser: what was fetched of it, each thing once, and genes as long as there is room. */
+/** One dataset in the browser: everything is fetched once, and genes are cached while there is space. */
 import * as api from "./api";
 import type { Bounds } from "./camera";
 import { boundsOf, makeCloud, type Cloud } from "./cloud";
@@ -66,7 +66,7 @@ export class Store {
   private once<T>(kept: Map<string, Promise<T>>, key: string, fetch: () => Promise<T>, note: (found: T) => void): Promise<T> {
     const found = kept.get(key);
     if (found) {
-      kept.delete(key); // and to the end: the one used last is thrown away last
+      kept.delete(key); // moved to the end: the least recently used gene is removed first
       kept.set(key, found);
       return found;
     }
@@ -77,7 +77,7 @@ export class Store {
   }
 }
 
-/** What suits a dataset when the address says nothing: the most reliable gene that was measured, else of all. */
+/** The default gene: the most reliable measured gene, or the most reliable of all. */
 export function likelyGene(genes: api.Genes): string | null {
   let best = -1;
   const worth = (gene: number): number => (genes.reliability[gene] ?? -1) + (genes.measured[gene] ? 10 : 0);

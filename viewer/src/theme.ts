@@ -1,4 +1,4 @@
-/** Light or dark: as the system has it, unless switched here; remembered in this browser. */
+/** Light or dark: follows the system unless switched here; stored in this browser. */
 import { byId } from "./dom";
 import { parseColour, type Colour } from "./colours";
 
@@ -18,7 +18,7 @@ function isDark(): boolean {
   return chosen === "dark";
 }
 
-/** Colours that pictures take from the style sheet. */
+/** Colours of the style sheet that are used in pictures. */
 export function themeColours(): { ground: Colour; missing: Colour; tissue: Colour } {
   const style = getComputedStyle(document.documentElement);
   const read = (name: string): Colour => parseColour(style.getPropertyValue(name).trim());
@@ -40,7 +40,7 @@ export function watchTheme(changed: () => void): void {
     try {
       localStorage.setItem(KEY, next);
     } catch {
-      // then it holds for this visit
+      // it then applies to this visit only
     }
     tell();
   });

@@ -1,4 +1,4 @@
-/** What is looked at, and how it is written into the address's hash. Pure. */
+/** The view, and its representation in the hash of the URL. Pure. */
 
 export const LAYERS = ["column", "measured", "imputed", "uncertainty"] as const;
 export type Layer = (typeof LAYERS)[number];
@@ -8,12 +8,12 @@ export interface View {
   dataset: number;
   gene: string | null;
   column: string | null;
-  /** Panels shown; null: those that suit the dataset. */
+  /** Panels shown; null: the defaults of the dataset. */
   panels: Layer[] | null;
   /** Centre of the picture in the dataset's units, and zoom in powers of two above fitting; null: all of it. */
   camera: { x: number; y: number; z: number } | null;
   map: MapName;
-  /** Codes of the column's categories that are switched off. */
+  /** Codes of the hidden categories of the column. */
   off: number[];
   slice: string | null;
   tissue: boolean;
@@ -39,7 +39,7 @@ function exact(value: number): string {
   return String(Number(value.toPrecision(9)));
 }
 
-/** Six for the corners of a region, which are short enough to share so. */
+/** Six for the corners of a region, so that the URL stays short enough to share. */
 function short(value: number): string {
   return String(Number(value.toPrecision(6)));
 }
@@ -68,7 +68,7 @@ export function toHash(view: View): string {
   return "#" + parts.toString().replaceAll("%2C", ",");
 }
 
-/** Read a hash; whatever in it makes no sense is as if it were not there. */
+/** Parse a hash; invalid parts are ignored. */
 export function fromHash(hash: string): View {
   const parts = new URLSearchParams(hash.replace(/^#/, ""));
   const [x, y, z] = ["x", "y", "z"].map((key) => (parts.get(key) ? Number(parts.get(key)) : NaN));

@@ -1,4 +1,4 @@
-/** Ties the parts together: what is asked for is noted in the view, and the view is what is drawn. */
+/** Connects the parts: requests change the view, and the view is drawn. */
 import * as api from "./api";
 import type { Camera } from "./camera";
 import { Combobox } from "./combobox";
@@ -16,7 +16,7 @@ import { likelyGene, Store } from "./store";
 import { count, counted, figure, origin } from "./text";
 import { FIRST_VIEW, fromHash, toHash, type Layer, type View } from "./view";
 
-const SETTLE = 200; // milliseconds after which the address follows the camera
+const SETTLE = 200; // milliseconds after which the URL follows the camera
 
 /** Whether two views of a dataset show the same cells. */
 function sameCells(one: View, other: View): boolean {
@@ -91,7 +91,7 @@ export class Viewer implements ViewerState {
     return this.dataset.layers.length > 1 ? this.dataset.layers : possible;
   }
 
-  /** Show a view: fetch what it needs, and draw it. Every change of more than the camera comes here. */
+  /** Show a view: fetch what it needs, and draw it. Every change, except of the camera alone, comes here. */
   async open(view: View, options: { keepAddress?: boolean } = {}): Promise<void> {
     const visit = ++this.visit;
     this.busy++;
@@ -124,7 +124,7 @@ export class Viewer implements ViewerState {
     }
   }
 
-  /** A gene of the present dataset. One that is not there is asked for all the same: the server knows near names. */
+  /** A gene of the current dataset. The server is also asked for unknown genes, since it suggests similar names. */
   async showGene(gene: string): Promise<void> {
     const first = this.dataset.layers[0];
     if (!this.store.genes.names.includes(gene) && first) {
@@ -140,7 +140,7 @@ export class Viewer implements ViewerState {
     say(`${gene}: ${this.geneFacts(gene)}`);
   }
 
-  /** What is on the screen: cells, and of how many, genes, slice. */
+  /** Summary of the view: shown and total cells, genes, slice. */
   private summary(): string {
     const { dataset, view } = this;
     const seen = dataset.cells - this.hidden.reduce((sum, one) => sum + one, 0);
@@ -149,7 +149,7 @@ export class Viewer implements ViewerState {
     return [cells, dataset.genes ? counted(dataset.genes, "gene") : "", slice, "? for help"].filter(Boolean).join(" · ");
   }
 
-  /** Whether nothing is on its way and every panel is whole. */
+  /** Whether nothing is loading and every panel is complete. */
   get settled(): boolean {
     return this.busy === 0 && this.scene.settled;
   }
@@ -197,7 +197,7 @@ export class Viewer implements ViewerState {
     if (this.comparison) download(this.comparison, this.dataset.title);
   }
 
-  /** What is known of a gene, as a phrase. */
+  /** A phrase about a gene. */
   private geneFacts(gene: string): string {
     const { names, reliability } = this.store.genes;
     const at = names.indexOf(gene);
@@ -216,7 +216,7 @@ export class Viewer implements ViewerState {
     this.panels.follow(this.lasso.draft ?? this.view.region);
   }
 
-  /** A dataset that is new on the screen. */
+  /** Called when another dataset is shown. */
   private change(): void {
     this.inspector.forget();
     clearComparison();
@@ -225,7 +225,7 @@ export class Viewer implements ViewerState {
     document.title = `${this.dataset.title} · cellweft`;
   }
 
-  /** What the view leaves open, filled in for the present dataset; an address with an unknown gene is told of it. */
+  /** Fill in the parts of the view that are not set; an unknown gene in the URL gives a message. */
   private completed(view: View, tell: boolean): View {
     const { genes } = this.store;
     const column = this.dataset.columns.find((one) => one.name === view.column)
@@ -248,7 +248,7 @@ export class Viewer implements ViewerState {
     return tissue;
   }
 
-  /** Which cells are hidden: those of categories switched off, and of other slices. */
+  /** Hidden cells: those of hidden categories, and of other slices. */
   private async filter(): Promise<void> {
     const hidden = new Uint8Array(this.dataset.cells);
     let elsewhere: Uint8Array | null = null;
@@ -275,7 +275,7 @@ export class Viewer implements ViewerState {
 
   private compared = "";
 
-  /** Compare the region with the rest, unless just that was compared. */
+  /** Compare the region with the rest, unless this was the last comparison. */
   private async compareRegion(visit: number): Promise<void> {
     const key = this.within ? JSON.stringify([this.dataset.id, this.view.region, this.view.off, this.view.slice]) : "";
     if (key === this.compared) {

@@ -1,5 +1,6 @@
 """Folders of 10x files from public series, and files of several genomes: one sample, complete, or none."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,19 @@ def test_files_that_lack_what_is_not_needed(lacking: str, tmp_path: Path) -> Non
                 group[f"features/{key}"] = np.array(texts, dtype="S")
     np.testing.assert_array_equal(values(tmp_path / "a.h5"), counts.toarray())
     assert open_input(tmp_path / "a.h5", argument="sc").var.index.tolist() == GENES
+
+
+@pytest.mark.parametrize("kind", [np.dtype("(2,)f8"), h5py.vlen_dtype(np.int64), np.dtype([("a", "i4")])])
+def test_names_that_are_lists_are_refused_at_once(kind: np.dtype, tmp_path: Path) -> None:
+    genomes(tmp_path / "a.h5", ["hg38", "mm10"], version=3)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        features = file["matrix/features"]
+        key = "name" if "name" in features else "id"
+        del features[key]
+        features.create_dataset(key, shape=(2**20,), dtype=kind, chunks=(4096,))
+    started = time.process_time()
+    with pytest.raises(
+        FormatError, match=r"a\.h5.*expected .*, got ValueError: names of shape \(1048576,.*type"
+    ):
+        open_input(tmp_path / "a.h5", argument="sc")
+    assert time.process_time() - started < 5.0  # seconds; each as text takes more than 20

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -369,4 +370,8 @@ def _label(path: Path, kind: re.Pattern[str]) -> str:
 
 
 def _texts(dataset: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in dataset[:]]
+    """Return names as text; raise `ValueError` if they are lists: as text, a million of them take minutes."""
+    values = dataset[:]
+    if values.ndim != 1 or isinstance(next(iter(values), None), np.ndarray | np.void):
+        raise ValueError(f"names of shape {values.shape} and type {dataset.dtype}")
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

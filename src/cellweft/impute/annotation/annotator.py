@@ -40,6 +40,7 @@ label."""
 _HALVINGS = 5  # of the interval that contains this share
 _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # reference cells used to train the classifiers
+_PANEL_VALUES = 10_000_000  # values of the panel used to train a panel classifier, which limits memory
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
 _PANEL_INVERSE_PENALTY = 1.0
 ALIKE = float(np.log(2))
@@ -73,7 +74,7 @@ class Told:
 
     @property
     def views(self) -> list[DoubleArray]:
-        """What is known of the three."""
+        """The evidence that there is, in the order of the votes."""
         return [self.shares, self.classified, *([] if self.by_panel is None else [self.by_panel])]
 
     def agreement(self, weights: DoubleArray) -> float:
@@ -88,9 +89,9 @@ class Annotator:
     Attributes
     ----------
     scales
-        One for each kind of evidence.
+        The calibration of each kind of evidence.
     votes
-        The weight of each; they sum to 1.
+        The weight of each; the sum is 1.
     """
 
     scales: tuple[LabelScale, ...]
@@ -98,7 +99,7 @@ class Annotator:
 
     @classmethod
     def fit(cls, told: Told, codes: IntArray, weights: DoubleArray) -> Annotator:
-        """Learn the scales from held-out cells; ``codes`` and ``weights`` as of `LabelScale.fit`."""
+        """Fit the calibrations to held-out cells; ``codes`` and ``weights`` as in `LabelScale.fit`."""
         alike = told.by_panel is not None
         scales = (LabelScale.fit(view, codes, weights, with_offsets=not alike) for view in told.views)
         return cls(scales=tuple(scales), votes=VOTES_ALIKE if alike else VOTES)
@@ -120,10 +121,10 @@ class LabelLearner:
     cells, folds
         (n_cells,) positions of the held-out reference cells, and the fold of each.
     classifiers
-        In the shared embedding: one for each part of these cells, trained without it, and one trained on
-        all cells.
+        In the shared embedding: one per fold, trained without the cells of the fold, and one trained on all
+        cells.
     panel_classifiers
-        The same on the panel itself; none if the platforms differ.
+        The same for the panel itself; empty if the platforms differ.
     at_once
         Number of labels to carry together.
     """
@@ -152,11 +153,15 @@ class LabelLearner:
             at_once=at_once,
         )
         embed = partial(fitted.embed, of="reference")
-        return replace(learner, classifiers=learner._trained(embed, inverse_penalty=_INVERSE_PENALTY))
+        return replace(
+            learner,
+            classifiers=learner._trained(embed, most=_MOST_CLASSIFIED, inverse_penalty=_INVERSE_PENALTY),
+        )
 
     def with_panel(self) -> LabelLearner:
         """Return the same with classifiers on the panel."""
-        trained = self._trained(np.asarray, inverse_penalty=_PANEL_INVERSE_PENALTY)
+        most = min(_MOST_CLASSIFIED, _PANEL_VALUES // len(self.pair.sc_shared))
+        trained = self._trained(np.asarray, most=most, inverse_penalty=_PANEL_INVERSE_PENALTY)
         return replace(self, panel_classifiers=trained)
 
     def read(self, rows: slice | IntArray) -> FloatArray:
@@ -164,7 +169,7 @@ class LabelLearner:
         return self.pair.st.dense(rows, self.pair.st_shared)
 
     def of_tissue(self, progress: Progress) -> tuple[LabelLearner, Told]:
-        """Return the evidence on the spatial cells, and the learner, with the panel if that is used."""
+        """Return the evidence on the spatial cells, and the learner with the panel classifiers it needs."""
         n_cells = self.pair.st.n_cells
         every = self.labels.values(np.ones(self.pair.sc.n_cells, dtype=np.bool_))
         shares = self._shares(every, self.read, n_cells, progress=progress)
@@ -249,11 +254,11 @@ class LabelLearner:
         return Told(shares=shares, classified=classified, by_panel=used)
 
     def _classified(self, measured: FloatArray, number: int) -> DoubleArray:
-        """Return probabilities by the classifier of a part, or the last one, in the shared embedding."""
+        """Return probabilities from the classifier of a fold, or the last one, in the shared embedding."""
         return self._likely(self.classifiers[number], self.fitted.embed(measured, of="spatial"))
 
     def _by_panel(self, measured: FloatArray, number: int) -> DoubleArray:
-        """Return probabilities by the classifier of a part, or the last one, on the panel itself."""
+        """Return probabilities from the panel classifier of a fold, or the last one."""
         return self._likely(self.panel_classifiers[number], measured)
 
     def _likely(self, classifier: LogisticRegression, values: FloatArray) -> DoubleArray:
@@ -263,21 +268,24 @@ class LabelLearner:
         return probabilities
 
     def _trained(
-        self, seen: Callable[[FloatArray], FloatArray], *, inverse_penalty: float
+        self, seen: Callable[[FloatArray], FloatArray], *, most: int, inverse_penalty: float
     ) -> tuple[LogisticRegression, ...]:
-        """Return classifiers of what ``seen`` makes of the panel: one without each part, and one of all."""
-        parts = [self.cells[self.folds == fold] for fold in range(_FOLDS)] + [np.zeros(0, np.int64)]
-        return tuple(self._classifier(seen, part, inverse_penalty) for part in parts)
+        """Return one classifier per fold, trained without its cells, and one trained on all cells.
+
+        ``seen`` turns the panel of reference cells into the values that are classified.
+        """
+        left_out = [self.cells[self.folds == fold] for fold in range(_FOLDS)] + [np.zeros(0, np.int64)]
+        return tuple(self._classifier(seen, cells, most, inverse_penalty) for cells in left_out)
 
     def _classifier(
-        self, seen: Callable[[FloatArray], FloatArray], left_out: IntArray, inverse_penalty: float
+        self, seen: Callable[[FloatArray], FloatArray], left_out: IntArray, most: int, inverse_penalty: float
     ) -> LogisticRegression:
-        """Return logistic regression on cells of the reference, without some of them."""
+        """Return logistic regression, trained without the reference cells left out."""
         codes = self.labels.codes
         usable = np.setdiff1d(np.flatnonzero(codes >= 0), left_out)
-        rest = sample_rows(usable, _MOST_CLASSIFIED, numpy_stream(self.fitted.seed, "label classifier"))
+        rest = sample_rows(usable, most, numpy_stream(self.fitted.seed, "label classifier"))
         if len(np.unique(codes[rest])) < 2:
-            rest = np.flatnonzero(codes >= 0)  # a few cells: nothing can be left out
+            rest = np.flatnonzero(codes >= 0)  # too few cells to leave any out
         values = np.concatenate(
             [
                 seen(self.pair.sc.dense(rest[rows], self.pair.sc_shared))
@@ -286,10 +294,8 @@ class LabelLearner:
         )
         model = LogisticRegression(C=inverse_penalty, max_iter=_MOST_STEPS, tol=1e-3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no label
-            warnings.filterwarnings(
-                "ignore", "The number of unique classes", UserWarning
-            )  # few cells of each
+            warnings.simplefilter("ignore", ConvergenceWarning)  # more steps would change no label
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few of each
             return model.fit(values, codes[rest])
 
 
