@@ -7,6 +7,7 @@ reported like any other fault. If atheris is installed, ``--atheris TARGET`` use
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -16,11 +17,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import zarr.core.sync
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -31,15 +36,68 @@ _BATCH = 5000  # files at most that a process reads before another takes its pla
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
 
 
-class TooSlow(BaseException):
-    """One file took too long; not an `Exception`, so that no `except Exception` catches it."""
+class TooSlow(KeyboardInterrupt):
+    """One file took too long; neither `except Exception` nor an event loop may take it for its own."""
 
 
-def _copied(source: Path, target: Path) -> None:
+class _LoopOfThread(asyncio.SelectorEventLoop):
+    """An event loop that does its work in the thread that asks for it, and is at rest otherwise.
+
+    zarr asks another thread for each of the hundreds of reads of one store, and waits for it: on a busy
+    machine, that is most of the time of a file.
+    """
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+        handle = self.call_soon(callback, *args, context=context)
+        if not self.is_running():
+            self.run_until_complete(_others())
+        return handle
+
+    def run_in_executor(self, _executor: Any, function: Callable[..., Any], *args: Any) -> Any:
+        future = self.create_future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+async def _others() -> None:
+    """Wait until all other tasks of this loop are done."""
+    await asyncio.sleep(0)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+@contextlib.contextmanager
+def _zarr_in_this_thread() -> Iterator[None]:
+    """Let zarr read in the present thread; its reads in others remain as they are."""
+    here, of_zarr = threading.get_ident(), zarr.core.sync._get_loop
+    with contextlib.closing(asyncio.Runner(loop_factory=_LoopOfThread)) as runner:
+        # A file that takes too long leaves tasks behind: closing the runner ends them.
+        zarr.core.sync._get_loop = lambda: runner.get_loop() if threading.get_ident() == here else of_zarr()
+        try:
+            yield
+        finally:
+            zarr.core.sync._get_loop = of_zarr
+
+
+def _contents(source: Path) -> dict[str, bytes | None]:
+    """Return the bytes of a file, or of each file of a folder by its path; None for a folder inside."""
+    below = [source, *sorted(source.rglob("*"))] if source.is_dir() else [source]
+    return {str(one.relative_to(source)): None if one.is_dir() else one.read_bytes() for one in below}
+
+
+def _write_copy(contents: dict[str, bytes | None], target: Path) -> None:
+    """Write the contents of a file or folder to a path, in place of what a file before has left there."""
     if target.is_dir():
         shutil.rmtree(target)
     target.unlink(missing_ok=True)
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    for name, values in contents.items():
+        if values is None:
+            (target / name).mkdir()
+        else:
+            (target / name).write_bytes(values)
 
 
 def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
@@ -52,7 +110,8 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
     signal.setitimer(signal.ITIMER_PROF, _MOST_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, _MOST_WAITING)
     try:
-        TARGETS[name].read(path)
+        with _zarr_in_this_thread():
+            TARGETS[name].read(path)
     except CellweftError as error:
         return None if "expected" in str(error) else f"an error without an expectation: {error}"
     except TooSlow:
@@ -77,10 +136,11 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
         signal.signal(number, too_slow)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    contents = _contents(source)
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as folder:
         path = Path(folder, source.name)
         for seed in seeds:
-            _copied(source, path)
+            _write_copy(contents, path)
             fault = _fault_of(name, path, random.Random(f"{name} {seed}"))
             if fault is not None:
                 found.put((seed, fault))

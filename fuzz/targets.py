@@ -13,6 +13,8 @@ from typing import Any
 
 import cellweft
 from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import StoredTable
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import coordinate_unit, open_result, result_kind
 from cellweft.data.orthologs import read_orthologs
@@ -65,7 +67,7 @@ def _read_and_paired(path: Path, *, as_reference: bool, every: int = 4) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _everything(path)
+            _everything(open_input(path, argument="st"))
         finally:  # pairing takes as long as everything else
             if zlib.crc32(path.name.encode() + str(_size(path)).encode()) % every == 0:
                 made = cellweft.pair(*((path, _other()) if as_reference else (_other(), path)))
@@ -79,12 +81,12 @@ def _size(path: Path) -> int:
     return sum(one.stat().st_size for one in files)
 
 
-def _everything(path: Path) -> None:
-    data = open_input(path, argument="st")
-    for name in data.obs.columns:
-        data.obs[name]
-    data.obs.names()
+def _everything(data: Input) -> None:
     data.obs.frame()
+    if not isinstance(data.obs, StoredTable):  # its frame reads the names and each column in this way
+        data.obs.names()
+        for name in data.obs.columns:
+            data.obs[name]
     for held in (data.obsm, data.uns):
         for key in held:
             held[key]
@@ -104,7 +106,7 @@ def _result(path: Path) -> None:
         data = open_result(path, argument="result")
         result_kind(data)
         coordinate_unit(data)
-        _everything(path)
+        _everything(data)
 
 
 def _model(path: Path) -> None:

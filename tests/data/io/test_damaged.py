@@ -1,6 +1,8 @@
 """Damaged files of every kind end in one error, which names the file, the element and the next step."""
 
+import contextlib
 import gzip
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
+import zarr
 
 from cellweft._errors import FormatError, InputError
 from cellweft.data._pair import pair
@@ -206,6 +211,52 @@ def test_names_of_more_cells_than_the_matrix_has(kind: str, key: str, at: str, s
     with pytest.raises(FormatError, match=said):
         pair(sc, path)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.parametrize(
+    ("element", "said"),
+    [
+        (np.ones((0, 3)), "0 rows"),
+        (np.ones((1, 2)), "1 row"),
+        (np.arange(38.0).reshape(19, 2), "19 rows"),
+        (np.arange(42.0).reshape(21, 2), "21 rows"),
+        (sp.csr_matrix(np.arange(24.0).reshape(12, 2)), "12 rows"),
+        (pd.DataFrame({"x": [1.0, 2.0], "y": [0.0, 1.0]}, index=["a", "b"]), "2 rows"),
+        (np.float64(3), "a single value"),
+    ],
+)
+def test_coordinates_of_another_number_of_cells(
+    kind: str, element: Any, said: str, stored: Any, sc: Any
+) -> None:
+    path = stored(kind)
+    is_zarr = kind == "zarr"
+    with (
+        contextlib.nullcontext(zarr.open_group(path, use_consolidated=False))
+        if is_zarr
+        else h5py.File(path, "r+")
+    ) as store:
+        del store["obsm/spatial"]
+        anndata.io.write_elem(store, "obsm/spatial", element)
+    if is_zarr:
+        zarr.consolidate_metadata(path)
+    place = re.escape(f"st ({path}).obsm['spatial']")
+    with pytest.raises(
+        FormatError, match=f"{place}: expected a row for each of the 20 cells, got {said}\\. T"
+    ):
+        pair(sc, path)
+    assert "spatial" in open_input(path, argument="st").obsm
+
+
+def test_coordinates_of_far_more_cells_are_not_read(stored: Any) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["obsm/spatial"].attrs)
+        del file["obsm/spatial"]
+        file.create_dataset("obsm/spatial", (2**40, 2), dtype="f8", chunks=(64, 2)).attrs.update(attributes)
+    obsm = open_input(path, argument="st").obsm
+    with pytest.raises(FormatError, match=r"20 cells, got 1,099,511,627,776 rows\. The file is damaged"):
+        obsm["spatial"]
 
 
 @pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])

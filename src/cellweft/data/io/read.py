@@ -361,14 +361,15 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     with reading(where, ".layers"):
         layers = {key: store["layers"][key] for key in group_in(store, "layers", where)}
+    obs = StoredTable.of_group(store["obs"], f"{where}.obs")
     return Input(
         where=where,
         source=str(path),
         matrix=None if is_null else store["X"],
         layers=layers,
-        obs=StoredTable.of_group(store["obs"], f"{where}.obs"),
+        obs=obs,
         var=read_table_of(store["var"], f"{where}.var"),
-        obsm=_Elements(group_in(store, "obsm", where), f"{where}.obsm"),
+        obsm=_Elements(group_in(store, "obsm", where), f"{where}.obsm", n_rows=len(obs)),
         uns=_Elements(group_in(store, "uns", where), f"{where}.uns"),
         has_raw="raw/X" in store,
         open_raw=(lambda: _raw_of(store, where)) if "raw/X" in store else None,
@@ -382,15 +383,38 @@ def _raw_of(store: Any, where: str) -> tuple[Any, pd.DataFrame]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Elements(LazyMapping):
-    """The elements of a group, each read on request."""
+    """The elements of a group, each read on request.
+
+    Attributes
+    ----------
+    where
+        Name of the group in errors.
+    n_rows
+        Rows that each array or table must have; None for any shape.
+    """
 
     where: str
+    n_rows: int | None = None
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.held:
             raise KeyError(key)
         with reading(self.where, f"[{key!r}]"):
-            return read_stored(self.held[key])
+            self._check_rows(key, self.held[key])  # before its values are read, which may be far more
+            values = read_stored(self.held[key])
+            self._check_rows(key, values)  # a table or a sparse matrix is stored as a group, without a shape
+            return values
+
+    def _check_rows(self, key: str, values: Any) -> None:
+        shape = getattr(values, "shape", None)
+        if self.n_rows is None or shape is None or shape[:1] == (self.n_rows,):
+            return
+        raise FormatError(
+            f"{self.where}[{key!r}]",
+            expected=f"a row for each of the {self.n_rows:,} cells",
+            got=f"{shape[0]:,} row{'s' * (shape[0] != 1)}" if shape else "a single value",
+            fix="The file is damaged: copy or download it again, or write it again with AnnData.",
+        )
 
 
 class _OfAnnData(LazyMapping):
