@@ -121,6 +121,20 @@ def baselines(pair: Pair, types: np.ndarray) -> dict[str, tuple[np.ndarray, np.n
     return found
 
 
+def scored_methods(
+    name: str, pair: Pair, table: pd.DataFrame, types: np.ndarray, truth: np.ndarray
+) -> pd.DataFrame:
+    """Return the scores of the annotated table and of all other methods, for cells of known types."""
+    is_scored = np.isin(truth, np.unique(types))
+    labels = baselines(pair, types)
+    labels["auto"] = table["label"].astype(str).to_numpy(), table["confidence"].to_numpy()
+    rows = {
+        f"{name}: {method}": scores(truth[is_scored], label[is_scored], confidence[is_scored])
+        for method, (label, confidence) in labels.items()
+    }
+    return pd.DataFrame(rows).T
+
+
 def types_to_leave_out(truth: np.ndarray, most: int | None) -> list[str]:
     """Return types of the scored cells, most frequent first: at most ``most`` of them, evenly spaced."""
     counts = pd.Series(truth).value_counts()
@@ -140,13 +154,8 @@ def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, 
     pair = cellweft.pair(sc, st, **options)
     imputer = cellweft.Imputer(reliability=False, seed=seed).fit(pair, progress=False)
     table = imputer.annotate(types, progress=False)
+    scored = scored_methods(name, pair, table, types, truth)
     is_scored = np.isin(truth, np.unique(types))
-    found = baselines(pair, types)
-    found["auto"] = table["label"].astype(str).to_numpy(), table["confidence"].to_numpy()
-    rows = {
-        f"{name}: {method}": scores(truth[is_scored], label[is_scored], confidence[is_scored])
-        for method, (label, confidence) in found.items()
-    }
     left_out = {"none": {"its cells unknown": np.nan, "others unknown": table["unknown"][is_scored].mean()}}
     for one in types_to_leave_out(truth[is_scored], most_left_out):
         few = imputer.annotate(np.where(types == one, "unknown", types), progress=False)["unknown"]
@@ -156,7 +165,7 @@ def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, 
             "others unknown": few[is_scored & ~is_it].mean(),
         }
     missing = pd.DataFrame(left_out).T
-    return pd.DataFrame(rows).T, missing.set_axis([f"{name}: {one}" for one in missing.index])
+    return scored, missing.set_axis([f"{name}: {one}" for one in missing.index])
 
 
 def run_one_experiment(name: str, seed: int) -> pd.DataFrame:
@@ -180,14 +189,7 @@ def run_one_experiment(name: str, seed: int) -> pd.DataFrame:
         .fit(pair, progress=False)
         .annotate(types, progress=False)
     )
-    is_scored = np.isin(truth, np.unique(types))
-    found = baselines(pair, types)
-    found["auto"] = table["label"].astype(str).to_numpy(), table["confidence"].to_numpy()
-    rows = {
-        f"{name}: {method}": scores(truth[is_scored], label[is_scored], confidence[is_scored])
-        for method, (label, confidence) in found.items()
-    }
-    return pd.DataFrame(rows).T
+    return scored_methods(name, pair, table, types, truth)
 
 
 def renamed(labels: pd.Series, names: Mapping[str, str | None]) -> np.ndarray:

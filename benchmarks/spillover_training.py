@@ -54,7 +54,7 @@ LOSS_STEPS, LOSS_CELLS = 200, 200  # each cell comes with its neighbours
 
 @dataclass(frozen=True, kw_only=True)
 class Tissue:
-    """A tissue without some genes, and what they are.
+    """A tissue without some genes, and the values of these genes.
 
     Attributes
     ----------
@@ -120,12 +120,12 @@ def panel_counts(pair: Pair) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Spilled:
-    """What is told of a tissue's spill-over.
+    """The estimated spill-over of a tissue.
 
     Attributes
     ----------
     share
-        (n_cells,) as `cellweft.tl.spillover` tells it.
+        (n_cells,) as estimated by `cellweft.tl.spillover`.
     own
         (n_cells, n_panel) counts times the share of each that is expected to be the cell's own.
     neighbors, weights
@@ -139,14 +139,14 @@ class Spilled:
 
 
 def told(pair: Pair, seed: int) -> Spilled:
-    """Return what the model of spill-over tells of a pair."""
+    """Return what the model of spill-over estimates for a pair."""
     hoods = _spillover._Neighborhoods.of(pair, 6, _spillover._checked_radius(pair, None))
     model = _spillover._reference_model(pair, 100, seed=seed, budget=2**30)
     cells = _spillover._Cells(pair=pair, rows_at_once=2000)
     share, _, model = _spillover._estimated(cells, hoods, model, seed=seed, progress=lambda *_: None)
     counts, every = panel_counts(pair), np.arange(pair.st.n_cells)
     around = Surroundings.none(len(counts), len(model.profiles))
-    for turn in range(3):  # profiles without neighbours, then with those that the turn before told
+    for turn in range(3):  # profiles without neighbours, then with those estimated in the previous turn
         known = model.posterior(counts.astype(np.float32), around)
         if turn < 2:
             table = _spillover._table(known.candidates, known.of_profile, len(model.profiles))
@@ -204,7 +204,7 @@ class Trained:
         Parameters
         ----------
         queries, seen
-            (n_cells, n_panel) log-normalised: that predictions see, and that tell what a cell detects.
+            (n_cells, n_panel) log-normalised: for the predictions, and for what a cell detects.
         genes
             (n_sc, n_genes) values in the reference.
         """

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 
 _ROW = re.compile(r"\| (\w+) \| ([\d,]+) \| ([\d,]+) to ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|")
 _PACKAGES = ("cellweft", "anndata", "h5py", "numpy", "pandas", "scipy", "zarr")
@@ -110,7 +109,7 @@ def _text(rows: dict[str, Row]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[IO[str]]:
+def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
+        yield

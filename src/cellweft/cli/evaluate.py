@@ -246,9 +246,8 @@ def evaluate(
 def _cells_of(path: Path) -> AnnData:
     """Return the cells of a file, in memory."""
     import anndata
-    import h5py
 
-    from cellweft.data.io.damaged import check_tree, reading
+    from cellweft.data.io.damaged import read_whole_h5ad, reading
     from cellweft.data.io.read import open_input
 
     open_input(path, argument="sc")  # raises an error for anything else
@@ -256,11 +255,7 @@ def _cells_of(path: Path) -> AnnData:
         fix = "Write the cells with AnnData, including their positions and types."
         raise FormatError(str(path), expected="an .h5ad or .zarr file of cells", got=path.name, fix=fix)
     with reading(str(path)):
-        if path.suffix == ".zarr":
-            return anndata.read_zarr(path)
-        with h5py.File(path, "r") as file:
-            check_tree(file)
-        return anndata.read_h5ad(path)
+        return read_whole_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
 
 
 def _check_applies(context: typer.Context, by: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from cellweft._errors import FormatError, GeneError, InputError, MissingFileErro
 from cellweft._text import many, shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
-from cellweft.data.io.damaged import check_tree, reading
+from cellweft.data.io.damaged import read_whole_h5ad, reading
 from cellweft.data.io.delimited import read_rows
 from cellweft.data.io.dialect import dialect_of
 from cellweft.data.io.obs_table import table_with_text, with_text
@@ -269,12 +268,6 @@ def _from_npz(path: Path) -> EmbeddingTable:
     return _table(genes, values, str(path), about)
 
 
-def _from_h5ad(path: Path) -> EmbeddingTable:
-    with h5py.File(path, "r") as file:
-        check_tree(file)
-    return _from_anndata(anndata.read_h5ad(path), str(path))
-
-
 def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
     values = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
     metadata = {key: value for key, value in adata.uns.items() if isinstance(value, str)}
@@ -340,6 +333,6 @@ def _not_numbers(source: str, got: str) -> InputError:
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {
     ".parquet": _from_parquet,
     ".npz": _from_npz,
-    ".h5ad": _from_h5ad,
+    ".h5ad": lambda path: _from_anndata(read_whole_h5ad(path), str(path)),
     **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), _from_csv),
 }

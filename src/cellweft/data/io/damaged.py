@@ -6,9 +6,12 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
+from anndata import AnnData
 from anndata.io import read_elem
 
 from cellweft._errors import CellweftError, FormatError
@@ -132,6 +135,13 @@ def check_tree(element: Any) -> None:
             raise ValueError(f"groups nested more than {_DEEPEST} deep")
         seen.add((place.fileno, place.addr))
         ahead += [(member, depth + 1) for member in group.values()]
+
+
+def read_whole_h5ad(path: Path) -> AnnData:
+    """Read an h5ad file into memory by AnnData, after `check_tree`. Call it within `reading`."""
+    with h5py.File(path, "r") as file:
+        check_tree(file)
+    return anndata.read_h5ad(path)
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from cellweft._statistics import row_shares
-from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Progress, no_progress
 from cellweft.data._pair import Labels, Pair
 from cellweft.data.cell_values import CellValues
 from cellweft.data.io.keys import RECORD
@@ -176,27 +176,22 @@ class LabelLearner:
         codes, tissue_shares = self.labels.codes[self.cells], shares.mean(axis=0)
         spread = platform_spread(self.pair, self.cells, codes, shares=tissue_shares, seed=self.fitted.seed)
         learner = self.with_panel() if spread < ALIKE else self
-        classified, by_panel = np.empty(shares.shape), np.empty(shares.shape)
+        told = learner._told_by(shares)
         for rows in row_blocks(n_cells, READ_ROWS):
-            measured = self.read(rows)
-            classified[rows] = learner._classified(measured, -1)
-            if learner.panel_classifiers:
-                by_panel[rows] = learner._by_panel(measured, -1)
-        return learner, learner._told(shares, classified, by_panel)
+            learner._classify(self.read(rows), -1, told, rows)
+        return learner, told
 
     def of_held_out(self, measured: FloatArray) -> Told:
         """Return the evidence on held-out cells, (n_cells, n_panel), each without the cells of its fold."""
         shape = len(self.cells), self.labels.names.shape[1]
-        shares, classified, by_panel = np.empty(shape), np.empty(shape), np.empty(shape)
+        told = self._told_by(np.empty(shape))
         for fold in range(_FOLDS):
             rows = self.folds == fold
             kept, panel = np.ones(self.pair.sc.n_cells, dtype=np.bool_), measured[rows]
             kept[self.cells[rows]] = False
-            shares[rows] = self._shares(self.labels.values(kept), panel.__getitem__, len(panel))
-            classified[rows] = self._classified(panel, fold)
-            if self.panel_classifiers:
-                by_panel[rows] = self._by_panel(panel, fold)
-        return self._told(shares, classified, by_panel)
+            told.shares[rows] = self._shares(self.labels.values(kept), panel.__getitem__, len(panel))
+            self._classify(panel, fold, told, rows)
+        return told
 
     def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
         """Return held-out cells that are as hard to label as the tissue's cells, and the evidence on them.
@@ -249,17 +244,17 @@ class LabelLearner:
         )
         return row_shares(mass, np.full(mass.shape[1], 1 / mass.shape[1]))
 
-    def _told(self, shares: DoubleArray, classified: DoubleArray, by_panel: DoubleArray) -> Told:
-        used = by_panel if self.panel_classifiers else None
-        return Told(shares=shares, classified=classified, by_panel=used)
+    def _told_by(self, shares: DoubleArray) -> Told:
+        """Return evidence with these shares, whose classified values are still to be filled in."""
+        by_panel = np.empty(shares.shape) if self.panel_classifiers else None
+        return Told(shares=shares, classified=np.empty(shares.shape), by_panel=by_panel)
 
-    def _classified(self, measured: FloatArray, number: int) -> DoubleArray:
-        """Return probabilities from the classifier of a fold, or the last one, in the shared embedding."""
-        return self._likely(self.classifiers[number], self.fitted.embed(measured, of="spatial"))
-
-    def _by_panel(self, measured: FloatArray, number: int) -> DoubleArray:
-        """Return probabilities from the panel classifier of a fold, or the last one."""
-        return self._likely(self.panel_classifiers[number], measured)
+    def _classify(self, measured: FloatArray, number: int, told: Told, rows: slice | BoolArray) -> None:
+        """Fill in some rows of the evidence, with the classifiers of a fold, or the last ones."""
+        embedded = self.fitted.embed(measured, of="spatial")
+        told.classified[rows] = self._likely(self.classifiers[number], embedded)
+        if told.by_panel is not None:
+            told.by_panel[rows] = self._likely(self.panel_classifiers[number], measured)
 
     def _likely(self, classifier: LogisticRegression, values: FloatArray) -> DoubleArray:
         """Return probabilities of all labels; 0 for those that the classifier does not know."""
