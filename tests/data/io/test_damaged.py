@@ -237,7 +237,7 @@ def test_coordinates_of_another_number_of_cells(
         else h5py.File(path, "r+")
     ) as store:
         del store["obsm/spatial"]
-        anndata.io.write_elem(store, "obsm/spatial", element)
+        anndata.io.write_elem(store["obsm"], "spatial", element)
     if is_zarr:
         zarr.consolidate_metadata(path)
     place = re.escape(f"st ({path}).obsm['spatial']")
