@@ -178,6 +178,19 @@ def test_lost_coordinates_are_refused_unless_accepted(write: Any, tissue: Any) -
     assert cellweft.pair(tissue, path, coordinates="none").coordinates is None
 
 
+def test_an_omitted_mask_of_a_table_of_coordinates_is_no_loss(write: Any, tissue: Any) -> None:
+    values = {"x": np.arange(1, 9), "y": np.arange(2, 10)}
+    table = pd.DataFrame({key: pd.array(held, dtype="Int64") for key, held in values.items()})
+    path = write(counts(), "st", spatial=table.set_axis([f"c{n}" for n in range(8)]))
+    masks = list((path / "obsm" / "spatial").rglob("mask"))
+    assert masks and not any(chunk_files(mask) for mask in masks)
+    np.testing.assert_array_equal(cellweft.pair(tissue, path).coordinates[:, 1], values["y"])
+    for file in chunk_files(path / "obsm" / "spatial" / "y"):
+        file.unlink()
+    with pytest.raises(FormatError, match=r"obsm\['spatial'\]: expected all chunks of the coordinates"):
+        cellweft.pair(tissue, path)
+
+
 def test_a_flat_tissue_is_taken(tmp_path: Path, write: Any, tissue: Any) -> None:
     places = np.column_stack([np.arange(1.0, 17.0).reshape(8, 2), np.zeros(8)])
     path = write(counts(), "st", spatial=places)

@@ -140,8 +140,7 @@ def refuse_lost_places(
     """
     if missing_chunks == "zeros":
         return
-    for array in _arrays_of(_element(held, key)):
-        parts = absent_chunks(array)
+    for array, parts in _lost_arrays(_element(held, key)):
         if array.ndim == 2 and array.shape[1] == 3:
             flat = {(part[0].start, part[0].stop) for part in parts if part[1] == slice(2, 3)}
             if sum(stop - start for start, stop in flat) == array.shape[0]:
@@ -161,15 +160,13 @@ def refuse_lost_places(
 
 def refuse_lost_names(element: Any, *, where: str) -> None:
     """Raise `FormatError` if chunks of cell or gene names are missing, which would make names empty."""
-    for array in _arrays_of(element):
-        parts = absent_chunks(array) if array.dtype.kind != "b" else []  # a mask may well be all False
-        if parts:
-            raise FormatError(
-                where,
-                expected="all chunks of the names",
-                got=f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)})",
-                fix=_COPY,
-            )
+    for _, parts in _lost_arrays(element):
+        raise FormatError(
+            where,
+            expected="all chunks of the names",
+            got=f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)})",
+            fix=_COPY,
+        )
 
 
 def regions_text(regions: tuple[Region, ...], genes: NDArray[Any]) -> str:
@@ -214,13 +211,14 @@ def _element(held: Any, key: str) -> Any:
     return held.get(key) if isinstance(held, zarr.Group) else None
 
 
-def _arrays_of(element: Any) -> Iterator[zarr.Array[Any]]:
-    if isinstance(element, zarr.Array):
-        yield element
-    elif isinstance(element, zarr.Group):
-        for _, node in element.members(max_depth=None):
-            if isinstance(node, zarr.Array):
-                yield node
+def _lost_arrays(element: Any) -> Iterator[tuple[zarr.Array[Any], list[tuple[slice, ...]]]]:
+    """Yield arrays of an element with their missing chunks; masks may well be False everywhere."""
+    nodes = [element]
+    if isinstance(element, zarr.Group):
+        nodes = [node for _, node in element.members(max_depth=None)]
+    for node in nodes:
+        if isinstance(node, zarr.Array) and node.dtype.kind != "b" and (parts := absent_chunks(node)):
+            yield node, parts
 
 
 def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tuple[slice, ...]:
