@@ -66,6 +66,7 @@ def _reference_input(path: Path) -> None:
 def _read_and_paired(path: Path, *, as_reference: bool, every: int = 4) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _other()  # made while there is memory: a damaged file may take all of it
         try:
             _everything(open_input(path, argument="st"))
         finally:  # pairing takes as long as everything else

@@ -306,6 +306,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
 
+    def parse_request(self) -> bool:
+        """Return whether a request is valid; HTTP/0.9 is refused, as it has no headers."""
+        is_valid = super().parse_request()
+        if is_valid and self.request_version == "HTTP/0.9":
+            self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/0.9")
+            return False
+        return is_valid
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer an invalid request, in the same form as other errors."""
         self.close_connection = True

@@ -18,7 +18,7 @@ import zarr
 
 from cellweft._errors import FormatError, InputError
 from cellweft.data._pair import pair
-from cellweft.data.io.damaged import reading, system_error
+from cellweft.data.io.damaged import group_in, reading, system_error
 from cellweft.data.io.read import open_input
 
 GENES = [f"Gene{number}" for number in range(12)]
@@ -246,6 +246,52 @@ def test_coordinates_of_another_number_of_cells(
     ):
         pair(sc, path)
     assert "spatial" in open_input(path, argument="st").obsm
+
+
+_TEXT = bytes.fromhex("19010100 10000000")  # the type of text, as HDF5 stores it
+_NO_TYPE = bytes.fromhex("190a0100 10000000")  # of a variable length that is neither text nor a list
+
+
+@pytest.mark.parametrize("place", ["attribute", "dataset", "compound", "root"])
+def test_a_type_that_does_not_exist_in_hdf5_is_refused_before_it_is_read(
+    place: str, stored: Any, sc: Any
+) -> None:
+    path = stored("h5ad")
+    before = path.read_bytes().count(_TEXT)
+    with h5py.File(path, "r+") as file:
+        text, note = h5py.string_dtype(), file.require_group("uns").create_group("note")
+        note.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+        if place == "attribute":
+            note.attrs["more"] = "text"
+        elif place == "root":
+            file.attrs["more"] = "text"
+        else:
+            kind = text if place == "dataset" else np.dtype([("number", "f4"), ("name", text)])
+            note.create_dataset("table", (3,), dtype=kind)
+    content = path.read_bytes()
+    assert content.count(_TEXT) > before
+    at = content.rindex(_TEXT)
+    path.write_bytes(content[:at] + _NO_TYPE + content[at + len(_TEXT) :])
+    with pytest.raises(FormatError, match="has values of a type that does not exist"):
+        pair(sc, path)  # HDF5 itself ends in a segmentation fault
+
+
+def test_values_of_variable_length_do_not_matter_where_they_are_not_needed(stored: Any, sc: Any) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        file.require_group("uns").create_dataset("lists", (3,), dtype=h5py.vlen_dtype("f4"))
+    pair(sc, path)
+
+
+def test_an_element_that_is_listed_but_cannot_be_found_is_told() -> None:
+    class Damaged(dict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            return key == "obsm"
+
+    with pytest.raises(
+        FormatError, match=r"st\.obsm: .* got ValueError: 'spatial' is listed, but cannot be found"
+    ):
+        group_in({"obsm": Damaged(spatial=1)}, "obsm", "st")
 
 
 def test_coordinates_of_far_more_cells_are_not_read(stored: Any) -> None:

@@ -74,6 +74,42 @@ def reading(
         raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading, after checking its types. Call it within `reading`.
+
+    HDF5 does not check which kind of variable length a damaged type has, and then ends in a segmentation
+    fault when values of this type are read.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        An attribute or a dataset has a type that does not exist in HDF5.
+    """
+    file = h5py.File(path.absolute(), "r")
+
+    def check(name: bytes | str) -> None:
+        element = h5py.h5o.open(file.id, name.encode() if isinstance(name, str) else name)
+        types = [h5py.h5a.open(element, index=n).get_type() for n in range(h5py.h5a.get_num_attrs(element))]
+        types += [element.get_type()] if isinstance(element, h5py.h5d.DatasetID) else []
+        while types:
+            kind = types.pop()
+            if isinstance(kind, h5py.h5t.TypeVlenID) and kind.encode()[3] & 15 > 1:  # 0: any values, 1: text
+                raise ValueError(f"{name!r} has values of a type that does not exist")
+            if isinstance(kind, h5py.h5t.TypeCompoundID):
+                types += [kind.get_member_type(place) for place in range(kind.get_nmembers())]
+            elif isinstance(kind, h5py.h5t.TypeVlenID | h5py.h5t.TypeArrayID):
+                types.append(kind.get_super())
+
+    check(b".")
+    h5py.h5o.visit(file.id, check)
+    return file
+
+
 def group_in(store: Any, name: str, where: str) -> Any:
     """Return a group of an HDF5 file or zarr store, or nothing if there is none.
 
@@ -93,7 +129,9 @@ def group_in(store: Any, name: str, where: str) -> Any:
         return {}
     with reading(where, f".{name}"):
         group = store[name]
-        list(group if not hasattr(group, "shape") else ())
+        lacking = [key for key in group if key not in group] if not hasattr(group, "shape") else []
+        if lacking:
+            raise ValueError(f"{lacking[0]!r} is listed, but cannot be found")
     if hasattr(group, "shape"):
         raise FormatError(
             f"{where}.{name}", expected="elements by their names", got="a single array", fix=_FIX
@@ -139,7 +177,7 @@ def check_tree(element: Any) -> None:
 
 def read_whole_h5ad(path: Path) -> AnnData:
     """Read an h5ad file into memory by AnnData, after `check_tree`. Call it within `reading`."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         check_tree(file)
     return anndata.read_h5ad(path)
 

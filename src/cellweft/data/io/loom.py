@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from cellweft._compute import READ_BYTES, row_blocks, rows_within
 from cellweft._errors import FormatError
 from cellweft._text import shorten
-from cellweft.data.io.damaged import group_in, reading
+from cellweft.data.io.damaged import group_in, open_hdf5, reading
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
@@ -44,7 +44,7 @@ def open_loom(path: Path, where: str) -> Input:
     path, where
         The file, and its name in errors.
     """
-    file = h5py.File(path.absolute(), "r")
+    file = open_hdf5(path)
     if any(part not in file for part in _PARTS):
         raise FormatError(
             where,

@@ -133,7 +133,7 @@ class StoredTable(Reopening):
             column = pd.Series(read_stored(self.elements[name]))
             if len(column) != len(self):
                 raise _no_table(f"{self.where}[{name!r}]", f"{len(column):,} values for {len(self):,} cells")
-        return with_text(column, f"{self.where}[{name!r}]")
+            return with_text(column, f"{self.where}[{name!r}]")
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells; all by default."""

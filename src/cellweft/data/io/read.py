@@ -20,7 +20,7 @@ from cellweft._errors import CellweftError, FormatError, MissingFileError, Setti
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
-from cellweft.data.io.damaged import check_tree, group_in, read_stored, reading
+from cellweft.data.io.damaged import check_tree, group_in, open_hdf5, read_stored, reading
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
@@ -291,7 +291,7 @@ def _from_spatialdata(data: Any, argument: str) -> Input:
 
 
 def _open_hdf5(path: Path, where: str, sample: str | None) -> Input:
-    file = h5py.File(path.absolute(), "r")
+    file = open_hdf5(path)
     if _MODALITIES in file:
         return _of_modality(file, path, where, sample)
     if sample is not None:

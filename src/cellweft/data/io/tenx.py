@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, KeyMissingError, Message, arg
 from cellweft._text import near, shorten
 from cellweft.data.io.backed_matrix import transposed_rows
-from cellweft.data.io.damaged import reading
+from cellweft.data.io.damaged import open_hdf5, reading
 from cellweft.data.io.dialect import Dialect, dialect_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
@@ -54,7 +54,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
     sample, argument
         The genome to read if the file contains several, and the name of this argument in errors.
     """
-    file = h5py.File(path.absolute(), "r")
+    file = open_hdf5(path)
     group = file["matrix"] if "matrix" in file else _genome_of(file, where, sample, argument)
     if group is None or any(name not in group for name in ("data", "barcodes", "indptr")):
         raise FormatError(
