@@ -351,7 +351,7 @@ def test_elements_of_no_shape_or_an_odd_type(
 @pytest.mark.parametrize("barcodes", ["empty", "group", "endless"])
 def test_barcodes_that_are_no_list(barcodes: str, tmp_path: Path) -> None:
     path = tmp_path / "matrix.h5"
-    message = r"barcodes: expected a table .* got names in an array of shape None"
+    message = r"\.obs: expected a table .* got names in an array of shape None"
     with h5py.File(path, "w") as file:
         group = file.create_group("matrix")
         if barcodes == "empty":
@@ -360,7 +360,7 @@ def test_barcodes_that_are_no_list(barcodes: str, tmp_path: Path) -> None:
             group.create_group("barcodes")
         else:
             group.create_dataset("barcodes", (2**50,), "S4", chunks=(8,))
-            message = r"barcodes_names: expected an element that fits into memory, got MemoryError"
+            message = r"\.obs_names: expected an element that fits into memory, got MemoryError"
         group["features/name"], group["features/id"] = np.array([b"A", b"B"]), np.array([b"a", b"b"])
         group["data"], group["indices"], group["indptr"] = np.ones(2), np.array([0, 1]), np.array([0, 1, 2])
     with pytest.raises(FormatError, match=message):

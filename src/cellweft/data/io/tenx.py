@@ -76,7 +76,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
         matrix=transposed_rows(
             group["data"], group["indices"], group["indptr"], n_genes=len(names), where=f"{where}.X"
         ),
-        obs=StoredTable(group["barcodes"], {}, where=f"{where}, barcodes"),
+        obs=StoredTable(group["barcodes"], {}, where=f"{where}.obs"),
         var=pd.DataFrame(parts, index=pd.Index(names)),
     )
     return _of_genome(only_genes(data), sample, argument) if "matrix" in file else only_genes(data)
