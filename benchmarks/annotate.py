@@ -22,6 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import cellweft
 from cellweft.data._pair import Pair
+from cellweft.impute.annotation import annotator
 from cellweft.impute.annotation.calibration import calibration_error, reliability_bins
 
 from common import DATA, write
@@ -135,6 +136,29 @@ def scored_methods(
     return pd.DataFrame(rows).T
 
 
+def with_and_without_panel(
+    name: str, imputer: cellweft.Imputer, types: np.ndarray, truth: np.ndarray
+) -> pd.DataFrame:
+    """Return macro F1 with the panel classifier for no pair and for every pair, and the spread of levels.
+
+    `annotate` uses it where the spread is below log 2.
+    """
+    is_scored, measure = np.isin(truth, np.unique(types)), annotator.platform_spread
+    limit, row = annotator.ALIKE, {}
+
+    def spread(*args: object, **options: object) -> float:
+        row["spread of gene levels"] = measure(*args, **options)
+        return row["spread of gene levels"]
+
+    annotator.platform_spread = spread
+    for said, annotator.ALIKE in (("never", -1.0), ("always", np.inf)):
+        table = imputer.annotate(types, progress=False)[is_scored]
+        found, confidence = table["label"].astype(str).to_numpy(), table["confidence"].to_numpy()
+        row[said] = scores(truth[is_scored], found, confidence)["macro F1"]
+    annotator.platform_spread, annotator.ALIKE = measure, limit
+    return pd.DataFrame({name: row}).T
+
+
 def types_to_leave_out(truth: np.ndarray, most: int | None) -> list[str]:
     """Return types of the scored cells, most frequent first: at most ``most`` of them, evenly spaced."""
     counts = pd.Series(truth).value_counts()
@@ -144,8 +168,11 @@ def types_to_leave_out(truth: np.ndarray, most: int | None) -> list[str]:
     return [types[place] for place in np.linspace(0, len(types) - 1, most).round().astype(int)]
 
 
-def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores of all methods, and how many cells are unknown with types left out in turn."""
+def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the scores of all methods, the panel classifier's effect, and unknown cells.
+
+    The last with types left out in turn.
+    """
     sc_name, st_name, column, options = PAIRS[name]
     sc, st = (anndata.read_h5ad(DATA / f"{one}.h5ad") for one in (sc_name, st_name))
     sc = sc[~sc.obs[column].isin(NO_TYPES)].copy()
@@ -165,11 +192,12 @@ def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, 
             "others unknown": few[is_scored & ~is_it].mean(),
         }
     missing = pd.DataFrame(left_out).T
-    return scored, missing.set_axis([f"{name}: {one}" for one in missing.index])
+    missing = missing.set_axis([f"{name}: {one}" for one in missing.index])
+    return scored, with_and_without_panel(name, imputer, types, truth), missing
 
 
-def run_one_experiment(name: str, seed: int) -> pd.DataFrame:
-    """Return the scores of all methods on a pair from one experiment."""
+def run_one_experiment(name: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores of all methods on a pair from one experiment, and the panel classifier's effect."""
     sources = ONE_EXPERIMENT[name]
     if isinstance(sources, tuple):
         sc, st = (anndata.read_h5ad(DATA / f"{one}.h5ad") for one in sources)
@@ -184,12 +212,10 @@ def run_one_experiment(name: str, seed: int) -> pd.DataFrame:
     sc, st = (one[~one.obs["cell_type"].astype(str).isin(NO_TYPES)].copy() for one in (sc, st))
     types, truth = (one.obs["cell_type"].astype(str).to_numpy() for one in (sc, st))
     pair = cellweft.pair(sc, st)
-    table = (
-        cellweft.Imputer(reliability=False, seed=seed)
-        .fit(pair, progress=False)
-        .annotate(types, progress=False)
-    )
-    return scored_methods(name, pair, table, types, truth)
+    imputer = cellweft.Imputer(reliability=False, seed=seed).fit(pair, progress=False)
+    table = imputer.annotate(types, progress=False)
+    scored = scored_methods(name, pair, table, types, truth)
+    return scored, with_and_without_panel(name, imputer, types, truth)
 
 
 def renamed(labels: pd.Series, names: Mapping[str, str | None]) -> np.ndarray:
@@ -204,19 +230,30 @@ def main() -> None:
     parser.add_argument("--left-out", type=int, help="types left out per pair, by default every type")
     asked = parser.parse_args()
     seeds = [int(one) for one in asked.seeds.split(",")]
-    scored, missing, alike = [], [], []
+    scored, missing, alike, panel = [], [], [], []
     for name in ONE_EXPERIMENT:
-        alike.append(sum(run_one_experiment(name, seed) for seed in seeds) / len(seeds))
+        results, effect = mean_of([run_one_experiment(name, seed) for seed in seeds])
+        alike.append(results)
+        panel.append(effect)
+        print(results, effect, flush=True)
     for name in PAIRS:
-        parts = [run(name, seed, asked.left_out) for seed in seeds]
-        scored.append(sum(one[0] for one in parts) / len(seeds))
-        missing.append(sum(one[1] for one in parts) / len(seeds))
-        write("annotate", text_of(scored, alike, missing, asked.left_out), seeds=seeds)
+        results, effect, unknown = mean_of([run(name, seed, asked.left_out) for seed in seeds])
+        scored.append(results)
+        panel.append(effect)
+        missing.append(unknown)
+        print(results, effect, unknown, flush=True)
+        write("annotate", text_of(scored, alike, panel, missing, asked.left_out), seeds=seeds)
+
+
+def mean_of(runs: list[tuple[pd.DataFrame, ...]]) -> list[pd.DataFrame]:
+    """Return the mean over runs of each of their tables."""
+    return [sum(tables) / len(tables) for tables in zip(*runs, strict=True)]
 
 
 def text_of(
     scored: list[pd.DataFrame],
     alike: list[pd.DataFrame],
+    panel: list[pd.DataFrame],
     missing: list[pd.DataFrame],
     most_left_out: int | None,
 ) -> str:
@@ -240,6 +277,9 @@ def text_of(
         + "\n\n## Both sides from one experiment\n\nSections of one embryo, the left and the right half of a "
         "section, or random halves of its cells.\n\n"
         + table_of(pd.concat(alike), "method")
+        + "\n\n## Panel classifier\n\nMacro F1 of `annotate` if the panel classifier is used for no pair, "
+        "and for every pair. It is used where the spread of gene levels is below log 2 = 0.69.\n\n"
+        + table_of(pd.concat(panel)[["spread of gene levels", "never", "always"]], "pair")
         + "\n\n## Unknown cells, with one type left out of the reference\n\nThe share of the cells of that "
         f"type, and of all other scored cells, that are marked unknown. Left out in turn: {which}.\n\n"
         + table_of(pd.concat(missing), "left out")
