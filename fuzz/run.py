@@ -188,13 +188,13 @@ def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[i
 
 
 def _with_atheris(name: str, source: Path, arguments: list[str]) -> None:
-    """Let atheris choose the bytes of a text file."""
+    """Let atheris choose the bytes of a file."""
     import atheris
 
-    with atheris.instrument_imports(include=["cellweft"]):
-        from cellweft.errors import CellweftError
+    from cellweft.errors import CellweftError
 
-        from targets import TARGETS
+    from targets import TARGETS
+
     folder = Path(tempfile.mkdtemp())
     path = folder / source.name
 
@@ -220,8 +220,13 @@ def main() -> int:
     parser.add_argument(
         "--table", type=Path, help="add what was run to this table, and continue at its seeds"
     )
-    parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one")
+    parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one kind")
     options, rest = parser.parse_known_args()
+    if options.atheris:
+        import atheris
+
+        # From here on, all modules of cellweft report which lines are reached.
+        contextlib.ExitStack().enter_context(atheris.instrument_imports(include=["cellweft"]))
     from corpus import make
     from table import Row, add_to_table, read_table
     from targets import TARGETS
