@@ -337,6 +337,24 @@ class TestFitting:
             by_cell=by_cell,
         )
 
+    def test_a_step_reads_256_cells_and_64_genes_at_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen, plain = set(), LevelNet.forward
+
+        def forward(net: LevelNet, features: Any, pattern: torch.Tensor, detection: Any) -> torch.Tensor:
+            seen.add(tuple(pattern.shape))
+            return plain(net, features, pattern, detection)
+
+        monkeypatch.setattr(LevelNet, "forward", forward)
+        fit_levels(
+            random(300, 100),
+            random(300, 100),
+            genes=made_up(100),
+            truth=random(300, 100).exp(),
+            settings=dataclasses.replace(SETTINGS, level_steps=2),
+            generator=stream(),
+        )
+        assert seen == {(256, 64)}
+
     @pytest.mark.slow
     def test_a_planted_level_is_learned_and_holds_for_a_new_gene(self) -> None:
         pattern, detection, genes, truth = self.planted()

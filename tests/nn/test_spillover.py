@@ -93,6 +93,30 @@ def test_what_is_learned_from_counts_drawn_with_a_known_share(level: float) -> N
     assert np.median(held) < 0.1
 
 
+def test_the_candidates_are_the_most_likely_profiles_in_a_naive_loop() -> None:
+    draw = np.random.default_rng(2)
+    profiles = draw.dirichlet(np.full(12, 0.5), 30)
+    dispersion = draw.uniform(0.05, 3.0, 12)
+    model = replace(SpilloverModel.of_reference(profiles, np.full(30, 1e6)), dispersion=dispersion)
+    model = replace(model, frequency=draw.dirichlet(np.ones(30)))
+    counts = draw.multinomial(128, profiles[:20]).astype(np.float32)  # 128 is a power of 2: no rounding
+    share = float(model.prior.sum(axis=0) @ SHARES)
+    means = 128 * ((1 - share) * model.profiles + share * (model.frequency @ model.profiles))
+    chances = nbinom.logpmf(counts[:, None], 1 / dispersion, 1 / (1 + dispersion * means)).sum(axis=2)
+    expected = np.argsort(-(chances + np.log(model.frequency)), axis=1)
+    candidates = model.candidates(counts)
+    np.testing.assert_array_equal(candidates, expected[:, : candidates.shape[1]])
+    assert candidates.shape[1] < 30
+
+
+def test_a_gene_with_few_counts_keeps_its_share_in_a_profile() -> None:
+    profiles = np.array([[0.499, 0.5, 0.001], [0.899, 0.1, 0.001]])
+    model = replace(SpilloverModel.of_reference(profiles, np.full(2, 1e6)), dispersion=np.full(3, 1e-3))
+    counts = np.random.default_rng(3).multinomial(20, profiles[0], size=4000).astype(np.float32)
+    improved = model._improved(counts, Surroundings.none(4000, 2), model.candidates(counts))
+    assert improved.profiles[0, 2] == pytest.approx(0.001, rel=0.3)  # 0.02 counts per cell
+
+
 def test_the_dispersion_climbs_to_the_most_likely_of_three() -> None:
     draw = np.random.default_rng(5)
     true, means = np.array([0.1, 0.5, 1.5, 6.0]), draw.uniform(0.5, 8.0, (400, 4))
