@@ -367,6 +367,40 @@ def test_barcodes_that_are_no_list(barcodes: str, tmp_path: Path) -> None:
         open_input(path, argument="sc").obs.names()
 
 
+@pytest.mark.parametrize(
+    ("name", "element", "said"),
+    [
+        ("tissue.h5", "matrix", "expected a 10x file with a matrix and its barcodes"),
+        ("tissue.h5", "matrix/features", r"\.features: expected elements by their names, got a single array"),
+        ("tissue.h5mu", "mod", r"\.mod: expected elements by their names, got a single array"),
+        ("tissue.h5mu", "mod/rna", "expected .* with obs and var, got a store with nothing in it"),
+        ("tissue.h5ad", "obs", r"\.obs: expected an element that can be read"),
+        ("tissue.h5ad", "var", r"\.var: expected an element that can be read"),
+        ("tissue.h5ad", "uns", r"\.uns: expected elements by their names, got a single array"),
+    ],
+)
+def test_a_large_array_in_place_of_a_group_is_not_read(
+    name: str, element: str, said: str, stored: Any, sc: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            group = file.create_group("matrix")
+            group.update({"data": [1.0], "indices": [0], "indptr": [0, 1], "barcodes": np.array([b"a"])})
+            group["features/name"] = group["features/id"] = np.array([b"A"])
+    else:
+        with h5py.File(stored("h5ad")) as whole, h5py.File(path, "w") as file:
+            target = file.create_group("mod/rna") if path.suffix == ".h5mu" else file
+            for key in whole:
+                whole.copy(key, target)
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file[element].attrs)
+        del file[element]
+        file.create_dataset(element, (2**40,), "u1", chunks=(2**16,)).attrs.update(attributes)
+    with pytest.raises(FormatError, match=said):
+        pair(sc, path)
+
+
 def test_numbers_of_another_byte_order(sc: anndata.AnnData, stored: Callable[[str], Path]) -> None:
     path = stored("h5ad")
     with h5py.File(path, "r+") as file:

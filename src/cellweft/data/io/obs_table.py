@@ -106,7 +106,8 @@ class StoredTable(Reopening):
             attributes = dict(group.attrs)
             name = attributes.get("_index")
             encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
-            index = _stored_names(group[name], where) if name in group else None
+            is_table = hasattr(group, "keys") and name in group  # `in` would read a whole array
+            index = _stored_names(group[name], where) if is_table else None
             if encoding != ("dataframe", "0.2.0") or index is None or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
             columns = {str(column): group[str(column)] for column in attributes["column-order"]}

@@ -310,10 +310,11 @@ _RNA = ("rna", "gex", "gene_expression", "gene expression", "expression", "trans
 
 def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Input:
     """Open the requested modality of a MuData, or the only one."""
-    names = sorted(store[_MODALITIES], key=lambda name: (name.lower() not in _RNA, name))
+    modalities = group_in(store, _MODALITIES, where)
+    names = sorted(modalities, key=lambda name: (name.lower() not in _RNA, name))
     argument = f"{where.partition(' ')[0]}_sample"
     name = chosen_name(names, sample, where=where, argument=argument, what="modality")
-    modality = _from_store(store[_MODALITIES][name], path, f"{where}, modality {name!r}")
+    modality = _from_store(modalities[name], path, f"{where}, modality {name!r}")
     columns = [str(column) for column in store["obs"].attrs.get("column-order", ())] if "obs" in store else []
     others = [column for column in columns if ":" not in column and column not in modality.obs.columns]
     said = f"columns of obs that apply to all modalities were not read: {shorten(others)}."
@@ -346,12 +347,13 @@ def _open_zarr(path: Path, where: str, sample: str | None = None) -> Input:
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
     """Open AnnData's groups in an HDF5 file or zarr store; only the genes are read."""
-    if "obs" not in store or "var" not in store:
+    elements = list(store) if hasattr(store, "keys") else []  # `in` would read a whole array
+    if "obs" not in elements or "var" not in elements:
         expected, got, fix = "a zarr store written by AnnData", "a store", "Write it with AnnData.write_zarr."
         if isinstance(store, h5py.File):
             expected, got = "an AnnData file", "an HDF5 file"
             fix = "If it is a 10x file, its name must end in .h5."
-        got += f" with {shorten(sorted(store)) or 'nothing in it'}"
+        got += f" with {shorten(sorted(elements)) or 'nothing in it'}"
         raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
     for table in ("obs", "var"):
         names = store[table].attrs.get("_index") if hasattr(store[table], "keys") else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, KeyMissingError, Message, arg
 from cellweft._text import near, shorten
 from cellweft.data.io.backed_matrix import transposed_rows
-from cellweft.data.io.damaged import open_hdf5, reading
+from cellweft.data.io.damaged import group_in, open_hdf5, reading
 from cellweft.data.io.dialect import Dialect, dialect_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
@@ -56,15 +56,16 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
     """
     file = open_hdf5(path)
     group = file["matrix"] if "matrix" in file else _genome_of(file, where, sample, argument)
-    if group is None or any(name not in group for name in ("data", "barcodes", "indptr")):
+    elements = set(group) if isinstance(group, h5py.Group) else set()  # `in` would read a whole array
+    if group is None or not elements >= {"data", "barcodes", "indptr"}:
         raise FormatError(
             where,
             expected="a 10x file with a matrix and its barcodes",
             got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
             fix="If AnnData wrote it, its name must end in .h5ad.",
         )
-    if "features" in group:
-        features = group["features"]
+    features = group_in(group, "features", where)
+    if features:
         names = _texts(features["name" if "name" in features else "id"])
         columns = {"gene_ids": "id", "feature_types": "feature_type", "genome": "genome"}
         parts = {column: _texts(features[key]) for column, key in columns.items() if key in features}
