@@ -77,6 +77,20 @@ def test_cells_that_no_prediction_told_apart_keep_their_counts() -> None:
     assert estimate[~on].mean() == pytest.approx(0.1, abs=0.03)
 
 
+def test_a_rare_cell_that_the_sample_lacks_keeps_its_count() -> None:
+    means = np.full(4000, 0.01)
+    counts = np.random.default_rng(0).poisson(means).astype(float)
+    estimate, _ = posterior(fit_shares(means, counts), means[:2], np.array([30.0, 0.0]))
+    assert estimate[0] == pytest.approx(30, rel=0.2)
+    assert estimate[1] == pytest.approx(0.01, rel=0.2)
+
+
+def test_predictions_have_a_tenth_of_the_mean_count(blending: Imputer, tissue_pair: Pair) -> None:
+    blend = fit_panel_blend(blending.fitted_, tissue_pair)
+    filled = counts_of(tissue_pair)[counts_of(tissue_pair).sum(axis=1) > 0]
+    np.testing.assert_allclose(blend.least, 0.1 * filled.mean(axis=0), rtol=1e-5)
+
+
 def test_a_blended_count_lies_between_measurement_and_prediction(
     blending: Imputer, tissue_pair: Pair
 ) -> None:
@@ -93,7 +107,8 @@ def test_a_blended_count_lies_between_measurement_and_prediction(
         pattern = hidden.patterns(measured)[:, 0]
         size = (counts.sum(axis=1) - counts[:, gene]) / tissue_pair.st.target
         alpha, beta, gamma = blend.coefficients[gene]
-        mean = np.exp(alpha + beta * pattern + gamma * np.log(np.maximum(size, 1e-3)))
+        size = np.maximum(size, 1e-3)
+        mean = np.exp(alpha + beta * pattern + gamma * np.log(size)) + blend.least[gene] * size
         expected = posterior(blend.shares[gene], mean, counts[:, gene])[0]
         filled = counts.sum(axis=1) > 0
         np.testing.assert_allclose(result.X[filled, gene], expected[filled], rtol=1e-3, atol=1e-4)

@@ -7,7 +7,7 @@ distributions around multiples q_k of the mean, with the shares pi that make the
 
 .. math::
 
-    \log \mu_{gc} = \alpha_g + \beta_g z_{gc} + \gamma_g \log s_{gc}, \qquad
+    \mu_{gc} = e^{\alpha_g + \beta_g z_{gc}} s_{gc}^{\gamma_g} + 0.1 \, \bar x_g s_{gc}, \qquad
     \mathrm{rate}_{gc} \sim \sum_k \pi_{gk} \, \mathrm{Gamma}(\mathrm{mean}\ q_k \mu_{gc},
     \mathrm{shape}\ \kappa_k), \qquad x_{gc} \sim \mathrm{Poisson}(\mathrm{rate}_{gc}).
 
@@ -20,7 +20,8 @@ component,
     E[\mathrm{rate} \mid x] = w x + (1 - w) \, q \mu, \qquad w = \frac{q \mu}{q \mu + \kappa},
 
 and the weight of a component is its share times the likelihood of x. A high count that was not predicted is
-not shrunk if the tissue contains such cells.
+not shrunk: a tenth of the gene's mean count is added to every prediction, multiples reach 10,000, and one
+cell with equal shares is added to the cells from which the shares are learned.
 
 The measurement of a gene is not used twice: a fifth of the panel is hidden at a time, on both sides, as in
 training, and the share of detected genes and the size are computed without it.
@@ -53,8 +54,10 @@ PARTS = 5
 
 _SMALLEST_PANEL = 3
 _STEPS, _EM_STEPS = 12, 100  # of the regression, and of the search for shares
-_MULTIPLES = np.append(np.geomspace(0.01, 100, 41), 1.0)  # q; the last one is for predictions without error
-_SHAPES = np.append(np.full(41, 16.0), 1e4)  # kappa: width equal to the spacing of the multiples
+_MULTIPLES = np.append(np.geomspace(0.01, 1e4, 61), 1.0)  # q; the last one is for predictions without error
+_SHAPES = np.append(np.full(61, 16.0), 1e4)  # kappa: width equal to the spacing of the multiples
+_LEAST_MEAN = 0.1  # of a gene, relative to its mean count, so that no count is impossible
+_CELLS_OF_PRIOR = 1.0  # with equal shares of all components
 _RIDGE = 1e-3  # on the coefficients of a gene, in units of the information of one cell
 _MOST_PATTERN, _MOST_LOG = 5.0, 15.0
 _LEAST_SIZE = 1e-3  # relative to the median cell
@@ -73,6 +76,8 @@ class PanelBlend:
         (n_panel,) part in which each gene is hidden, 0 to 4.
     coefficients
         (n_panel, 3) alpha, beta and gamma of the module's equation.
+    least
+        (n_panel,) 0.1 times the mean count of the gene.
     shares
         (n_panel, n_components) pi; the sum of a row is 1.
     weight
@@ -85,6 +90,7 @@ class PanelBlend:
     genes: IntArray
     part: IntArray
     coefficients: DoubleArray
+    least: DoubleArray
     shares: DoubleArray
     weight: DoubleArray
     sample: FloatArray
@@ -92,7 +98,7 @@ class PanelBlend:
     @property
     def mark(self) -> str:
         """A text that identifies the blend."""
-        return digest_of(self.genes, self.part, self.coefficients, self.shares, self.sample)
+        return digest_of(self.genes, self.part, self.coefficients, self.least, self.shares, self.sample)
 
     def weights(self, genes: IntArray) -> DoubleArray:
         """Return the mean weight of the measurement of genes, (n_genes,): NaN for genes not on the panel."""
@@ -142,7 +148,7 @@ class PanelBlend:
         depth
             Depth of the tissue, relative to the tissue of the fit.
         """
-        means = depth * _means(self.coefficients[genes], patterns, sizes / depth)
+        means = depth * _means(self.coefficients[genes], self.least[genes], patterns, sizes / depth)
         blended = np.empty(means.shape)
         for column, gene in enumerate(genes):
             blended[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
@@ -326,7 +332,8 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
     coefficients = np.stack(
         [fit_negative_binomial(features[:, gene], counts[:, gene])[0] for gene in range(n_panel)]
     )
-    means, weight = _means(coefficients, patterns, sizes), np.empty(n_panel)
+    least, weight = _LEAST_MEAN * counts.mean(axis=0), np.empty(n_panel)
+    means = _means(coefficients, least, patterns, sizes)
     shares = np.stack([fit_shares(means[:, gene], counts[:, gene]) for gene in range(n_panel)])
     for gene in range(n_panel):
         weight[gene] = posterior(shares[gene], means[:, gene], counts[:, gene])[1].mean()
@@ -334,6 +341,7 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
         genes=pair.sc_shared,
         part=part,
         coefficients=coefficients,
+        least=least,
         shares=shares,
         weight=weight,
         sample=sample,
@@ -416,7 +424,8 @@ def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
 
     Notes
     -----
-    Maximum likelihood, by expectation and maximisation, starting from equal shares.
+    Maximum likelihood, by expectation and maximisation, starting from equal shares. One cell with equal
+    shares is added at the end: the components of the rarest cells may be missing from the sample.
     """
     logs = _log_likelihoods(means, counts)
     likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -424,7 +433,8 @@ def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
     for _ in range(_EM_STEPS):
         mixed = likelihood @ shares
         shares = shares * (likelihood.T @ (1 / mixed)) / len(mixed)
-    return np.asarray(shares / shares.sum())
+    held = len(counts) * shares / shares.sum() + _CELLS_OF_PRIOR / len(shares)
+    return np.asarray(held / held.sum())
 
 
 def posterior(
@@ -482,9 +492,11 @@ def _features(patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
     return np.stack([np.ones(patterns.shape), patterns, np.log(sizes)], axis=-1)
 
 
-def _means(coefficients: DoubleArray, patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
+def _means(
+    coefficients: DoubleArray, least: DoubleArray, patterns: DoubleArray, sizes: DoubleArray
+) -> DoubleArray:
     logs = (_features(patterns, sizes) * coefficients).sum(axis=-1)
-    return np.asarray(np.exp(logs.clip(-_MOST_LOG, _MOST_LOG)))
+    return np.asarray(np.exp(logs.clip(-_MOST_LOG, _MOST_LOG)) + least * sizes)
 
 
 def _places(panel: IntArray, genes: IntArray) -> NDArray[np.int64]:
