@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom
 
-from cellweft.nn.spillover import BACKGROUNDS, SHARES, SpilloverModel, Surroundings, _better_dispersion
+from cellweft.nn.spillover import (
+    BACKGROUNDS,
+    SHARES,
+    SpilloverModel,
+    Surroundings,
+    _better_dispersion,
+    _share_frequencies,
+)
 
 TWO = np.array([[0.45, 0.45, 0.05, 0.05], [0.05, 0.05, 0.45, 0.45]])
 
@@ -115,6 +122,15 @@ def test_a_gene_with_few_counts_keeps_its_share_in_a_profile() -> None:
     counts = np.random.default_rng(3).multinomial(20, profiles[0], size=4000).astype(np.float32)
     improved = model._improved(counts, Surroundings.none(4000, 2), model.candidates(counts))
     assert improved.profiles[0, 2] == pytest.approx(0.001, rel=0.3)  # 0.02 counts per cell
+
+
+def test_few_cells_with_spill_over_are_outweighed_by_five_without() -> None:
+    n_backgrounds, n_shares = len(BACKGROUNDS), len(SHARES)
+    likelihood = np.zeros((15, n_backgrounds, n_shares))
+    likelihood[:, 0, 3] = 1  # 15 cells that certainly have this share
+    prior = _share_frequencies(likelihood, np.full((n_backgrounds, n_shares), 1 / (n_backgrounds * n_shares)))
+    assert prior[0, 3] == pytest.approx(15 / 20)
+    assert prior[:, 0].sum() == pytest.approx(5 / 20)
 
 
 def test_the_dispersion_climbs_to_the_most_likely_of_three() -> None:
