@@ -75,6 +75,7 @@ TABLES = sorted(
         Table("predictability", "predictability.py", 15),
         Table("counts", "counts.py", 60),
         Table("denoised_panel", "denoised_panel.py", 20),
+        Table("annotate", "annotate.py --seeds 0,1,2 --left-out 7", 30),
         Table("reliability", "impute_reliability.py osmfish hypothalamus starmap", 30),
         Table("panel_size", "panel_size.py", 40),
         Table("reference_batches_tried", "reference_quality.py --parts candidates --seeds 3 --cells 800", 10),

@@ -77,7 +77,7 @@ def is_number(cell: str) -> bool:
     return re.fullmatch(r"-?\d*\.?\d+", cell) is not None
 
 
-@pytest.fixture(scope="module", params=["README.md", "docs/accuracy.md", "docs/auto.md"])
+@pytest.fixture(scope="module", params=["README.md", "docs/accuracy.md", "docs/auto.md", "docs/counts.md"])
 def page(request: pytest.FixtureRequest) -> str:
     return (ROOT / request.param).read_text(encoding="utf-8")
 
