@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 _MOST_SECONDS = 20.0  # of CPU that one file may take, so that a busy machine is no fault...
 _MOST_WAITING = 60.0  # ...and in all, for one that waits forever or is stuck in compiled code
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
-_MOST_MEMORY = 3 * 2**30  # that one file may use, although all are small
+_MOST_MEMORY = 3 * 2**30  # in use before another process takes over, as little may be left
 _BATCH = 5000  # files at most that a process reads before another takes its place
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
 
@@ -143,12 +143,11 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
         for seed in seeds:
             _write_copy(contents, path)
             fault = _fault_of(name, path, random.Random(f"{name} {seed}"))
-            if 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_MEMORY:
-                fault = f"more than {_MOST_MEMORY / 2**30:g} GB of memory"
             if fault is not None:
                 found.put((seed, fault))
             done.value = seed + 1
-            if fault is not None or time.monotonic() > stop:  # after a fault, another process goes on
+            is_full = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_MEMORY
+            if fault is not None or is_full or time.monotonic() > stop:
                 break
     found.put(None)
     found.close()
