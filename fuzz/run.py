@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 _MOST_SECONDS = 20.0  # of CPU that one file may take, so that a busy machine is no fault...
 _MOST_WAITING = 60.0  # ...and in all, for one that waits forever or is stuck in compiled code
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
-_MOST_MEMORY = 3 * 2**30  # in use before another process takes over, as little may be left
 _BATCH = 5000  # files at most that a process reads before another takes its place
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
 
@@ -129,6 +128,7 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
 
 def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: Any) -> None:
     """Read the files of some seeds in a separate process, until a given time."""
+    from targets import memory_is_used
 
     def too_slow(*_: object) -> None:
         raise TooSlow
@@ -146,8 +146,7 @@ def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: 
             if fault is not None:
                 found.put((seed, fault))
             done.value = seed + 1
-            is_full = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MOST_MEMORY
-            if fault is not None or is_full or time.monotonic() > stop:
+            if fault is not None or memory_is_used() or time.monotonic() > stop:
                 break
     found.put(None)
     found.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import warnings
 import zlib
 from collections.abc import Callable
@@ -70,10 +71,16 @@ def _read_and_paired(path: Path, *, as_reference: bool, every: int = 4) -> None:
         try:
             _everything(open_input(path, argument="st"))
         finally:  # pairing takes as long as everything else
-            if zlib.crc32(path.name.encode() + str(_size(path)).encode()) % every == 0:
+            is_chosen = zlib.crc32(path.name.encode() + str(_size(path)).encode()) % every == 0
+            if is_chosen and not memory_is_used():
                 made = cellweft.pair(*((path, _other()) if as_reference else (_other(), path)))
                 made.summary()
                 (made.sc if as_reference else made.st).block(slice(0, 5))
+
+
+def memory_is_used() -> bool:
+    """Return whether a file has made libraries use 3 GB: little may be left of what the process may use."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 3 * 2**30
 
 
 def _size(path: Path) -> int:
