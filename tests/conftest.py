@@ -122,7 +122,7 @@ def tissue_pair(tissue: SimulatedTissue) -> Pair:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_process() -> Iterator[None]:
-    """Count the libraries alone as the memory of the process, so that plans do not depend on earlier tests."""
+    """Fix the memory of the process that plans count, so that they do not depend on earlier tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compute, "_resident_bytes", lambda: 0.0)
         patch.setattr(_compute, "_WORK_BYTES", 0.0)
@@ -131,10 +131,10 @@ def plain_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cell_types() -> Callable[..., pd.DataFrame]:
-    """Function that makes up what annotating returns for cells of some names: types in turns.
+    """Function that makes a table of cell types for given cells, as annotation returns it.
 
-    With one column the types are A, B and C; with several, those of the second are A1, A2 and so on. Every
-    tenth cell is unknown.
+    The types alternate. With one column they are A, B and C; with several, those of the second are A1, A2 and
+    so on. Every tenth cell is unknown.
     """
 
     def make(names: Any, columns: tuple[str, ...] = ("cell_type",), **record: Any) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Run folders: cells, genes, counts and coordinates equal those in the files, and omitted rows are reported."""
+"""Run folders: cells, genes, counts and coordinates are those of the files; omitted rows are reported."""
 
 import gzip
 import json
