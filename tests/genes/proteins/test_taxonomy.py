@@ -7,7 +7,7 @@ from cellweft.genes.proteins.taxonomy import ORGANISMS, organism_name, taxon_of
 
 
 @pytest.mark.parametrize("asked", ["mouse", " Mouse", "Mus musculus", "mus_musculus", "10090", 10090])
-def test_an_organism_may_be_asked_for_in_many_ways(asked: str | int) -> None:
+def test_an_organism_may_be_named_in_many_ways(asked: str | int) -> None:
     assert taxon_of(asked) == 10090
 
 
