@@ -49,7 +49,7 @@ def test_lines_go_from_true_to_predicted_positions(cells):
     )
 
 
-def test_a_truth_may_be_a_column_or_a_table_with_cell_names(cells):
+def test_a_truth_may_be_a_slot_or_a_table_with_cell_names(cells):
     cells.obsm["lived"] = cells.obsm["spatial"] + 1
     table = pd.DataFrame(cells.obsm["lived"], index=cells.obs_names)
     for truth in ("obsm:lived", table.iloc[::-1], cells.obsm["lived"]):
