@@ -1,4 +1,4 @@
-"""A file that is moved, replaced or shortened while it is shown is shown no longer."""
+"""A file that is moved, replaced or shortened while it is displayed is no longer displayed."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def shortened(store: Path) -> None:
 
 @pytest.mark.parametrize("change", [gone, replaced, shortened])
 @pytest.mark.parametrize("kind", ["zarr", "h5ad"])
-def test_what_has_changed_is_shown_no_longer(
+def test_changed_files_are_no_longer_shown(
     imputed: AnnData, write_result: Any, tmp_path: Path, ask: Ask, kind: str, change: Callable[[Path], None]
 ) -> None:
     store = write_result(imputed, tmp_path / f"a.{kind}")
@@ -86,7 +86,7 @@ def test_a_chunk_shortened_in_place_is_not_read_as_zeros(
         assert ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed").status == 410
 
 
-def test_hidden_files_of_the_system_change_nothing(
+def test_hidden_files_of_the_system_do_not_matter(
     imputed: AnnData, write_result: Any, tmp_path: Path, ask: Ask
 ) -> None:
     store = write_result(imputed, tmp_path / "a.zarr")
