@@ -276,7 +276,9 @@ def test_a_page_is_accessible(site: Path, browser: Any, serious_faults: Any, pag
         ("Where is the API?", "docs/api/index.rst", "analysis of results"),
     ],
 )
-def test_a_question_is_answered_one_click_from_the_readme(question: str, page: str, answer: str) -> None:
+def test_questions_are_answered_on_pages_linked_from_the_readme(
+    question: str, page: str, answer: str
+) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert page in [*links, "README.md"]
     assert answer in (ROOT / page).read_text(encoding="utf-8")

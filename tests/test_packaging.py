@@ -92,7 +92,7 @@ def test_the_page_on_installing_lists_every_extra() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == EXTRAS.keys() - {"dev", "docs"}
 
 
-def test_the_extras_that_messages_name_exist() -> None:
+def test_extras_named_in_messages_exist() -> None:
     sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
     calls = [re.findall(r"\brequire\(\s*[\w\".]+, (?:extra=)?\"([\w,]+)\"", text) for text in sources]
     named = {extra for found in calls for names in found for extra in names.split(",")}

@@ -248,7 +248,7 @@ def test_impute_writes_a_sparse_matrix(call: Any, both: Any, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
-def test_a_run_that_fails_before_its_first_tile(
+def test_a_run_interrupted_before_its_first_tile(
     call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -265,7 +265,7 @@ def test_a_run_that_fails_before_its_first_tile(
 
 
 @pytest.mark.slow
-def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
+def test_impute_accepts_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     arguments = (
         "--embedding",

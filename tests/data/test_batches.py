@@ -103,7 +103,7 @@ def test_a_block_is_the_uncorrected_block_times_the_factor(joined: anndata.AnnDa
         np.testing.assert_allclose(part.dense(slice(1, None)), expected[rows[1:]], rtol=1e-5, atol=1e-6)
 
 
-def test_types_that_a_batch_lacks_do_not_count() -> None:
+def test_types_that_a_batch_lacks_are_ignored() -> None:
     """A ratio of plain means would mistake the markers of the missing type for poorly detected genes."""
     without = TYPES[TYPES != 2]
     side = cellweft.pair(

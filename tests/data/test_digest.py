@@ -56,7 +56,7 @@ def test_the_same_values_have_one_digest_in_any_storage(
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_blocks_do_not_matter(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_block_size_does_not_matter(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     whole = values_digest(tissue_pair.st)
     monkeypatch.setattr(digest, "block_rows", lambda _: rows)
     assert values_digest(tissue_pair.cells(np.arange(tissue_pair.st.n_cells)).st) == whole

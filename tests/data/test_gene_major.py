@@ -84,7 +84,7 @@ def test_some_cells_of_a_side_in_any_order(reference: Pair) -> None:
     np.testing.assert_array_equal(columns.dense(np.arange(28)), expected)
 
 
-def test_what_is_returned_is_a_copy(reference: Pair) -> None:
+def test_the_result_is_a_copy(reference: Pair) -> None:
     columns, genes = GeneColumns.load(reference.sc), np.arange(28)
     columns.dense(genes)[:] = -1
     assert columns.dense(genes).min() >= 0

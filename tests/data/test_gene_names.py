@@ -110,7 +110,7 @@ def test_versions_of_ids_do_not_matter() -> None:
     assert found.bridge == "Ensembl IDs without their version"
 
 
-def test_find_names_is_exact_then_without_case() -> None:
+def test_find_names_is_exact_and_then_ignores_case() -> None:
     assert find_names(["sst", "Gad1"], ["Gad1", "Sst"], where="genes").tolist() == [1, 0]
     assert find_names([], ["Gad1"], where="genes").tolist() == []
 

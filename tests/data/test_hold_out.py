@@ -80,7 +80,7 @@ def test_it_equals_a_file_that_lacks_the_genes(
     assert_alike(part, pair(sc, tissue[:, ["A", "C", "D"]].copy()))
 
 
-def test_some_cells_first_or_later(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_subsets_of_cells_before_or_after_holding_out(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     whole, rows = pair(sc, tissue), np.array([7, 2, 5])
     first, later = whole.cells(rows).hold_out(HELD), whole.hold_out(HELD).cells(rows)
     np.testing.assert_array_equal(first.st.totals, later.st.totals)

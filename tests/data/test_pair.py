@@ -462,7 +462,7 @@ def test_a_few_fractional_values_do_not_change_the_scale_of_counts(make_side: An
     assert any("Reference: 1 of the counts above zero" in one for one in made.cautions)
 
 
-def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None:
+def test_logarithms_suggest_the_layer_of_raw_counts(make_side: Any, tissue: Any) -> None:
     counts = make_side(GENES, n_cells=200)
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts

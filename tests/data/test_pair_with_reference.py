@@ -73,7 +73,7 @@ def test_a_smaller_panel_is_kept(tissue: SimulatedTissue, tissue_pair: Pair) -> 
     np.testing.assert_array_equal(other.shared_genes, tissue_pair.shared_genes[2:7])
 
 
-def test_a_path(tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_the_reference_may_be_a_path(tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path) -> None:
     tissue.sc[:20].copy().write_h5ad(tmp_path / "cells.h5ad")
     before = (tmp_path / "cells.h5ad").read_bytes()
     other = with_reference(tissue_pair, tmp_path / "cells.h5ad")

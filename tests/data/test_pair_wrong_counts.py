@@ -91,7 +91,7 @@ def test_rows_named_like_statistics_are_refused(counts: pd.DataFrame, name: str)
         pair(reference(), as_anndata(counts), coordinates="none")
 
 
-def test_a_column_of_sums_is_refused_whatever_its_name(counts: pd.DataFrame) -> None:
+def test_a_column_of_sums_is_refused_with_any_name(counts: pd.DataFrame) -> None:
     counts["odd"] = counts.sum(axis=1)
     with pytest.raises(FormatError, match=r"st .*, column 'odd': expected a gene, got the sums of all other"):
         pair(reference(), as_anndata(counts), coordinates="none")

@@ -121,7 +121,7 @@ def test_labels_are_found_and_missing_ones_are_unknown() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), three=st.booleans())
-def test_spacing_equals_a_naive_loop_whatever_the_order(seed: int, three: bool) -> None:
+def test_spacing_equals_a_naive_loop(seed: int, three: bool) -> None:
     random = np.random.default_rng(seed)
     places, slices = random.normal(size=(30, 3 if three else 2)), random.choice(["a", "b"], 30)
     nearest = []

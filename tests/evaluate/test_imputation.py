@@ -182,7 +182,7 @@ def test_by_cells_shows_neither_held_out_genes_nor_cells(tissue: Pair) -> None:
 
 
 @pytest.mark.parametrize(("keep", "n_kept"), [(0.5, 6), (0.8, 10)])
-def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept: int) -> None:
+def test_by_fraction_keeps_a_fraction_of_the_genes(tissue: Pair, keep: float, n_kept: int) -> None:
     spy = Spy(tissue)
     found = evaluate_imputation(tissue, [spy], by="fraction", keep=keep)
     (one,) = spy.shown
@@ -405,7 +405,7 @@ def test_a_method_may_predict_counts_itself(tissue: Pair) -> None:
     assert table.attrs["cellweft"]["parameters"]["scale"] == "counts"
 
 
-def test_counts_of_a_tissue_without_them_cannot_be_scored() -> None:
+def test_counts_cannot_be_scored_for_a_tissue_without_counts() -> None:
     simulated = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12, seed=2)
     logs = simulated.st.copy()
     logs.X = np.log1p(logs.X.toarray() / logs.X.toarray().sum(axis=1, keepdims=True) * 50)

@@ -115,7 +115,7 @@ def test_unknown_setting_of_a_baseline() -> None:
 
 
 @pytest.mark.parametrize("methods", [[], "knn"])
-def test_no_list_of_methods(methods: list | str) -> None:
+def test_a_list_of_methods_is_required(methods: list | str) -> None:
     with pytest.raises(SettingError, match="methods: expected a list of methods"):
         resolve_methods(methods)
 

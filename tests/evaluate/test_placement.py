@@ -409,7 +409,7 @@ def test_bad_settings(tissue: Pair, changes: dict[str, Any], error: type, messag
         evaluate_placement(tissue, arguments.pop("methods"), **arguments)
 
 
-def test_a_pair_without_labels_or_places(made: PseudoSpots) -> None:
+def test_a_pair_without_labels_or_coordinates(made: PseudoSpots) -> None:
     bare = made.cells.copy()
     bare.obs = bare.obs[["caught"]]
     with pytest.raises(KeyMissingError, match="labels: expected a type for every cell of the reference"):
@@ -442,7 +442,7 @@ def test_each_evaluation_has_only_the_parameters_that_it_uses(tissue: Pair) -> N
         ("order", InputError, "composition: expected .* got different spots, or a different order"),
     ],
 )
-def test_methods_that_answer_wrongly(
+def test_methods_with_invalid_results_are_refused(
     made: PseudoSpots, tissue: Pair, wrong: str, error: type, message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:

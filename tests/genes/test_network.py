@@ -16,7 +16,7 @@ def table() -> EmbeddingTable:
     return EmbeddingTable(genes=np.array(["Gad1", "Gad2"]), values=values, source="made up")
 
 
-def test_all_three_are_read(tmp_path: Path) -> None:
+def test_all_three_sources_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "esm.npz", genes=["Gad1", "Gad2"], embeddings=np.eye(2))
     (tmp_path / "sets.gmt").write_text("GABA\t\tGad1\tGad2\n")
     (tmp_path / "edges.txt").write_text("Gad1 Gad2\n")

@@ -28,7 +28,7 @@ def test_a_character_may_be_cut_at_the_end_of_the_head(
     assert head_of(path, kind="a list") == ["GABA"]
 
 
-def test_gzip_is_read_by_its_name(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt.gz"
     path.write_bytes(gzip.compress(b"Gad1\nSst\n", mtime=0))
     assert head_of(path, kind="a list") == ["Gad1", "Sst"]

@@ -251,7 +251,7 @@ def test_a_level_of_intervals_out_of_range_is_refused(auto: Imputer, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_intervals_that_were_not_learned_are_refused(
+def test_intervals_that_were_not_fitted_are_refused(
     fit_auto: Fit, imputer: Imputer, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     small = fit_auto(on=tissue_pair.panel(tissue_pair.shared_genes[:5]))
@@ -543,7 +543,7 @@ def test_a_model_that_was_loaded_can_be_saved_again(model: Path, tissue_pair: Pa
     assert json.loads((again / "config.json").read_text()) == json.loads((model / "config.json").read_text())
 
 
-def test_attaching_other_cells_keeps_what_was_learned(
+def test_attaching_other_cells_keeps_the_fitted_model(
     fit_auto: Fit, model: Path, imputed: anndata.AnnData, tissue: SimulatedTissue, tissue_pair: Pair
 ) -> None:
     """Neither predictions nor reliability depend on cells attached later."""

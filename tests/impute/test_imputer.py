@@ -576,7 +576,7 @@ def test_a_budget_that_is_too_small_says_what_is_needed(imputer: Imputer, tissue
 
 @pytest.mark.slow
 @both_formats
-def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(
+def test_an_existing_output_is_only_replaced_on_request(
     imputer: Imputer, tmp_path: Path, suffix: str
 ) -> None:
     path = imputer.impute_to(tmp_path / f"imputed{suffix}", genes=["Gene02"])

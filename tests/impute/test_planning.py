@@ -189,7 +189,7 @@ def test_blocks_shrink_with_the_budget(tissue_pair: Pair) -> None:
     assert plans[1].peak_bytes < plans[0].peak_bytes
 
 
-def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> None:
+def test_a_result_too_large_for_memory_can_still_be_written(tissue_pair: Pair) -> None:
     large = sized(tissue_pair, n_cells=10**6)
     message = r"memory: expected at least .* for 1,000,000 cells x 2,000 genes, got 4 GB\. .*use impute_to"
     with pytest.raises(MemoryBudgetError, match=message):

@@ -53,7 +53,7 @@ def change(folder: Path, **values: Any) -> None:
 # Saving and loading
 
 
-def test_the_folder_holds_three_files_and_plain_values(model: Path, tissue_pair: Pair) -> None:
+def test_the_folder_has_three_files_with_plain_values(model: Path, tissue_pair: Pair) -> None:
     assert sorted(one.name for one in model.iterdir()) == FILES
     config = json.loads((model / "config.json").read_text())
     assert config["schema"] == SCHEMA

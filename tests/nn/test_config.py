@@ -136,7 +136,7 @@ class TestOverride:
         }
         assert (after.k, after.alpha, before.k) == (7, 0.1, 50)
 
-    def test_nothing_changes_nothing(self) -> None:
+    def test_an_empty_override_changes_nothing(self) -> None:
         assert StImputeSettings(k=3).override({}) == StImputeSettings(k=3)
 
     @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ class TestOverride:
         ):
             StImputeSettings().override({name: 1})
 
-    def test_a_value_out_of_its_range(self) -> None:
+    def test_a_value_out_of_range_is_refused(self) -> None:
         with pytest.raises(SettingError, match=r"^settings\['k'\]: expected a whole number >= 1, got 0\."):
             StImputeSettings().override({"k": 0})
 

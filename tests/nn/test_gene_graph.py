@@ -148,7 +148,7 @@ def test_the_length_of_an_embedding_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("measure", ["similarity", "distance"])
-def test_zeros_have_a_defined_weight(measure: str) -> None:
+def test_genes_of_zeros_have_a_defined_weight(measure: str) -> None:
     values, vectors = np.zeros((3, N_GENES), dtype=np.float32), np.zeros((5, N_DIM), dtype=np.float32)
     for options in ({}, {"vectors": vectors}):
         weights = make(values, measure=measure, **options).weights(np.arange(N_GENES), values)

@@ -112,7 +112,7 @@ class TestGroups:
         assert group_cells(diffuse(n_cells), most=40, seed=0) is None
         assert group_cells(diffuse(41), most=40, seed=0) is not None
 
-    def test_one_group_takes_all(self) -> None:
+    def test_a_single_group_contains_all_cells(self) -> None:
         keys = diffuse()
         found = grouped(keys, 1)
         assert set(found.groups) == {0}

@@ -150,7 +150,7 @@ class TestEnds:
         assert not running()
         assert max(begun) <= 3
 
-    def test_blas_has_as_many_threads_as_before(self) -> None:
+    def test_the_number_of_blas_threads_is_restored(self) -> None:
         from threadpoolctl import threadpool_info, threadpool_limits
 
         def blas() -> list[int]:

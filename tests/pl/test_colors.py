@@ -24,7 +24,7 @@ def _lab(rgb):
 
 
 @pytest.mark.parametrize(("n", "least"), [(7, 26), (20, 26), (60, 14)])
-def test_colours_are_apart_in_cielab(n, least):
+def test_colours_are_distinct_in_cielab(n, least):
     lab = _lab(np.array([to_rgb(one) for one in palette(n)]))
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
     assert apart[~np.eye(n, dtype=bool)].min() > least

@@ -20,7 +20,7 @@ def shares():
 PLACES = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 
 
-def test_placed_cells_are_drawn_where_they_were_placed(cells):
+def test_placed_cells_are_drawn_at_their_positions(cells):
     cells.obsm["cellweft_spatial"] = cells.obsm["spatial"] + 10
     (ax,) = pl.placed(cells, "Gad1")
     assert (offsets(ax) == cells.obsm["cellweft_spatial"]).all()

@@ -50,7 +50,7 @@ def test_seeds_are_averaged_item_by_item_and_rows_may_be_in_any_order():
         assert dots.get_offsets()[:, 0].tolist() == [0.5, 1.5]
 
 
-def test_levels_are_kept_apart():
+def test_levels_are_not_mixed():
     scores = pd.concat([table({"a": [0.1, 0.2]}), table({"a": [0.5, 0.6, 0.7]}, level="cell")])
     assert pl.methods(scores).get_title() == "2 genes"
     assert pl.methods(scores, level="cell").get_title() == "3 cells"

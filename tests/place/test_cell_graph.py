@@ -156,7 +156,7 @@ class TestKnnMatrix:
         np.testing.assert_array_equal(found.toarray(), [[0, 0.5, 1], [1, 0, 0.5], [0.5, 1, 0]])
         assert found.has_sorted_indices
 
-    def test_there_are_k_in_every_row_and_the_largest_is_the_nearest(self) -> None:
+    def test_every_row_has_k_values_and_the_largest_is_the_nearest(self) -> None:
         nearest = nearest_by_product(features(20), 6)
         found = knn_matrix(nearest)
         assert np.diff(found.indptr).tolist() == [6] * 20

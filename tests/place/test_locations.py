@@ -85,7 +85,7 @@ class TestMean:
             squares = ((spots - weights[cell] @ spots) ** 2).sum(axis=1)
             assert spread[cell] == pytest.approx(math.sqrt(weights[cell] @ squares), rel=1e-4)
 
-    def test_spots_at_one_place(self) -> None:
+    def test_spots_at_the_same_position(self) -> None:
         places, spread = mean_places(make(), np.full((13, 2), 7.0))
         np.testing.assert_allclose(places, 7)
         np.testing.assert_allclose(spread, 0)

@@ -438,7 +438,7 @@ def test_the_verdict_matches_the_scores(gains: dict[str, float], outcome: str, t
     assert verdict(scores, None).tone == tone
 
 
-def test_without_a_baseline_nothing_is_claimed() -> None:
+def test_without_a_baseline_the_verdict_is_only_a_note() -> None:
     (scores,) = given_of([scores_of(["a", "b"], gains={"auto": 0.3})]).scores
     assert verdict(scores, None).tone == "note"
     (scores,) = given_of([scores_of(["a", "b"], gains={"mine": 0.3})]).scores

@@ -84,7 +84,7 @@ class TestTable:
         for _, part in table.groupby("group"):
             np.testing.assert_allclose(part["fdr"], false_discovery_control(part["pvalue"]))
 
-    def test_imputations_that_agree_are_welch_s_test(self) -> None:
+    def test_equal_imputations_give_welch_s_test(self) -> None:
         one = matrices(1, n_cells=3000)[0]
         labels = np.tile(["a", "b", "c"], 1000)
         table = differential_expression([one, one], labels, reference="c")

@@ -219,7 +219,7 @@ def test_fdr_is_checked() -> None:
         compare_with_expression(made(values), values, segments, fdr=2)
 
 
-def test_no_cells_have_no_segments() -> None:
+def test_no_cells_give_no_segments() -> None:
     with pytest.raises(InputError, match=r"segments: expected at least two segments .* got none"):
         dominant_genes(made(np.empty((0, 3))), [])
 
@@ -253,7 +253,7 @@ def test_comparison_with_expression() -> None:
             np.testing.assert_array_equal(beside[f"{column}_{name}"], alone[column])
 
 
-def test_comparison_takes_sparse_expression(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_accepts_sparse_expression(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "BLOCK_VALUES", 180)
     expression, segments = tissue()
     dense = compare_with_expression(made(expression), expression, segments)

@@ -84,7 +84,7 @@ def test_equals_statsmodels(knots: int) -> None:
     np.testing.assert_allclose(table["fdr"], scipy.stats.false_discovery_control(table["p"]))
 
 
-def test_types_are_fitted_apart() -> None:
+def test_types_are_fitted_separately() -> None:
     values, position = cells(120)
     labels = np.array(["b", "a"] * 60)
     trends = gene_trends(values, position, genes=names(6), labels=labels)

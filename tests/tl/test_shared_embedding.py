@@ -25,7 +25,7 @@ def imputer(request: pytest.FixtureRequest, tissue_pair: Pair) -> Imputer:
     return Imputer(reliability=False, **KINDS[request.param]).fit(tissue_pair, progress=False)
 
 
-def test_both_sides_in_one_space(imputer: Imputer, tissue_pair: Pair) -> None:
+def test_both_sides_are_in_one_embedding(imputer: Imputer, tissue_pair: Pair) -> None:
     both = cellweft.tl.shared_embedding(imputer)
     assert both.shape == (190, 0)
     assert both.obs["side"].tolist() == ["reference"] * 100 + ["spatial"] * 90

@@ -200,7 +200,7 @@ def test_a_rotated_tissue_has_the_same_axis(options: dict[str, object], angle: f
 
 
 @each_kind
-def test_the_start_says_which_end_is_zero(kind: str) -> None:
+def test_the_start_determines_which_end_is_zero(kind: str) -> None:
     places, _ = arch()
     left, right = (fit_axis(places, kind=kind, start=[x, 0.0]) for x in (-1.0, 1.0))
     np.testing.assert_allclose(left.position(places) + right.position(places), left.length, atol=1e-6)

@@ -198,7 +198,7 @@ def test_searched_gene_changes_the_colours(seen):
 
 
 @pytest.mark.slow
-def test_a_hidden_gene_is_shown_beside_its_measurement(seen):
+def test_a_hidden_gene_is_shown_with_its_measurement(seen):
     one = seen()
     one.choose(f"Gene{HIDDEN}")
     assert len(np.unique(one.pixels("measured").reshape(-1, 3), axis=0)) > 20
@@ -297,7 +297,7 @@ def test_comparison_is_saved_as_csv(seen):
 
 
 @pytest.mark.slow
-def test_region_by_keyboard_alone(seen):
+def test_region_by_keyboard(seen):
     one = seen()
     for key in ["l", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"]:
         one.page.keyboard.press(key)
@@ -408,7 +408,7 @@ def test_labels_are_coloured_and_switched_off(seen):
 
 
 @pytest.mark.slow
-def test_placed_cells_lie_on_their_tissue(seen):
+def test_placed_cells_are_drawn_on_their_tissue(seen):
     one = seen()
     one.page.locator("#dataset").select_option("1")
     one.page.wait_for_function("() => window.cellweft.state().dataset === 1")
@@ -627,7 +627,7 @@ def test_low_values_are_visible_on_a_dark_background(seen):
 
 
 @pytest.mark.slow
-def test_legend_lists_all_labels_when_asked(browser, tmp_path):
+def test_legend_lists_all_labels_on_request(browser, tmp_path):
     number = 40
     result = AnnData(
         np.ones((number * 2, 3), dtype=np.float32),

@@ -62,7 +62,7 @@ def test_changed_files_are_no_longer_shown(
             assert reply.told["error"]["fix"].startswith("Restart cellweft view to")
 
 
-def test_the_tissue_is_watched_too(
+def test_changes_of_the_tissue_are_detected_too(
     imputed: AnnData, counts: AnnData, write_result: Any, tmp_path: Path, ask: Ask
 ) -> None:
     store, tissue = write_result(imputed, tmp_path / "a.zarr"), tmp_path / "tissue.h5ad"
@@ -95,7 +95,7 @@ def test_hidden_files_of_the_system_do_not_matter(
         assert ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed").status == 200
 
 
-def test_data_in_memory_are_not_watched(imputed: AnnData, ask: Ask) -> None:
+def test_changes_of_data_in_memory_are_not_checked(imputed: AnnData, ask: Ask) -> None:
     assert WatchedSource("AnnData in memory").change(closely=True) is None
     with view(imputed, open_browser=False, block=False) as made:
         reply = ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed")

@@ -60,7 +60,7 @@ def test_a_result_passes_the_checks_for_viewing(
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("rows_per_block", [1, 5, 1000])
-def test_many_zeros_make_it_sparse(
+def test_a_matrix_with_many_zeros_becomes_sparse(
     *, sparse: bool, rows_per_block: int, result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copy, "READ_BYTES", 4 * 3 * rows_per_block)
@@ -113,7 +113,7 @@ def test_reserved_names_are_changed(result: Any, tmp_path: Path, caplog: Any) ->
     assert "column '__mine' is written as 'mine'" in caplog.text
 
 
-def test_colours_that_do_not_fit_are_left_out(result: Any, tmp_path: Path) -> None:
+def test_colours_of_a_wrong_number_are_left_out(result: Any, tmp_path: Path) -> None:
     result.uns["cell_type_colors"] = np.array(["red", "green"])
     assert "cell_type_colors" not in anndata.read_h5ad(write_cellxgene(result, tmp_path / "a.h5ad")).uns
 

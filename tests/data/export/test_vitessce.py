@@ -53,7 +53,7 @@ def assert_whole(config: dict[str, Any], store: Path) -> None:
     assert space["embeddingType"]["A"] in [one["embeddingType"] for one in options["obsEmbedding"]]
 
 
-def test_the_usual_view(store: Path) -> None:
+def test_the_default_view(store: Path) -> None:
     config = vitessce_config(store)
     assert_whole(config, store)
     assert [one["component"] for one in config["layout"]] == [
@@ -87,7 +87,9 @@ def test_columns_gene_and_url_can_be_chosen(store: Path) -> None:
     assert config["coordinationSpace"]["obsColorEncoding"] == {"A": "geneSelection"}
 
 
-def test_without_groups_the_first_gene_colours(make_side: Any, write_as: Any, tmp_path: Path) -> None:
+def test_without_groups_cells_are_coloured_by_the_first_gene(
+    make_side: Any, write_as: Any, tmp_path: Path
+) -> None:
     store = write_as(make_side(["Gad1", "Sst"], spatial=True), tmp_path, "zarr")
     config = vitessce_config(store)
     assert_whole(config, store)

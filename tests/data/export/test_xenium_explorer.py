@@ -27,7 +27,7 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
-def test_identifiers_are_text_and_cells_without_a_group_stay_out(
+def test_identifiers_are_text_and_cells_without_a_group_are_omitted(
     kind: str, cells: Any, write_as: Any, tmp_path: Path, caplog: Any
 ) -> None:
     data = cells if kind == "memory" else write_as(cells, tmp_path, kind)

@@ -210,7 +210,7 @@ def test_archives_of_xenium_that_are_damaged(make_run: Any, reference: Any) -> N
 
 
 @pytest.mark.parametrize("kind", ["bytes", "numbers"])
-def test_names_of_cells_are_text_however_they_are_stored(
+def test_cell_names_are_text_in_any_storage(
     kind: str, make_run: Any, truth: Any, reference: Any, write_counts: Any
 ) -> None:
     folder, known = make_run("xenium"), truth("xenium")

@@ -36,7 +36,7 @@ def locked_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_free_path_is_returned_absolute_and_nothing_is_made(
+def test_a_free_path_is_returned_as_absolute_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

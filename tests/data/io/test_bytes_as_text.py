@@ -47,7 +47,7 @@ def test_columns_with_the_same_name_stay_separate() -> None:
     assert table_with_text(given, "sc.var").to_numpy().tolist() == [["x", 1], ["y", 2]]
 
 
-def test_a_table_without_bytes_is_returned_as_it_is() -> None:
+def test_a_table_without_bytes_is_returned_unchanged() -> None:
     given = pd.DataFrame({"symbol": ["a", 1, None]})
     assert table_with_text(given, "sc.var") is given
 

@@ -61,7 +61,7 @@ def held_by_other(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "imputed.zarr", "imputed.h5ad"])
-def test_the_second_run_is_told_who_holds_the_output(tmp_path: Path, name: str) -> None:
+def test_the_second_run_is_told_which_run_holds_the_output(tmp_path: Path, name: str) -> None:
     first = held_by_other(tmp_path / name)
     message = (
         rf"{re.escape(name)}: expected an output that no other run is writing, got .*process {first.pid} on "

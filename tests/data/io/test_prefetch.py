@@ -13,7 +13,7 @@ from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 
 @given(items=st.lists(st.integers()), depth=st.integers(1, 5))
 @settings(max_examples=20, deadline=None)
-def test_nothing_is_lost_and_the_order_stays(items: list[int], depth: int) -> None:
+def test_nothing_is_lost_and_the_order_is_kept(items: list[int], depth: int) -> None:
     assert list(prefetch(items, depth=depth)) == items
     put: list[int] = []
     with BackgroundWriter(put.append, depth=depth) as behind:

@@ -285,7 +285,7 @@ def test_a_file_address_must_be_given_as_a_path() -> None:
         (PermissionError(13, "Permission denied"), r"got no permission to read it\. Change its permissions"),
     ],
 )
-def test_files_that_the_system_refuses_are_not_called_damaged(
+def test_errors_of_the_system_are_not_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -430,7 +430,7 @@ def test_a_modality_of_mudata(kind: str, tmp_path: Path, make_side: Any) -> None
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr", "csv", "loom"])
-def test_a_sample_of_what_has_none_is_refused(
+def test_a_sample_is_refused_for_inputs_without_samples(
     kind: str, tmp_path: Path, make_side: Any, write_as: Write
 ) -> None:
     data = make_side(["Gad1", "Sst"])

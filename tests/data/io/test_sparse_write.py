@@ -86,7 +86,7 @@ def test_a_hand_computed_case(tmp_path: Path) -> None:
     seed=st.integers(0, 5),
 )
 @settings(max_examples=15, deadline=None)
-def test_neither_tiles_nor_parts_nor_chunks_change_what_is_stored(
+def test_stored_values_do_not_depend_on_tiles_parts_or_chunks(
     tmp_path_factory: pytest.TempPathFactory,
     shape: tuple[int, int],
     tile: tuple[int, int],
@@ -106,7 +106,7 @@ def test_neither_tiles_nor_parts_nor_chunks_change_what_is_stored(
 
 
 @pytest.mark.usefixtures("small")
-def test_every_file_is_the_same_whatever_the_tiles(tmp_path: Path) -> None:
+def test_every_file_is_the_same_for_any_tiles(tmp_path: Path) -> None:
     values = matrix(29, 7)
     files = []
     for number, tile in enumerate([(29, 7), (5, 3), (8, 1)]):
@@ -217,7 +217,7 @@ def test_a_cut_of_zero_removes_only_zeros() -> None:
     assert kept_values(np.array([0, 1e-30, -0.0, 2]), 0).tolist() == [False, True, False, True]
 
 
-def test_the_share_that_is_kept_is_estimated_from_the_means(tissue_pair: Pair) -> None:
+def test_the_kept_share_is_estimated_from_the_means(tissue_pair: Pair) -> None:
     genes = np.array([3, 0, 11, 27, 14])
     known = dict(zip(tissue_pair.sc_shared.tolist(), tissue_pair.st_shared.tolist(), strict=True))
     means = [

@@ -268,7 +268,7 @@ def test_files_of_parse_biosciences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["feature_type", "name", "genome"])
-def test_files_that_lack_what_is_not_needed(lacking: str, tmp_path: Path) -> None:
+def test_files_without_optional_parts(lacking: str, tmp_path: Path) -> None:
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(2.0, (5, 3)))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = file.create_group("matrix")

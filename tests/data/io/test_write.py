@@ -94,7 +94,7 @@ def test_a_written_result_is_read_back_completely(tmp_path: Path, suffix: str) -
     suffix=st.sampled_from(SUFFIXES),
 )
 @settings(max_examples=15, deadline=None)
-def test_neither_block_nor_chunk_changes_the_values(
+def test_values_do_not_depend_on_blocks_or_chunks(
     tmp_path_factory: pytest.TempPathFactory,
     shape: tuple[int, int],
     step: tuple[int, int],
@@ -252,7 +252,7 @@ def test_a_column_of_mixed_objects_is_written_as_text(tmp_path: Path) -> None:
 
 
 @both
-def test_what_anndata_cannot_store_is_named(tmp_path: Path, suffix: str) -> None:
+def test_values_that_anndata_cannot_store_are_named(tmp_path: Path, suffix: str) -> None:
     writer = ResultWriter(tmp_path / f"a{suffix}", **tables(), uns={"cellweft": {"when": object()}})
     with pytest.raises(InputError, match=r"uns: expected values that AnnData can store, got .*when"):
         writer.__enter__()

@@ -146,7 +146,7 @@ def test_other_stores_and_replaced_arrays_are_not_checked(store: Path, tmp_path:
     check_manifest(store)
 
 
-def test_a_copy_in_another_format_holds_the_same(store: Path, tmp_path: Path) -> None:
+def test_a_copy_in_another_format_has_the_same_content(store: Path, tmp_path: Path) -> None:
     for zarr_format in (2, 3):
         copy = tmp_path / f"copy{zarr_format}.zarr"
         copy_store(store, copy, zarr_format=zarr_format)

@@ -14,7 +14,7 @@ def cortex() -> SimulatedTissue:
     return simulate_cortex(n_spatial=1500, n_reference=1200, seed=1)
 
 
-def test_the_same_seed_gives_the_same_cortex_and_another_another(cortex: SimulatedTissue) -> None:
+def test_the_cortex_depends_on_the_seed(cortex: SimulatedTissue) -> None:
     again = simulate_cortex(n_spatial=1500, n_reference=1200, seed=1)
     other = simulate_cortex(n_spatial=1500, n_reference=1200, seed=2)
     for one, two, three in ((cortex.st, again.st, other.st), (cortex.sc, again.sc, other.sc)):

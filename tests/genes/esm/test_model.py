@@ -60,7 +60,7 @@ def test_batches_of_a_hand_computed_case() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(lengths=LENGTHS, sizes=WINDOWS, tokens=st.integers(1, 300))
-def test_batches_hold_every_window_once_in_order(
+def test_batches_contain_every_window_once_in_order(
     lengths: list[int], sizes: tuple[int, int], tokens: int
 ) -> None:
     windows = cut(lengths, window=sizes[0], overlap=sizes[1])

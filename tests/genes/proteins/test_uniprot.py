@@ -299,7 +299,7 @@ def test_names_are_mapped_in_batches_page_by_page(
     assert server.headers[0]["User-Agent"].startswith("cellweft/")
 
 
-def test_one_part_and_other_kinds_of_keys(client: UniProt, server: FakeUniProt) -> None:
+def test_one_section_of_uniprot_and_other_kinds_of_keys(client: UniProt, server: FakeUniProt) -> None:
     assert accessions(client.ask(REVIEWED, ["Gad1", "Vip"]).found) == {"Gad1": ["P48318"], "Vip": []}
     question = Question(source="Ensembl", part="UniProtKB", taxon=0)
     found = client.ask(question, ["ENSMUSG00000070880", "ENSG00000136750"]).found

@@ -108,7 +108,7 @@ class TestBounds:
         assert lower[0, 0] == 0
         assert upper[0, 0] == pytest.approx(2 * wanted, abs=1e-6)
 
-    def test_zero_is_left_out_where_a_gene_is_surely_detected(self) -> None:
+    def test_intervals_exclude_zero_if_a_gene_is_almost_always_detected(self) -> None:
         """Detected values are uniform on 1 to 2: the interval without 0, of width 0.8 / 0.95, is the
         shortest.
         """

@@ -119,7 +119,7 @@ def test_summaries_do_not_depend_on_other_genes_nor_on_the_order_of_cells(tissue
 # The sample of the tissue
 
 
-def test_the_sample_holds_cells_with_counts_and_a_basis_of_the_panel(tissue_pair: Pair) -> None:
+def test_the_sample_has_cells_with_counts_and_a_basis_of_the_panel(tissue_pair: Pair) -> None:
     sample = TissueSample.draw(tissue_pair, 0)
     assert sample.cells.tolist() == [cell for cell in range(90) if cell != 5]
     np.testing.assert_allclose(sample.panel.T @ sample.panel, np.eye(10), atol=1e-9)
