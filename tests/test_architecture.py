@@ -1,6 +1,4 @@
-"""Rules of the code that can be checked automatically: layers, public names, docstrings, sizes and import
-cost.
-"""
+"""Rules of the code that are checked: layers, public names, docstrings, sizes and import cost."""
 
 import ast
 import importlib

@@ -117,9 +117,7 @@ def module_imports(path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_packages_of_extras_are_only_imported_where_needed() -> None:
-    """Files of `pl` import matplotlib and the report imports jinja2; no other file imports a package of an
-    extra.
-    """
+    """Files of `pl` import matplotlib, the report imports jinja2, and no other file imports extras."""
     needed = {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}
     allowed = {"pl": {"matplotlib", "natsort"}, "reports": {"jinja2"}}
     for path in PACKAGE.rglob("*.py"):

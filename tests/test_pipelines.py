@@ -269,9 +269,7 @@ def write_recorder(folder: Path) -> None:
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """Return the words of each call of the program that replaces cellweft; the last word gives the
-    threads.
-    """
+    """Return the words of each call of the program that replaces cellweft; the last gives the threads."""
     lines = (folder / "calls.txt").read_text().splitlines()
     ends = [place + 1 for place, line in enumerate(lines) if line.startswith("threads ")]
     return [lines[start:end] for start, end in zip([0, *ends], ends, strict=False)]

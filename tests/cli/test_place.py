@@ -1,6 +1,4 @@
-"""The command `cellweft place`: its outputs, what it prints, its errors, and which files remain after an
-error.
-"""
+"""The command `cellweft place`: its outputs, what it prints, its errors, and files after an error."""
 
 import hashlib
 import json

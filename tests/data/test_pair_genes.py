@@ -1,6 +1,4 @@
-"""Genes of both sides: the orientation of a table, which names are real gene names, and the names used in
-results.
-"""
+"""Genes of both sides: the orientation of tables, real gene names, and the names in results."""
 
 import json
 import re

@@ -68,9 +68,7 @@ class TestCoordinates:
 
 
 def test_labels_of_a_series_are_matched_by_cell_names(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
-    """An index that only numbers the rows means their order; an index with names of other cells is
-    refused.
-    """
+    """An index of row numbers means the order of cells; an index with other cell names is refused."""
     labels = pd.Series(tissue.sc.obs["cell_type"].astype(str))
     for one in (labels, labels[::-1], labels.reset_index(drop=True)):
         np.testing.assert_array_equal(labels_of(tissue_pair, one), tissue_pair.labels)  # type: ignore[arg-type]

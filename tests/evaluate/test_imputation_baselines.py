@@ -45,9 +45,7 @@ def new_genes(tissue: Pair) -> np.ndarray:
 
 
 def sides(tissue: Pair, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values by which cells are compared, from their definition: reference and spatial cells x
-    panel genes.
-    """
+    """Return the values by which cells are compared: reference and spatial cells x panel genes."""
     reference = tissue.sc.dense(slice(0, tissue.sc.n_cells), tissue.sc_shared).astype(float)
     spatial = tissue.st.dense(slice(0, tissue.st.n_cells), tissue.st_shared).astype(float)
     if space == "log":

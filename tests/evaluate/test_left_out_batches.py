@@ -1,6 +1,4 @@
-"""References without one of their batches: what remains, how it is scored, and the text of tables and
-errors.
-"""
+"""References without one of their batches: what remains, its scores, and the text of tables and errors."""
 
 from pathlib import Path
 from typing import Any, ClassVar

@@ -18,9 +18,7 @@ TOLERANCE = 1e-9
 
 
 def matrices(low: int = 0) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
-    """Two matrices of the same shape, cells x genes; each column is either constant or clearly not
-    constant.
-    """
+    """Two matrices of the same shape, cells x genes; each column is constant or clearly varies."""
     values = st.integers(low, 64).map(lambda whole: whole / 8)
     shapes = st.tuples(st.integers(2, 12), st.integers(1, 5))
     return shapes.flatmap(

@@ -33,9 +33,7 @@ def grid_places(n_cells: st.SearchStrategy[int]) -> st.SearchStrategy[np.ndarray
 
 
 def naive_hits(true: np.ndarray, neighbors: np.ndarray) -> list[int]:
-    """Return hits from their definition, one cell at a time: a true neighbour is no farther than the K-th
-    nearest cell.
-    """
+    """Return hits by definition, cell by cell: a true neighbour is no farther than the K-th nearest cell."""
     found = []
     for cell, predicted in enumerate(neighbors):
         distance = [math.dist(true[cell], other) for other in true]

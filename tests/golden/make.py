@@ -1,6 +1,4 @@
-"""Write the golden files of a version once, at its release, into a folder of its name; existing files are
-kept.
-"""
+"""Write the golden files of a version once, at its release, to a new folder with its name."""
 
 import sys
 from pathlib import Path

@@ -46,9 +46,7 @@ def all_genes(of: Pair) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted(tissue_pair: Pair) -> tuple[AttentionPredictor, OutOfFold]:
-    """Attention and levels fitted to the tissue, and out-of-fold predictions of its panel; tests must not
-    change them.
-    """
+    """Attention and levels of the tissue, and out-of-fold predictions; tests must not change them."""
     one, held_out = fit(tissue_pair)
     assert held_out is not None
     return one, held_out
@@ -203,9 +201,7 @@ def as_logs(of: Pair, tissue: SimulatedTissue, change: dict[str, np.ndarray] | N
 def test_a_gene_is_left_out_of_the_attention_that_predicts_it(
     tissue: SimulatedTissue, tissue_pair: Pair
 ) -> None:
-    """If the measured values of a gene are shuffled, the out-of-fold values of its whole fold stay the
-    same.
-    """
+    """If the values of a gene are shuffled, the out-of-fold values of its whole fold stay the same."""
     usable = np.flatnonzero(~tissue_pair.st.empty_cells)
     order = np.arange(90)
     order[usable] = np.random.default_rng(0).permutation(usable)
@@ -301,9 +297,7 @@ def test_the_sample_is_a_draw_of_cells_with_counts(
 def test_a_gene_of_one_remote_reference_cell_is_not_amplified(
     one: AttentionPredictor, tissue_pair: Pair
 ) -> None:
-    """Attention transfers almost nothing of this gene, with almost no variation, so its prediction must be
-    small.
-    """
+    """Attention transfers almost nothing of this gene, nearly without variation."""
     matrix = np.asarray(one.columns.dense(all_genes(tissue_pair)))
     matrix[:, 0] = 0
     matrix[3, 0] = 1e-5

@@ -1,6 +1,4 @@
-"""Fitted methods as linear operators: genes, labels and layers of the reference are transferred by one
-call.
-"""
+"""Fitted methods as linear operators that transfer genes, labels and layers of the reference."""
 
 import dataclasses
 from typing import Any

@@ -36,9 +36,7 @@ from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.impute.imputer import Imputer
 
 ROUNDING = 2e-6
-"""With other genes, float32 sums may be taken in another order; this changes a few last bits of values below
-8.
-"""
+"""With other genes, float32 sums may be taken in another order; values are below 8."""
 
 Fit = Callable[..., Imputer]
 both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])

@@ -1,6 +1,4 @@
-"""Blended panel genes: hand-computed estimates, predictions that do not see the gene itself, and
-requirements.
-"""
+"""Blended panel genes: hand-computed estimates, predictions that do not see the gene, and requirements."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,4 @@
-"""Columns, tables and layers of the reference, transferred to the tissue by the weights of a fitted
-method.
-"""
+"""Columns, tables and layers of the reference, transferred by the weights of a fitted method."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,4 @@
-"""Learned attention: its map, loss and operators against hand-computed values and loops, and what it
-learns.
-"""
+"""Learned attention: its map, loss and operators by hand and in loops, and what it learns."""
 
 import dataclasses
 import functools
@@ -217,9 +215,7 @@ class TestChooseInputs:
 
     @pytest.mark.parametrize("seed", range(6))
     def test_it_equals_a_naive_loop(self, seed: int) -> None:
-        """With variances of very different size, one side alone, spreads, or unscaled sums would choose other
-        genes.
-        """
+        """Variances differ widely: one side alone, spreads or unscaled sums would choose other genes."""
         stream = np.random.default_rng(seed)
         spatial, reference = (
             (stream.standard_normal((n, 9)) * 10 ** stream.uniform(-1.5, 1.5, 9)).astype(np.float32)

@@ -30,9 +30,7 @@ def by_expression(seed: int = 0) -> np.ndarray:
 
 
 def gene_sets(seed: int = 0, n_sets: int = 6) -> GeneSetRelation:
-    """Draw random gene sets; gene 8 is in none, and the first set contains all other genes and is
-    uninformative.
-    """
+    """Draw random gene sets; gene 8 is in none, and the first set has all others and is uninformative."""
     members = np.random.default_rng(seed).random((N_GENES, n_sets)) < 0.3
     members[:, 0], members[8] = True, False
     information = np.random.default_rng([seed, 1]).gamma(1.0, size=n_sets)

@@ -14,9 +14,7 @@ TOLERANCE = 1e-6
 
 
 def clumps(n_clumps: int = 6, n_each: int = 9, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw keys of length 1 around some directions, in random order; also return the direction of each
-    key.
-    """
+    """Draw keys of length 1 around some directions, in random order; return them and their directions."""
     stream = np.random.default_rng(seed)
     belongs = stream.permutation(np.repeat(np.arange(n_clumps), n_each))
     keys = stream.standard_normal((n_clumps, 10))[belongs] + 0.01 * stream.standard_normal((len(belongs), 10))

@@ -1,6 +1,4 @@
-"""Parallel trainings: each device runs one at a time, and results have the same bits as sequential
-training.
-"""
+"""Parallel trainings: one at a time on each device, with the same bits as sequential trainings."""
 
 import threading
 import time

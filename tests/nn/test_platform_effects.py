@@ -1,6 +1,4 @@
-"""Levels: features of a gene against plain numpy, the initial level of a gene, and what the networks
-learn.
-"""
+"""Levels: features of a gene against plain numpy, initial levels, and what the networks learn."""
 
 import dataclasses
 import math
@@ -294,9 +292,7 @@ class TestShare:
         assert choose_share(learned, own, truth) == pytest.approx(min(tried, key=tried.__getitem__))
 
     def test_a_gene_with_large_values_does_not_decide_for_all(self) -> None:
-        """The networks predict one gene with large errors better, the reference four genes with small
-        errors.
-        """
+        """Networks predict one gene with large errors better, the reference four with small errors."""
         truth, noise = 3 * random(60, 5).abs(), random(60, 5, seed=1)
         learned = truth + noise * torch.tensor([1.0, 1, 1, 1, 1])
         own = truth + noise.flip(0) * torch.tensor([9.0, 0.4, 0.4, 0.4, 0.4])

@@ -72,9 +72,7 @@ def vectors(seed: int, n_rows: int, n_dim: int = 4) -> np.ndarray:
 
 
 def naive_nearest(rows: np.ndarray, others: np.ndarray, *, most: int, within: bool) -> list[list[int]]:
-    """Return the most similar rows of every row, one pair at a time; ties, except for rounding, by
-    position.
-    """
+    """Return the most similar rows of every row, pair by pair; ties within rounding by position."""
     found = []
     for number, row in enumerate(rows):
         places = [place for place in range(len(others)) if not (within and place == number)]

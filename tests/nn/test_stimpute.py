@@ -1,6 +1,4 @@
-"""stImpute: every equation against naive loops, the training rounds, independence of predictions, and
-learning.
-"""
+"""stImpute: every equation in naive loops, training rounds, independence of predictions, and learning."""
 
 import math
 from dataclasses import replace
@@ -425,9 +423,7 @@ class TestNeighborScale:
         assert self.factor(device, [[0.0, 0.0]], [[0, 1]]) == 0
 
     def test_a_tissue_on_another_scale_gets_its_factor(self, device: torch.device) -> None:
-        """The tissue is a quarter of the reference; the nearest cell is the true one for most, but not all,
-        cells.
-        """
+        """The tissue is a quarter of the reference; most nearest cells are the true ones."""
         tissue = Tissue()
         tissue.measured = 0.25 * tissue.reference[:90, :10]
         nearest = tissue.fit(device, k=1, epochs=0)
@@ -436,9 +432,7 @@ class TestNeighborScale:
 
 
 class Tissue:
-    """Cells of three types along a gradient, measured with noise and a gain per gene, like a platform
-    effect.
-    """
+    """Cells of three types along a gradient, measured with noise and a platform effect per gene."""
 
     n_types, n_genes, n_panel = 3, 16, 10
 
@@ -555,9 +549,7 @@ class TestPrediction:
 
 
 def copies(n_panel: int) -> tuple[AutoEncoder, np.ndarray, np.ndarray]:
-    """Make a reference with copies of one cell at both ends; matrix products round their last rows
-    differently.
-    """
+    """Make a reference with one cell copied to both ends; products round the last rows differently."""
     rng = np.random.default_rng(0)
     reference = rng.random((203, n_panel)).astype(np.float32)
     same = np.r_[1:6, 198:203]

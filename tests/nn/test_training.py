@@ -200,9 +200,7 @@ class TestLinear:
 
 
 def test_training_stops_early_and_returns_to_the_best_weights() -> None:
-    """The weight moves from 3 to below 1, where the loss of the judge is smallest, and is set back to the
-    best value.
-    """
+    """The weight moves from 3 to below 1, where the judge's loss is smallest, and is set back to there."""
     weight = torch.nn.Parameter(torch.tensor([3.0]))
     seen: list[float] = []
 

@@ -23,9 +23,7 @@ class TestByProduct:
     @pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
     @pytest.mark.parametrize("k", [1, 4, 29])
     def test_it_equals_a_plain_loop(self, k: int, scale: float) -> None:
-        """Also if all weights except the largest are zero, because products are compared instead of
-        weights.
-        """
+        """Also if all weights except the largest are zero, because the products are compared."""
         given = features(30, scale=scale)
         found = nearest_by_product(given, k)
         assert found.shape == (30, k)

@@ -408,9 +408,7 @@ class TestCoarseSearch:
     def test_read_outs_are_the_same(
         self, placements: dict[str, Placement], kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The results are the same if all spots are visited, and every read-out works with the coarse
-        search.
-        """
+        """Results are the same if all spots are visited, and every read-out works."""
         whole = placements[kind]
         expected = whole.table(), whole.deconvolve(), whole.topk(3), whole.coordinates(interval=0.7)[1]
         for name, value in (("_LEAST_KEYS", 0), ("_LEAST_PRODUCTS", 0), ("_GROUP_SIZE", 5)):

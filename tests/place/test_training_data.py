@@ -147,9 +147,7 @@ class TestGenes:
         assert set(found) <= set(tissue_pair.shared_genes)
 
     def test_the_union_of_the_genes_of_every_slice(self) -> None:
-        """In each of three slices other genes vary, so over all slices no gene is selected more often than
-        others.
-        """
+        """Other genes vary in each of three slices, so no gene is selected in more slices than others."""
         stream = np.random.default_rng(0)
         slices = np.repeat(["a", "b", "c"], 60)
         counts = stream.poisson(4.0, (180, 30)).astype(np.float32)

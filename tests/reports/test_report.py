@@ -1,6 +1,4 @@
-"""The report: its statements, the origin of its numbers, robustness to odd input, and its page in a
-browser.
-"""
+"""The report: statements, the origin of its numbers, odd input, and its page in a browser."""
 
 import html
 import re
@@ -74,9 +72,7 @@ def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
 
 
 def scores_of(genes: Any, *, gains: dict[str, float] | None = None, seeds: int = 1) -> pd.DataFrame:
-    """Make a table of scores of some genes, in which each method is better than the one before by about its
-    gain.
-    """
+    """Make a table of scores of some genes; each method is better than the previous one by its gain."""
     random = np.random.default_rng(1)
     base = random.uniform(0.1, 0.5, len(genes))
     rows = []
@@ -232,9 +228,7 @@ def values_in(thing: Any) -> Iterator[float]:
 
 
 def compared_values(table: pd.DataFrame) -> Iterator[float]:
-    """Yield medians over items, the number of items for which a method is better, and means of summaries over
-    seeds.
-    """
+    """Yield medians over items, numbers of items with a better score, and means of summaries over seeds."""
     mean = table.groupby(["method", "level", "item", "metric"])["value"].mean()
     yield from mean
     items = table[table["level"] != "summary"]

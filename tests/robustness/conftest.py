@@ -22,9 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """A reference of 40 cells, a tissue of 30, and 14 genes, 8 of them on the panel; models and results made
-    from them.
-    """
+    """A reference of 40 cells, a tissue of 30, 14 genes (8 on the panel), and models and results of them."""
 
     folder: Path
     sc: anndata.AnnData

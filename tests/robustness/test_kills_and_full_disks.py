@@ -213,9 +213,7 @@ def protein_model(world: Any) -> None:
 def whole(
     world: Any, protein_model: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Any, int, float]]:
-    """Function that returns the output, the number of file operations and the seconds of an undisturbed
-    run.
-    """
+    """Function that returns the output, the file operations and the seconds of an undisturbed run."""
     known: dict[str, tuple[Any, int, float]] = {}
 
     def run(kind: str) -> tuple[Any, int, float]:
@@ -254,9 +252,7 @@ def content(path: Path) -> Any:
 
 
 def check_whole_or_absent(kind: str, world: Any, folder: Path, expected: Any) -> None:
-    """Check that no incomplete output has the final name, and that the next run gives equal bits and cleans
-    up.
-    """
+    """Check that no incomplete output has the final name, and that the next run is equal and cleans up."""
     path = folder / WORK[kind][0]
     if path.exists():  # killed after the output was complete
         assert content(path) == expected

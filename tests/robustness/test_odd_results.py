@@ -47,9 +47,7 @@ def with_value(record: dict[str, Any], at: tuple[str, ...], value: Any) -> dict[
 
 
 def fault_of(*results: Any) -> str | None:
-    """Return the fault of the parts of a report that read records, or None if they work or raise a clear
-    error.
-    """
+    """Return the fault of the parts of a report that read records; None for results and clear errors."""
     try:
         given = given_of(results)
         for part in (commands, input_blocks, input_cautions, made_facts, run_blocks, tissue_width):

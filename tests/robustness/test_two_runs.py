@@ -1,6 +1,4 @@
-"""Two runs on one output, and readers of a store that is being replaced: they get an error, never a
-mixture.
-"""
+"""Two runs on one output, and readers of a store during replacement: errors, but never a mixture."""
 
 import os
 import shutil
@@ -89,9 +87,7 @@ def test_a_run_whose_input_is_replaced_is_refused(world: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
 def test_a_reader_during_replacement_sees_a_complete_result(suffix: str, world: Any, tmp_path: Path) -> None:
-    """While a process replaces a result again and again, every read returns a complete result or a clear
-    error.
-    """
+    """A process replaces a result again and again; every read returns a complete result or a clear error."""
     path = tmp_path / f"out{suffix}"
     make(world, path)
     known = {world.imputed.X.sum(dtype=np.float64)}

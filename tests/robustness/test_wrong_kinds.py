@@ -246,9 +246,7 @@ def table(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def may_take(name: str, argument: str, value: Any, default: Any, valid: Any) -> bool:
-    """Say whether an argument may accept a value: if it has the type of its default, or of its valid
-    value.
-    """
+    """Say whether an argument may accept a value: one of the type of its default or valid value."""
     if value is None:
         return default is None
     if argument == "memory":  # a number of bytes; without a unit, at least a megabyte

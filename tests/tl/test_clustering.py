@@ -148,9 +148,7 @@ def test_resolution_and_k_are_checked() -> None:
 
 
 def programmes() -> tuple[np.ndarray, np.ndarray]:
-    """Draw eighteen genes of three programmes and one constant gene; return them and their programmes (-1:
-    none).
-    """
+    """Draw eighteen genes of three programmes and a constant one; return them and their programmes."""
     rng = np.random.default_rng(0)
     programme = np.append(np.repeat([0, 1, 2], 6), -1)
     activity = rng.normal(size=(200, 3))

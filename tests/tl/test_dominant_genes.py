@@ -41,9 +41,7 @@ def made_of(values: np.ndarray, genes: np.ndarray) -> Attribution:
 
 
 def tissue(n_cells: int = 60, n_genes: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Draw values with many ties, a constant gene and a gene that is high in segment "b"; return them and the
-    segments.
-    """
+    """Draw values with ties, where Gene0 is constant and Gene1 high in segment "b"; also return segments."""
     rng = np.random.default_rng(0)
     segments = rng.choice(["a", "b", "c"], n_cells)
     values = rng.poisson(0.7, (n_cells, n_genes)).astype(np.float32)

@@ -23,15 +23,11 @@ ROUNDING = 1e-9
 """Rounding of float64."""
 
 DRAW = 0.2
-"""Largest deviation of a z-score of some thousand permutations; the relative error of its sd is 1 / sqrt(2 *
-2,000).
-"""
+"""Largest deviation of a z-score of some thousand permutations; its sd has an error of 1 / sqrt(2 n)."""
 
 
 def tissue(n_cells: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray, sp.csr_matrix]:
-    """Draw positions and types of cells (one type only on the left), and the graph of the 5 nearest
-    neighbours.
-    """
+    """Draw positions and types of cells (one type on the left), and the graph of 5 nearest neighbours."""
     from sklearn.neighbors import kneighbors_graph
 
     rng = np.random.default_rng(seed)

@@ -1,6 +1,4 @@
-"""Both sides in the shared embedding, how well they mix, and how present reference cells are in the
-tissue.
-"""
+"""Both sides in the shared embedding, their mixing, and the presence of reference cells in the tissue."""
 
 from typing import Any
 

@@ -117,9 +117,7 @@ def imputed() -> AnnData:
 
 @pytest.fixture(scope="session")
 def counts(imputed: AnnData) -> AnnData:
-    """The tissue: counts of the panel and two more genes in CSR, with cells in another order and some
-    missing.
-    """
+    """Counts of the panel and two more genes in CSR, with cells in another order and some missing."""
     random = np.random.default_rng(1)
     order = random.permutation(np.arange(3, N_CELLS))
     genes = ["Other1", "GENE2", "Gene0", "Other2", "Gene3", "Gene1"]

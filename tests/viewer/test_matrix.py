@@ -1,6 +1,4 @@
-"""Single genes from matrices of every kind: equal to the matrix, adjacent genes read together, little
-memory.
-"""
+"""Single genes of matrices of every kind: equal values, adjacent genes read together, little memory."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -25,9 +25,7 @@ SETTLED = "() => window.cellweft && window.cellweft.state().settled"
 
 @pytest.fixture(scope="module")
 def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
-    """A viewer with 900 imputed cells whose genes form stripes and blobs, their tissue, and 60 placed
-    cells.
-    """
+    """A viewer with 900 imputed cells with patterned genes, their tissue, and 60 placed cells."""
     random = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("page")
     places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2) * 10.0

@@ -1,6 +1,4 @@
-"""A region against the rest: sums in pieces equal those of the whole matrix, and scores follow their
-definition.
-"""
+"""A region against the rest: sums in pieces equal those of the whole, and the score is as defined."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

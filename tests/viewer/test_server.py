@@ -83,9 +83,7 @@ def answered(line: http.client.HTTPConnection) -> bytes:
 
 
 def visit(viewer: Viewer, path: str, **headers: str) -> tuple[int, str]:
-    """Return the status and the cookie of a reply to a browser without a token, unless `headers`
-    contain one.
-    """
+    """Return status and cookie of a reply to a browser without a token, except in `headers`."""
     line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
     line.request("GET", path, headers=headers)
     reply = line.getresponse()
@@ -560,9 +558,7 @@ def run(*arguments: Any) -> Any:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each server was closed when the command would wait; the command continues instead of
-    waiting.
-    """
+    """Whether each server was closed when the command would wait; instead of waiting, it continues."""
     seen: list[bool] = []
     monkeypatch.setattr(Viewer, "wait", lambda self: seen.append(self.closed))
     monkeypatch.setattr("webbrowser.open", lambda url: False)

@@ -1,6 +1,4 @@
-"""Files for cellxgene: the matrix as the schema requires, embeddings, columns without missing values, and the
-list of problems.
-"""
+"""Files for cellxgene: matrix, embeddings and columns as the schema requires, and the list of problems."""
 
 import logging
 from pathlib import Path

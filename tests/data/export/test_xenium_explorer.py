@@ -1,6 +1,4 @@
-"""Groups for Xenium Explorer: identifiers as text, one row per cell with a group, and the colours of the
-categories.
-"""
+"""Groups for Xenium Explorer: identifiers as text, one row per cell with a group, and colours."""
 
 import logging
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Damaged files of every kind give the same kind of error, which names the file, the element and the next
-step.
-"""
+"""Damaged files of every kind raise a FormatError with the file, the element and the next step."""
 
 import contextlib
 import gzip

@@ -1,6 +1,4 @@
-"""A missing chunk of a zarr store is not read as zeros: it is an error if zeros are impossible, else a
-caution.
-"""
+"""Missing chunks of a zarr store are not read as zeros: an error if zeros are impossible, else a caution."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -245,9 +243,7 @@ def test_omitted_codes_of_a_single_category_are_accepted(write: Any, tissue: Any
 
 @pytest.fixture
 def result(tmp_path: Path) -> Path:
-    """A store that cellweft wrote, with a manifest; half of the cells have no counts, in a chunk that was not
-    written.
-    """
+    """A store written by cellweft, with a manifest; half of the cells are empty, in an omitted chunk."""
     path = tmp_path / "made.zarr"
     obs, var = pd.DataFrame(index=[f"c{n}" for n in range(8)]), pd.DataFrame(index=GENES)
     values = counts()

@@ -1,6 +1,4 @@
-"""Every format gives the same values; a file in another format than its name says is refused with the next
-step.
-"""
+"""Every format gives the same values; files in another format than their name says are refused."""
 
 import gzip
 import pickle

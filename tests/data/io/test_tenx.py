@@ -19,9 +19,7 @@ GENES = ["Gad1", "Sst", "Vip"]
 
 
 def write(folder: Path, names: str, *, n_cells: int, what: str = "mbf", turned: bool = False) -> np.ndarray:
-    """Write the files of a sample, where `names` is the pattern of their names; return the counts, cells x
-    genes.
-    """
+    """Write the files of a sample with names of the pattern `names`; return the counts, cells x genes."""
     counts = np.random.default_rng(n_cells).poisson(2.0, (n_cells, 3))
     folder.mkdir(exist_ok=True)
     if "m" in what:

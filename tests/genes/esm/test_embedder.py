@@ -1,6 +1,4 @@
-"""Protein embeddings: equal to one protein at a time; interrupted and resumed runs; models from a hub;
-errors.
-"""
+"""Protein embeddings: equal to one protein at a time, resumed runs, models from a hub, and errors."""
 
 # ruff: noqa: PD011 - tables of embeddings are no data frames
 
@@ -70,9 +68,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def save_model(folder: Path, **changes: Any) -> Path:
-    """Save a random network with the architecture of ESM-2 and its tokenizer, laid out like a folder of the
-    Hub.
-    """
+    """Save a random network with the architecture of ESM-2 and its tokenizer, like a folder of the Hub."""
     folder.mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

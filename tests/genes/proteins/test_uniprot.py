@@ -723,9 +723,7 @@ def test_without_a_network_the_error_advises_to_pass_a_file(
 
 @pytest.fixture
 def call(server: FakeUniProt, waits: Any, tmp_path: Path, monkeypatch: Any) -> Callable[..., Any]:
-    """Function that runs `cellweft proteins` in an empty folder, with a cache in the cache folder of the
-    system.
-    """
+    """Function that runs `cellweft proteins` in an empty folder, with its cache in a temporary folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))

@@ -1,6 +1,4 @@
-"""Labels of the reference transferred to the tissue: the table, consistent columns, calibration, and
-errors.
-"""
+"""Labels of the reference transferred to the tissue: the table, several columns, calibration, and errors."""
 
 from pathlib import Path
 from typing import Any

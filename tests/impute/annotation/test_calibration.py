@@ -1,6 +1,4 @@
-"""Label proportions converted to probabilities, reliability bins, and cells of types missing in the
-reference.
-"""
+"""Label proportions as probabilities, reliability bins, and cells of types missing in the reference."""
 
 import numpy as np
 import pytest

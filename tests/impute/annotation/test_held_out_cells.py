@@ -13,9 +13,7 @@ CODES = np.repeat([0, 1], 100)
 
 
 def made(sc_depth: float, st_depth: float, factor: float = 1.0) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Make two types with 12 genes on both sides; the tissue detects the first gene `factor` times as
-    well.
-    """
+    """Make two types of 12 genes on both sides; the tissue detects the first gene `factor` times as well."""
     draw = np.random.default_rng(0)
     rates = np.where(np.arange(12) < 6, [[4.0], [1.0]], [[1.0], [4.0]])
     rates /= rates.sum(axis=1, keepdims=True)

@@ -1,6 +1,4 @@
-"""Expected correlation: summaries and fits against naive loops and by hand, out-of-sample scores, and
-coverage.
-"""
+"""Expected correlation: summaries, fits against naive loops, out-of-sample scores, and coverage."""
 
 from itertools import pairwise
 
@@ -211,9 +209,7 @@ def test_one_summary_by_hand() -> None:
 
 
 def test_growth_by_hand() -> None:
-    """20 genes reach 0.5 of the correlation of an infinite panel, and 30 genes 0.6, which is 1.2 times as
-    much.
-    """
+    """20 genes reach 0.5 of the correlation of an infinite panel, 30 genes 0.6: 1.2 times as much."""
     assert growth(30, 20) == pytest.approx(0.6 / 0.5)
     assert growth(30, 30) == 1
     assert growth(10**6, 10**6 * 2 / 3) == pytest.approx(1, abs=1e-5)

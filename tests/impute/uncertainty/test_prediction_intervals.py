@@ -1,6 +1,4 @@
-"""Prediction intervals: naive loops, coverage for new genes and within groups, and draws with the right
-distribution.
-"""
+"""Prediction intervals: naive loops, coverage for new genes and within groups, and calibrated draws."""
 
 import dataclasses
 from typing import Any
@@ -34,9 +32,7 @@ ROUNDING = 1e-6
 def made(
     n_genes: int, *, n_cells: int = 400, shift: float = 0.0, seed: int = 0, zeros: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Simulate predictions, measurements and similarity; noise grows with the level, and genes have wrong
-    levels.
-    """
+    """Simulate predictions, measurements and similarity; noise grows with level, and levels are biased."""
     stream = np.random.default_rng(seed)
     kind = stream.standard_normal((n_cells, 1))
     level = 0.5 * kind * stream.standard_normal(n_genes) + stream.uniform(-1.5, 1, n_genes)
@@ -64,9 +60,7 @@ def fit(data: tuple[np.ndarray, ...], **others: Any) -> Intervals:
 
 
 def hand(*, effects: list[float] | None = None) -> Intervals:
-    """One group of similarity and two levels: at 1, half are zeros and the rest uniform on 0 to 2; at 3, no
-    zeros.
-    """
+    """One group of similarity, two levels: at 1 half zeros, the rest uniform on 0 to 2; at 3 no zeros."""
     even = np.linspace(0, 1, 401)
     return Intervals(
         edges=np.empty(0),
@@ -81,9 +75,7 @@ def hand(*, effects: list[float] | None = None) -> Intervals:
 
 class TestBounds:
     def test_by_hand(self) -> None:
-        """At level 1 the interval holds 0.75 of the values above zero, so it ends at 1.5; at level 3 its
-        width is 1.6.
-        """
+        """At level 1 the interval has 0.75 of the values above zero; at level 3 its width is 1.6."""
         lower, upper = hand().bounds([[1.0, 3.0]], similarity=[0.3], level=0.8)
         assert lower[0, 0] == 0
         assert upper[0, 0] == pytest.approx(1.5, abs=1e-6)
@@ -109,9 +101,7 @@ class TestBounds:
         assert upper[0, 0] == pytest.approx(2 * wanted, abs=1e-6)
 
     def test_intervals_exclude_zero_if_a_gene_is_almost_always_detected(self) -> None:
-        """Detected values are uniform on 1 to 2: the interval without 0, of width 0.8 / 0.95, is the
-        shortest.
-        """
+        """Values are uniform on 1 to 2 if detected: the shortest interval is without 0, 0.8 / 0.95 wide."""
         quantiles = np.tile(1 + np.linspace(0, 1, 401), (1, 2, 1))
         sure, unsure = (
             dataclasses.replace(hand(), zeros=np.full((1, 2), none), quantiles=quantiles)
@@ -185,9 +175,7 @@ class TestCoverage:
     @pytest.mark.parametrize("n_panel", [12, 40])
     @pytest.mark.parametrize("shift", [0.0, 0.4])
     def test_coverage_for_new_genes(self, n_panel: int, shift: float) -> None:
-        """New genes have wrong levels too; if this were ignored, small panels would give too little
-        coverage.
-        """
+        """The levels of new genes are biased too; if ignored, small panels give too little coverage."""
         shares = []
         for seed in range(4):
             fitted = fit(made(n_panel, n_cells=150, shift=shift, seed=seed))

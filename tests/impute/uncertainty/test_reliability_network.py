@@ -1,6 +1,4 @@
-"""Reliability of stImpute: summaries against a naive loop, scores by networks that did not see the gene, and
-noise.
-"""
+"""Reliability of stImpute: summaries in a naive loop, scores by networks without the gene, and noise."""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,9 +31,7 @@ from cellweft.impute.uncertainty.reliability_network import (
 
 N_FEATURES = 12
 ROUNDING = 1e-5
-"""Scores come from float32 networks on summaries of float32 predictions, which blocks may round
-differently.
-"""
+"""Scores by float32 networks from summaries of float32 predictions; blocks may round differently."""
 
 Fit = Callable[..., Imputer]
 
