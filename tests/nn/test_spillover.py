@@ -118,7 +118,7 @@ def test_a_gene_with_few_counts_keeps_its_share_in_a_profile() -> None:
     assert improved.profiles[0, 2] == pytest.approx(0.001, rel=0.3)  # 0.02 counts per cell
 
 
-def test_the_dispersion_moves_to_the_most_likely_of_three() -> None:
+def test_the_dispersion_climbs_to_the_most_likely_of_three() -> None:
     draw = np.random.default_rng(5)
     true, means = np.array([0.1, 0.5, 1.5, 6.0]), draw.uniform(0.5, 8.0, (400, 4))
     counts = draw.negative_binomial(1 / true, 1 / (1 + true * means)).astype(np.float32)

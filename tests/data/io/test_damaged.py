@@ -367,7 +367,7 @@ def test_barcodes_that_are_not_a_list(barcodes: str, tmp_path: Path) -> None:
         open_input(path, argument="sc").obs.names()
 
 
-def test_numbers_in_another_byte_order_are_read(sc: anndata.AnnData, stored: Callable[[str], Path]) -> None:
+def test_numbers_of_another_byte_order(sc: anndata.AnnData, stored: Callable[[str], Path]) -> None:
     path = stored("h5ad")
     with h5py.File(path, "r+") as file:
         values, attributes = file["obs/area"][()], dict(file["obs/area"].attrs)

@@ -747,7 +747,7 @@ class Hub:
 
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no answer from the Hub; returns the cache."""
+    """An empty cache, and no response from the Hub; gives the cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
