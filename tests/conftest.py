@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that the tests of all packages share."""
 
 import os
 import shutil
@@ -23,15 +23,15 @@ from cellweft.place.placer import Placer
 Maker = Callable[..., anndata.AnnData]
 
 QUICK = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
-"""Settings that train in a blink; what they learn is poor, but every contract must hold of it."""
+"""Settings for very fast training. The results are poor, but every contract must hold for them."""
 
 QUICK_PLACER = {"steps": 8, "hidden": 16, "middle": 12, "latent": 6, "models": 2}
-"""The same for placing."""
+"""The same for placement."""
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real datasets; tests that need it are skipped where it is absent."""
+    """Folder of real datasets; tests that need it are skipped if it does not exist."""
     folder = Path(os.environ.get("CELLWEFT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real datasets are not at {folder}; set CELLWEFT_SHARED_DATA to their folder")
@@ -50,15 +50,15 @@ BROWSER_OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-"""WebGL is rendered in software; the rest keeps the browser from asking its maker's servers for anything."""
+"""Render WebGL in software, and keep the browser from contacting the servers of its vendor."""
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, driven by Playwright; tests that need it are skipped where there is none."""
+    """A headless Chromium, driven by Playwright; tests that need it are skipped if none is installed."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip("no Chromium is on the PATH; install it, or name it in CELLWEFT_CHROMIUM")
+        pytest.skip("no Chromium is on the PATH; install it, or set CELLWEFT_CHROMIUM to its path")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -72,9 +72,9 @@ AXE = Path(__file__).parents[1] / "viewer" / "node_modules" / "axe-core" / "axe.
 
 @pytest.fixture(scope="session")
 def serious_faults() -> Callable[[Any], list[str]]:
-    """Return the faults on a page that axe-core calls serious or critical: they keep people out."""
+    """Return the accessibility problems of a page that axe-core rates as serious or critical."""
     if not AXE.is_file():
-        pytest.skip("axe-core is not installed; in viewer/ run npm ci")
+        pytest.skip("axe-core is not installed; run npm ci in viewer/")
     rules = AXE.read_text(encoding="utf-8")
 
     def faults(page: Any) -> list[str]:
@@ -92,16 +92,16 @@ def serious_faults() -> Callable[[Any], list[str]]:
 
 @pytest.fixture(scope="session")
 def quick() -> dict[str, Any]:
-    """Settings of the Imputer that train in a blink."""
+    """Settings of the Imputer for very fast training."""
     return dict(QUICK)
 
 
 @pytest.fixture(scope="session")
 def tissue() -> SimulatedTissue:
-    """90 spatial cells, 100 of reference, 28 genes and 12 on the panel; not to be changed.
+    """90 spatial cells, 100 reference cells and 28 genes, 12 of them on the panel; tests must not change it.
 
-    Cell 5 of the spatial side and cell 7 of the reference have no counts, nor have the reference's last two
-    genes off the panel.
+    Spatial cell 5 and reference cell 7 have no counts. The last two genes off the panel have no counts in the
+    reference.
     """
     made = simulate_tissue(n_spatial=90, n_reference=100, n_genes=28, n_panel=12, seed=1)
     counts = made.st.X.toarray()
@@ -116,13 +116,13 @@ def tissue() -> SimulatedTissue:
 
 @pytest.fixture(scope="session")
 def tissue_pair(tissue: SimulatedTissue) -> Pair:
-    """The tissue's two sides, checked."""
+    """The tissue as a checked pair."""
     return pair(tissue.sc, tissue.st)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_process() -> Iterator[None]:
-    """Plans count a process with the libraries alone: what tests before have loaded changes none of them."""
+    """Fix the memory of the process that plans count, so that they do not depend on earlier tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compute, "_resident_bytes", lambda: 0.0)
         patch.setattr(_compute, "_WORK_BYTES", 0.0)
@@ -131,10 +131,10 @@ def plain_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cell_types() -> Callable[..., pd.DataFrame]:
-    """Function that makes up what annotating returns for cells of some names: types in turns.
+    """Function that makes a table of cell types for given cells, as annotation returns it.
 
-    With one column the types are A, B and C; with several, those of the second are A1, A2 and so on. Every
-    tenth cell is unknown.
+    The types alternate. With one column they are A, B and C; with several, those of the second are A1, A2 and
+    so on. Every tenth cell is unknown.
     """
 
     def make(names: Any, columns: tuple[str, ...] = ("cell_type",), **record: Any) -> pd.DataFrame:
@@ -190,7 +190,7 @@ def cell_types() -> Callable[..., pd.DataFrame]:
 
 @pytest.fixture(scope="session")
 def embeddings(tissue: SimulatedTissue) -> EmbeddingTable:
-    """Made-up protein embeddings of two thirds of the tissue's genes, and of some it does not have."""
+    """Made-up protein embeddings of two thirds of the tissue's genes, and of two other genes."""
     names = [name for number, name in enumerate(tissue.sc.var_names) if number % 3]
     values = np.random.default_rng(3).standard_normal((len(names) + 2, 16)).astype(np.float32)
     return EmbeddingTable(genes=np.array([*names, "Foreign1", "Foreign2"]), values=values, source="made up")
@@ -198,7 +198,7 @@ def embeddings(tissue: SimulatedTissue) -> EmbeddingTable:
 
 @pytest.fixture(scope="session")
 def fit_quickly(tissue_pair: Pair) -> Callable[..., Imputer]:
-    """Function that fits stImpute to the tissue, without reliability unless asked."""
+    """Function that fits stImpute to the tissue, by default without reliability."""
 
     def fit(*, on: Pair = tissue_pair, settings: dict[str, Any] | None = None, **others: Any) -> Imputer:
         given = {"preset": "stimpute", "reliability": False} | others
@@ -209,13 +209,13 @@ def fit_quickly(tissue_pair: Pair) -> Callable[..., Imputer]:
 
 @pytest.fixture(scope="session")
 def imputer(fit_quickly: Callable[..., Imputer]) -> Imputer:
-    """An Imputer fitted to the tissue, without reliability; not to be changed."""
+    """An Imputer fitted to the tissue, without reliability; tests must not change it."""
     return fit_quickly()
 
 
 @pytest.fixture(scope="session")
 def reliable_imputer(fit_quickly: Callable[..., Imputer], embeddings: EmbeddingTable) -> Imputer:
-    """An Imputer with protein embeddings and reliability, fitted to the tissue; not to be changed."""
+    """An Imputer with protein embeddings and reliability, fitted to the tissue; tests must not change it."""
     return fit_quickly(reliability=True, embedding=embeddings)
 
 
@@ -231,18 +231,18 @@ def fit_placer(tissue_pair: Pair) -> Callable[..., Placer]:
 
 @pytest.fixture(scope="session")
 def placer(fit_placer: Callable[..., Placer]) -> Placer:
-    """A Placer fitted to the tissue; not to be changed."""
+    """A Placer fitted to the tissue; tests must not change it."""
     return fit_placer()
 
 
 @pytest.fixture(scope="session")
 def placement(placer: Placer) -> Placement:
-    """The tissue's reference, placed; not to be changed."""
+    """The placement of the tissue's reference; tests must not change it."""
     return placer.place()
 
 
 def make(genes: list[str], *, n_cells: int = 12, spatial: bool = False, seed: int = 0) -> anndata.AnnData:
-    """Poisson counts, every cell and gene with some; a grid of coordinates on a spatial side."""
+    """Poisson counts without empty cells or genes; spatial data also get coordinates on a grid."""
     counts = np.random.default_rng(seed).poisson(2.0, (n_cells, len(genes))).astype(np.float32)
     counts[:, 0] += 1
     counts[0] += 1

@@ -1,9 +1,9 @@
-"""Every number of accuracy that README and its page show is that of a stored table, which one command makes.
+"""Every accuracy in the README and its page is that of a stored table, which one command makes.
 
-The rule: above a table stands a comment with ``numbers:``, the stored tables (their names in
-benchmarks/results, a section behind ``#``), ``columns:`` and ``rows:``, in the order in which the page shows
-them. Its first rows of numbers are then the rows of the comment; its columns are those of the comment for
-each stored table in turn. A dash is no number.
+The rule: a comment above a table gives `numbers:`, the stored tables (their names in benchmarks/results, with
+a section after `#`), `columns:` and `rows:`, in the order of the page. The first rows of the table are the
+rows of the comment. Its columns are those of the comment, for each stored table in turn. A dash is not a
+number.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ Cells = list[list[str]]
 
 
 def table_after(text: str) -> Cells:
-    """Return the cells of the first Markdown table of a text, without bold, its heads first."""
+    """Return the cells of the first Markdown table in a text, without bold, with the header first."""
     block = re.search(r"(?:^\|.*\|[ ]*\n?)+", text, re.MULTILINE)
     assert block is not None
     lines = block[0].strip().splitlines()
@@ -32,7 +32,7 @@ def table_after(text: str) -> Cells:
 
 
 def stored(name: str) -> dict[str, dict[str, float]]:
-    """Return the first table of a stored file, or of a section of it: numbers by row and column."""
+    """Return the first table of a stored file, or of one of its sections: numbers by row and column."""
     file, _, section = name.partition("#")
     text = (RESULTS / f"{file}.md").read_text(encoding="utf-8")
     if section:
@@ -46,7 +46,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def differences(readme: str) -> list[str]:
-    """Return what a text shows otherwise than the tables that its comments name."""
+    """Return the differences between a text and the tables that its comments name."""
     found = []
     for mark in MARK.finditer(readme):
         names, columns, rows = (
@@ -96,7 +96,7 @@ def maker() -> ModuleType:
     return module
 
 
-def test_pages_show_what_the_tables_say(page: str) -> None:
+def test_pages_show_the_numbers_of_the_tables(page: str) -> None:
     assert len(MARK.findall(page)) >= 2
     assert differences(page) == []
 
@@ -131,7 +131,7 @@ def test_one_command_makes_the_tables(maker: ModuleType, page: str) -> None:
             assert name in tables
 
 
-def test_heads_of_tables_are_whole(maker: ModuleType) -> None:
+def test_headers_of_tables_are_complete(maker: ModuleType) -> None:
     for table in maker.TABLES:
         if table.made in ("-", "old"):
             continue

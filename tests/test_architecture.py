@@ -1,4 +1,4 @@
-"""The rules of the layout that a machine can hold: layers, public names, docstrings, sizes, import cost."""
+"""Rules of the code that are checked: layers, public names, docstrings, sizes and import cost."""
 
 import ast
 import importlib
@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def for_every(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
-    """Make one test of a rule for many files or folders, which names all that break it."""
+    """Make a single test of a rule for many files or folders, which lists all that break it."""
 
     def decorate(rule: Callable[[Path], None]) -> Callable[[], None]:
         def test() -> None:
@@ -59,13 +59,13 @@ LAYERS = (
     ("cli",),
     ("__init__", "__main__"),
 )
-"""Files and packages at the top, from the ground up: each imports from layers below its own alone."""
+"""Files and packages at the top level, from the lowest layer up; each imports only from lower layers."""
 
 INSIDE = {
     "data": (("io", "instruments"), ("*",), ("synthetic", "export")),
     "genes": (("*",), ("proteins",), ("esm",)),
 }
-"""The order inside packages that have packages of their own; ``*`` are all others that lie there."""
+"""The order within packages that contain packages; `*` stands for all other files."""
 
 FORBIDDEN = {
     "nn": {"anndata", "pandas", "scanpy", "h5py", "zarr"},
@@ -74,10 +74,10 @@ FORBIDDEN = {
     "evaluate/placement_metrics.py": {"torch", "anndata", "cellweft.data", "cellweft.nn", "cellweft.place"},
     "tl/_clustering.py": {"torch", "cellweft.data", "cellweft.nn", "cellweft.impute"},
 }
-"""What a package or file may not import, not even inside a function."""
+"""Imports that a package or file may not have, not even inside a function."""
 
 HEAVY = ("torch", "matplotlib", "dask", "scanpy", "transformers", "zarr")
-"""What plain ``import cellweft`` does not load."""
+"""Packages that plain `import cellweft` does not load."""
 
 MOST_FILE_LINES = 600
 MOST_FILES_AT_THE_TOP = 14
@@ -109,7 +109,7 @@ def where(path: Path, node: ast.AST) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
-    """Yield every import of a file, those inside functions too, with its full name."""
+    """Yield every import of a file with its full name, including those inside functions."""
     for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
@@ -118,7 +118,7 @@ def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
 
 
 def functions(path: Path) -> Iterator[tuple[Function, bool]]:
-    """Yield the functions and methods of a file, none from inside others, and whether they are public."""
+    """Yield the functions and methods of a file, except nested ones, and whether they are public."""
 
     def visit(node: ast.AST, *, public: bool) -> Iterator[tuple[Function, bool]]:
         for child in ast.iter_child_nodes(node):
@@ -133,14 +133,14 @@ def functions(path: Path) -> Iterator[tuple[Function, bool]]:
 
 
 def code_lines(function: Function) -> int:
-    """Return the lines of a function without its docstring, which may be as long as it has to say."""
+    """Return the number of lines of a function without its docstring."""
     first = function.body[0]
     told = ast.get_docstring(function) is not None
     return function.end_lineno - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if told else 0)
 
 
 def asked_names(function: Function) -> list[str]:
-    """Return the parameters that a caller fills in."""
+    """Return the names of the parameters of a function, without self and cls."""
     told = function.args
     names = [one.arg for one in (*told.posonlyargs, *told.args, *told.kwonlyargs)]
     return [name for name in names if name not in ("self", "cls")]
@@ -151,19 +151,19 @@ def decorators(function: Function) -> set[str]:
 
 
 def layer(name: str) -> int:
-    """Return the layer of a file or package at the top."""
+    """Return the layer of a file or package at the top level."""
     return next((number for number, names in enumerate(LAYERS) if name in names), -1)
 
 
 def floor(package: str, name: str) -> int:
-    """Return the layer of a file or package inside a package that has an order."""
+    """Return the layer of a file or package inside a package with an order."""
     order = INSIDE[package]
     named = [number for number, names in enumerate(order) if name in names]
     return named[0] if named else order.index(("*",))
 
 
 def modules_of(path: Path) -> Iterator[tuple[ast.AST, str]]:
-    """Yield the modules of cellweft that a file imports, below the name of the package."""
+    """Yield the modules of cellweft that a file imports, without the name of the package."""
     for node, name in imports(path):
         parts = name.split(".")
         if parts[0] != "cellweft":
@@ -176,12 +176,12 @@ def modules_of(path: Path) -> Iterator[tuple[ast.AST, str]]:
 
 
 @each_file
-def test_imports_go_down_only(path: Path) -> None:
-    assert layer(top_of(path)) >= 0, f"{top_of(path)} has no layer: give it one"
+def test_imports_only_go_to_lower_layers(path: Path) -> None:
+    assert layer(top_of(path)) >= 0, f"{top_of(path)} has no layer: add it to LAYERS"
     relative = [where(path, node) for node, name in imports(path) if name.startswith(".")]
-    assert not relative, "imports are written out, from cellweft on"
+    assert not relative, "use absolute imports, starting with cellweft"
     if path.name == "__init__.py":
-        return  # hands on the names of what lies below and inside, each loaded when it is used
+        return  # re-exports the names of lower layers and of its own files, each loaded on first use
     up = []
     for node, name in modules_of(path):
         top, _, below = name.partition(".")
@@ -195,7 +195,7 @@ def test_imports_go_down_only(path: Path) -> None:
 
 
 @each_file
-def test_packages_stay_apart(path: Path) -> None:
+def test_packages_have_no_forbidden_imports(path: Path) -> None:
     relative = path.relative_to(PACKAGE).as_posix()
     forbidden = FORBIDDEN.get(top_of(path), set()) | FORBIDDEN.get(relative, set())
     wrong = [
@@ -206,7 +206,7 @@ def test_packages_stay_apart(path: Path) -> None:
     assert not wrong
 
 
-def test_the_top_is_small() -> None:
+def test_the_top_level_is_small() -> None:
     files = [path.name for path in PACKAGE.iterdir() if path.suffix in (".py", ".pyi")]
     packages = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()]
     assert len(files) <= MOST_FILES_AT_THE_TOP, sorted(files)
@@ -214,8 +214,8 @@ def test_the_top_is_small() -> None:
 
 
 @each_file
-def test_a_file_can_be_read_in_one_go(path: Path) -> None:
-    """Docstrings are left out of the count: public ones say shapes, units, ranges and errors."""
+def test_files_are_not_too_long(path: Path) -> None:
+    """Docstrings are not counted, because public ones describe shapes, units, ranges and errors."""
     told = sum(
         node.body[0].end_lineno - node.body[0].lineno + 1
         for node in nodes(path)
@@ -282,9 +282,9 @@ def test_everything_public_is_documented(path: Path) -> None:
 
 
 def lacking(function: Function) -> list[str]:
-    """Return what the docstring of a public function lacks.
+    """Return what is missing in the docstring of a public function.
 
-    A docstring of one paragraph may name its parameters in the text.
+    A docstring with one paragraph may name its parameters in the text.
     """
     text = ast.get_docstring(function) or ""
     if not text:
@@ -304,7 +304,7 @@ def called(node: ast.Call) -> str:
 
 
 @each_file
-def test_nothing_prints_but_the_command_line(path: Path) -> None:
+def test_only_the_command_line_prints(path: Path) -> None:
     if top_of(path) in ("cli", "__main__"):
         return
     calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
@@ -360,20 +360,20 @@ def test_the_global_random_state_is_left_alone(path: Path) -> None:
 
 
 @each_file
-def test_what_a_user_can_cause_is_raised_not_asserted(path: Path) -> None:
+def test_errors_of_users_are_raised_not_asserted(path: Path) -> None:
     assert not [where(path, node) for node in nodes(path) if isinstance(node, ast.Assert)]
 
 
 @each_file
-def test_no_trace_of_the_place_it_was_written_in(path: Path) -> None:
+def test_no_local_paths_and_no_open_tasks(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not [
         word for word in ("/work/", "/tmp/", "/home/", "/root/", "TODO", "FIXME", "XXX") if word in text
     ]
 
 
-def test_no_two_files_import_each_other() -> None:
-    """No circle of files, of any length, those of one package included."""
+def test_there_are_no_circular_imports() -> None:
+    """There is no circle of imports of any length, not even within a package."""
     uses: dict[str, set[str]] = {}
     for path in FILES:
         if path.name != "__init__.py":
@@ -385,7 +385,7 @@ def test_no_two_files_import_each_other() -> None:
             del left[one]
         for targets in left.values():
             targets.difference_update(free)
-    assert not left, f"these files import each other in a circle: {sorted(left)}"
+    assert not left, f"these files have circular imports: {sorted(left)}"
 
 
 PACKAGES = sorted({path.parent for path in FILES})
@@ -398,10 +398,10 @@ def module_of(folder: Path) -> ModuleType:
 
 
 @each_package
-def test_public_names_are_there_and_documented(folder: Path) -> None:
+def test_public_names_exist_and_are_documented(folder: Path) -> None:
     package = module_of(folder)
     names = list(getattr(package, "__all__", []))
-    assert len(names) == len(set(names)), "a name stands twice in __all__"
+    assert len(names) == len(set(names)), "__all__ has a duplicate name"
     for name in names:
         thing = getattr(package, name)
         if callable(thing) or inspect.ismodule(thing):
@@ -409,7 +409,7 @@ def test_public_names_are_there_and_documented(folder: Path) -> None:
 
 
 @each_package
-def test_no_public_name_is_lost_to_a_module(folder: Path) -> None:
+def test_no_public_name_is_overwritten_by_a_module(folder: Path) -> None:
     # Importing the module cellweft.x would overwrite the function cellweft.x.
     modules = {one.stem for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
     package = module_of(folder)
@@ -418,7 +418,7 @@ def test_no_public_name_is_lost_to_a_module(folder: Path) -> None:
 
 
 @each_package
-def test_the_directory_lists_the_public_names_alone(folder: Path) -> None:
+def test_dir_lists_only_the_public_names(folder: Path) -> None:
     package = module_of(folder)
     names = getattr(package, "__all__", None)
     if names is not None:
@@ -426,14 +426,14 @@ def test_the_directory_lists_the_public_names_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMESPACES)
-def test_the_directory_of_a_namespace_lists_its_public_names(name: str) -> None:
+def test_dir_of_a_namespace_lists_its_public_names(name: str) -> None:
     namespace = getattr(cellweft, name)
     assert sorted(namespace.__all__) == sorted(one for one in dir(namespace) if not one.startswith("_"))
 
 
 @each_package
-def test_what_is_loaded_when_used_is_typed(folder: Path) -> None:
-    """The stub beside a package that loads its names when they are used says the same as the package."""
+def test_names_that_are_loaded_on_first_use_are_typed(folder: Path) -> None:
+    """The stub of a package that loads its names on first use lists the same names as the package."""
     stub = folder / "__init__.pyi"
     names = getattr(module_of(folder), "__all__", [])
     if folder == PACKAGE or "lazy_loader" not in (folder / "__init__.py").read_text(encoding="utf-8"):
@@ -459,7 +459,7 @@ def test_data_and_gene_relations_load_nothing_heavy() -> None:
         *("data._pair", "data.io.backed_matrix", "data.io.results", "data.io.write"),
         *("data.synthetic.pseudospots", "data.synthetic.tissue", "evaluate.ground_truth", "genes.embeddings"),
     ]
-    # anndata itself loads zarr and dask, where they are installed.
+    # anndata itself loads zarr and dask if they are installed.
     loaded = loaded_after("; ".join(f"import cellweft.{one}" for one in files))
     assert not loaded & (set(HEAVY) - {"zarr", "dask"})
 
@@ -491,7 +491,7 @@ class _C:
 """
 
 
-def test_the_readers_of_this_file_see_what_they_are_for(tmp_path: Path) -> None:
+def test_the_helpers_of_this_file_detect_violations(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text(WRONG)
     (outer, outer_is_public), (inner, inner_is_public) = functions(path)

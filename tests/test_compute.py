@@ -32,16 +32,16 @@ from cellweft._text import human_bytes
 
 
 class TestProcess:
-    def test_what_the_process_holds_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_memory_of_the_process_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         held = iter([3e9, 2e9, 5e9, 1e8])
         monkeypatch.setattr(_compute, "_least_resident", float("inf"))
         monkeypatch.setattr(_compute, "_resident_bytes", lambda: next(held))
         monkeypatch.setattr(_compute, "_WORK_BYTES", 1e8)
-        # What is planned is not in what the process holds: later, it is no more than at first.
+        # The process does not include planned memory, so later values are at most the first one.
         assert [process_bytes() for _ in range(4)] == [3.1e9, 2.1e9, 2.1e9, PROCESS_BYTES + 1e8]
 
     @pytest.mark.slow
-    def test_a_budget_is_held_from_what_it_must_be_at_least(self, tissue: Any, tmp_path: Path) -> None:
+    def test_the_smallest_accepted_budget_is_respected(self, tissue: Any, tmp_path: Path) -> None:
         tissue.sc.write_h5ad(tmp_path / "sc.h5ad")
         tissue.st.write_h5ad(tmp_path / "st.h5ad")
 
@@ -62,7 +62,7 @@ class TestProcess:
 
 
 class TestDevice:
-    def test_the_cpu_is_there(self) -> None:
+    def test_the_cpu_is_available(self) -> None:
         assert resolve_device("cpu") == torch.device("cpu")
 
     def test_auto_takes_the_best_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ class TestDevice:
         ):
             resolve_device(device)
 
-    def test_a_device_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unavailable_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(SettingError, match=r"^device: .*got 'cuda:1'"):
             resolve_device("cuda:1")
@@ -98,14 +98,14 @@ class TestDevices:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
     @pytest.mark.parametrize("device", ["cpu", "auto"])
-    def test_one_is_one(self, device: str) -> None:
+    def test_a_single_device(self, device: str) -> None:
         assert resolve_devices(device) == (resolve_device(device),)
 
-    def test_several_in_their_order(self, two_gpus: None) -> None:
+    def test_several_devices_in_their_order(self, two_gpus: None) -> None:
         expected = torch.device("cuda:1"), torch.device("cuda:0")
         assert resolve_devices("cuda:1,cuda:0") == resolve_devices("cuda:1, cuda:0") == expected
 
-    def test_all_are_the_gpus(self, two_gpus: None) -> None:
+    def test_all_means_all_gpus(self, two_gpus: None) -> None:
         assert resolve_devices("all") == (torch.device("cuda:0"), torch.device("cuda:1"))
 
     def test_all_without_gpus_is_the_best_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +113,11 @@ class TestDevices:
         assert resolve_devices("all") == (resolve_device("auto"),)
 
     @pytest.mark.parametrize("device", ["cpu,", ",cpu", "cpu,abacus", "cpu;cpu", "all,cpu", ""])
-    def test_a_list_with_something_else(self, device: str) -> None:
+    def test_an_invalid_list_of_devices(self, device: str) -> None:
         with pytest.raises(SettingError, match=r"^device: expected 'auto' or a device of this machine"):
             resolve_devices(device)
 
-    def test_several_kinds(self, two_gpus: None) -> None:
+    def test_devices_of_several_kinds_are_refused(self, two_gpus: None) -> None:
         with pytest.raises(
             SettingError, match=r"^device: expected devices of one kind, .*got 'cuda:0,cpu'.*'all'"
         ):
@@ -125,7 +125,7 @@ class TestDevices:
 
 
 class TestStreams:
-    def test_seed_and_stage_make_the_stream(self) -> None:
+    def test_the_stream_depends_on_seed_and_stage(self) -> None:
         first, again, other_seed, other_stage = (
             numpy_stream(seed, stage).random(4) for seed, stage in [(0, "a"), (0, "a"), (1, "a"), (0, "b")]
         )
@@ -133,7 +133,7 @@ class TestStreams:
         assert not (first == other_seed).any()
         assert not (first == other_stage).any()
 
-    def test_torch_streams_likewise(self) -> None:
+    def test_the_stream_of_torch_depends_on_seed_and_stage(self) -> None:
         first, again, other = (
             torch.rand(4, generator=torch_stream(seed, "a")).tolist() for seed in (0, 0, 1)
         )
@@ -141,10 +141,10 @@ class TestStreams:
         assert first != other
 
     def test_the_stream_is_the_same_on_every_machine(self) -> None:
-        # Python's own hash of a text changes from run to run: the stage goes through CRC-32 instead.
+        # Python's own hash of a text changes from run to run, so the stage is hashed with CRC-32.
         assert numpy_stream(0, "stimpute.start").integers(1000, size=4).tolist() == [181, 749, 596, 988]
 
-    def test_the_global_states_are_left_alone(self) -> None:
+    def test_global_random_states_are_not_changed(self) -> None:
         before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
         numpy_stream(0, "a").random(3)
         torch.rand(3, generator=torch_stream(0, "a"))
@@ -183,7 +183,7 @@ class TestMemory:
     @pytest.mark.parametrize(
         "text", ["", "much", "-1 GB", "0", "0 GB", "4 PB", "GB", "4 GB!", "1,5 GB", "nan"]
     )
-    def test_what_is_no_size(self, text: str) -> None:
+    def test_invalid_sizes_are_refused(self, text: str) -> None:
         with pytest.raises(SettingError, match=rf"^memory: expected a size such as '4 GB'.*got '{text}'"):
             parse_memory(text)
 
@@ -200,29 +200,29 @@ class TestMemory:
             (2.5e12, "2.5 TB"),
         ],
     )
-    def test_as_people_write_it(self, size: float, text: str) -> None:
+    def test_sizes_are_written_with_units(self, size: float, text: str) -> None:
         assert human_bytes(size) == text
 
     @settings(max_examples=25, deadline=None)
     @given(size=st.integers(1, 10**14))
-    def test_there_and_back_within_three_digits(self, size: int) -> None:
+    def test_written_sizes_are_read_back_within_three_digits(self, size: int) -> None:
         assert parse_memory(human_bytes(size)) == pytest.approx(size, rel=0.005)
 
-    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such call")
-    def test_what_is_free_goes_back(self) -> None:
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has malloc_trim")
+    def test_free_memory_is_returned_to_the_system(self) -> None:
         def held() -> int:
             lines = Path("/proc/self/status").read_text().splitlines()
             return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
         blocks = [bytes([1]) * 100_000 for _ in range(2000)]
-        kept = blocks[::20]  # so that no end of the heap is free
+        kept = blocks[::20]  # spread over the heap, so that its end is not free
         del blocks
         before = held()
         return_memory()
         assert before - held() > 100_000_000
         assert len(kept) == 100
 
-    def test_elsewhere_it_does_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_on_other_systems_it_does_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "platform", "win32")
         return_memory()
 
@@ -243,7 +243,7 @@ class TestStratifiedRows:
         shares = np.bincount(kinds, minlength=5) * len(drawn) / len(rows)
         assert (np.abs(np.bincount(kinds[drawn // 3], minlength=5) - shares) < 1 + 1e-9).all()
 
-    def test_the_draw_goes_by_the_stream(self) -> None:
+    def test_the_draw_depends_on_the_stream(self) -> None:
         rows, kinds = np.arange(100), np.arange(100) % 3
         first, again, other = (
             stratified_rows(rows, kinds, most=20, stream=numpy_stream(seed, "rows")) for seed in (0, 0, 1)

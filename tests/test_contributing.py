@@ -1,4 +1,4 @@
-"""What contributors are told, and what the workflows run, is what there is."""
+"""The guide for contributors and the workflows match the repository."""
 
 import re
 import tomllib
@@ -25,7 +25,7 @@ def jobs(path: Path) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_call_nothing_but_scripts_of_the_project(path: Path) -> None:
+def test_workflows_only_call_scripts_of_the_project(path: Path) -> None:
     steps = [step for job in jobs(path).values() for step in job["steps"]]
     for step in steps:
         assert ("run" in step) != ("uses" in step)
@@ -33,9 +33,10 @@ def test_workflows_call_nothing_but_scripts_of_the_project(path: Path) -> None:
             assert step["run"].removeprefix("scripts/") in SCRIPTS
 
 
-def test_every_gate_has_a_workflow() -> None:
+def test_every_script_of_checks_has_a_workflow() -> None:
     run = {step.get("run") for path in WORKFLOWS for job in jobs(path).values() for step in job["steps"]}
-    # `check` runs the tests, the demonstration is one of them, and notebooks need data that are elsewhere.
+    # `check` runs the tests, which include the demonstration; notebooks need data from outside the
+    # repository.
     inside = {"demo", "test", "notebooks"}
     assert {f"scripts/{name}" for name in SCRIPTS - inside} <= run
 
@@ -57,7 +58,7 @@ def test_only_the_publishing_job_gets_a_token() -> None:
 
 
 def test_the_oldest_versions_are_the_lower_bounds() -> None:
-    """Each bound of what the default suite needs is pinned as it stands."""
+    """The lower bound of every package of the default suite is pinned exactly."""
     lines = (ROOT / "scripts" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     extras = PROJECT["optional-dependencies"]
@@ -72,14 +73,14 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
         assert Version(version) == Version(bound), f"{one} is pinned to {version}"
 
 
-def test_the_pinned_versions_allow_what_the_project_asks_for() -> None:
+def test_the_pinned_versions_satisfy_the_requirements() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     for requirement in map(Requirement, PROJECT["dependencies"]):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_every_script_is_told() -> None:
+def test_every_script_is_documented() -> None:
     told = set(re.findall(r"`scripts/([\w-]+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
     assert told >= SCRIPTS - {"demo"}
     assert told <= SCRIPTS
@@ -108,7 +109,7 @@ def test_the_only_invented_address_is_the_placeholder() -> None:
     assert "`OWNER` stands for it" in TEXTS[0].read_text(encoding="utf-8")
 
 
-def test_the_picture_names_packages_that_there_are() -> None:
+def test_the_diagram_names_existing_packages() -> None:
     picture = TEXTS[0].read_text(encoding="utf-8").partition("```mermaid")[2].partition("```")[0]
     package = Path(cellweft.__file__).parent
     names = {name for label in re.findall(r'\["([^"<]+)', picture)[1:] for name in label.split(", ")}

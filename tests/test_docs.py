@@ -1,4 +1,4 @@
-"""The site: pages hang together, commands are understood, sessions run, links lead somewhere."""
+"""The documentation site: tables of contents, valid commands, code that runs, and valid links."""
 
 import ast
 import importlib.util
@@ -46,7 +46,7 @@ def named(path: Path) -> str:
 
 
 def commands() -> list[str]:
-    """Lines of all pages that start cellweft, those that go on in the next line put together."""
+    """Return all lines of the pages that call cellweft, with continued lines joined."""
     texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in PAGES]
     blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
     lines = [line.split("#")[0] for line in "\n".join(blocks).splitlines()]
@@ -55,21 +55,21 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_the_commands_are_understood(line: str) -> None:
+def test_the_commands_are_valid(line: str) -> None:
     command = typer.main.get_command(app)
     name, *arguments = shlex.split(line)[1:]
     command.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
 def cells_of(page: Path) -> list[str]:
-    """Return the code of a page that runs as the site is built."""
+    """Return the code of a page that runs when the site is built."""
     text = page.read_text(encoding="utf-8")
     cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, flags=re.DOTALL)
     return [re.sub(r"^(:\S+:.*\n)+", "", cell) for cell in cells]
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=named)
-def test_the_code_of_a_page_parses_and_knows_its_names(page: Path) -> None:
+def test_the_code_of_a_page_parses_and_its_names_exist(page: Path) -> None:
     tree = ast.parse("\n".join(cells_of(page)))
     used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     assert any(name.startswith("cellweft.") for name in used)
@@ -78,7 +78,7 @@ def test_the_code_of_a_page_parses_and_knows_its_names(page: Path) -> None:
             continue
         found: Any = cellweft
         for part in name.split(".")[1:]:
-            found = getattr(found, part)  # its error tells which name there is not
+            found = getattr(found, part)  # the error names the missing attribute
 
 
 def test_every_page_is_in_a_table_of_contents() -> None:
@@ -94,7 +94,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 
 
 def documented() -> Counter[str]:
-    """Return the names on the pages of public names, each with its module before it."""
+    """Return the names on the pages of public names, each with its module."""
     names: Counter[str] = Counter()
     for page in (DOCS / "api").glob("*.rst"):
         module, inside = "", False
@@ -109,27 +109,27 @@ def documented() -> Counter[str]:
     return names
 
 
-def test_every_public_name_has_its_place() -> None:
+def test_every_public_name_is_documented_once() -> None:
     names = documented()
     namespaces = [name for name in cellweft.__all__ if inspect.ismodule(getattr(cellweft, name))]
     public = {f"cellweft.{name}" for name in cellweft.__all__ if name not in namespaces}
     for namespace in namespaces:
         public |= {f"cellweft.{namespace}.{name}" for name in getattr(cellweft, namespace).__all__}
-    public.remove("cellweft.errors.CellweftError")  # stands with the names at the top
+    public.remove("cellweft.errors.CellweftError")  # listed with the top-level names
     assert public <= set(names)
     assert [name for name, count in names.items() if count > 1] == []
     own = [name for name in names if name.split(".")[1] in namespaces or name.count(".") == 1]
     assert [name for name in own if name not in public] == []
 
 
-def test_every_namespace_has_its_place() -> None:
+def test_every_namespace_is_documented() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.rst"))
     modules = re.findall(r"^\.\. module:: (\S+)$", text, flags=re.MULTILINE)
     namespaces = [name for name in cellweft.__all__ if inspect.ismodule(getattr(cellweft, name))]
     assert sorted(modules) == ["cellweft", *(f"cellweft.{name}" for name in namespaces)]
 
 
-def test_the_page_of_the_house_names_files_that_there_are() -> None:
+def test_the_page_on_the_code_names_existing_files() -> None:
     package = Path(cellweft.__file__).parent
     there = {name for path in package.rglob("*.py") for name in (path.stem, path.parent.name)}
     page = (DOCS / "house.md").read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def test_the_page_of_the_house_names_files_that_there_are() -> None:
     assert [name for name in named if name not in there] == []
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     assert "cellweft.__version__" in (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 
 class TinyEmbedder:
-    """In place of a model of 650 million weights: three numbers a protein."""
+    """A stand-in for a model of 650 million weights, with three numbers per protein."""
 
     def embed_to(self, proteins: str, output: str) -> None:
         genes = list(checked_proteins(proteins))
@@ -158,7 +158,7 @@ class TinyEmbedder:
         pd.DataFrame(values, index=genes, columns=["0", "1", "2"]).to_parquet(output)
 
 
-def test_the_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tissue = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12)
     names = dict(zip(tissue.sc.var_names[:3], NAMES, strict=True))
@@ -182,7 +182,7 @@ def test_the_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cellweft.genes, "ProteinEmbedder", TinyEmbedder)
     session: dict[str, Any] = {}
     first, *others = blocks("python")
-    for block in (*others, first):  # STRING's names first: its edges are used by the other
+    for block in (*others, first):  # the first block uses the edges of a later one
         exec(compile(block, "networks.md", "exec"), session)
     edges = cellweft.genes.read_edges("string.tsv")
     assert {frozenset(edges.genes[pair]) for pair in edges.pairs} == {frozenset(NAMES[:2])}
@@ -193,7 +193,7 @@ def test_the_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def write_string(names: list[str]) -> None:
-    """Write files as STRING's: a strong edge, a weak one, and one of a protein without a name."""
+    """Write files in the format of STRING: a strong edge, a weak one, and one of a protein without a name."""
     ids = [f"10090.ENSMUSP{number:011}" for number in range(4)]
     info = pd.DataFrame({"#string_protein_id": ids[:3], "preferred_name": names, "annotation": 'a "b'})
     info.to_csv("10090.protein.info.v12.0.txt.gz", sep="\t", index=False, quoting=3)
@@ -203,7 +203,7 @@ def write_string(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_to_files(page: Path) -> None:
+def test_links_point_to_existing_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     missing = [one for one in targets if "://" not in one and not (page.parent / one).exists()]
     assert not missing
@@ -211,7 +211,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site without what its tutorials print; building it fails on a warning."""
+    """The site without the output of its tutorials; the build fails on a warning."""
     if importlib.util.find_spec("sphinx") is None or importlib.util.find_spec("myst_nb") is None:
         pytest.skip("Sphinx is not installed; scripts/docs installs it")
     folder = tmp_path_factory.mktemp("site")
@@ -239,7 +239,7 @@ def test_the_site_is_built_without_a_warning(site: Path) -> None:
 @pytest.mark.parametrize(
     "page", ["index", "auto", "stem", "cli", "tutorials/trust", "api/generated/cellweft.Imputer"]
 )
-def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, width: int, scheme: str) -> None:
+def test_a_page_is_displayed_correctly(site: Path, browser: Any, page: str, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     tab, asked, said = context.new_page(), [], []
     tab.on("request", lambda request: asked.append(request.url))
@@ -248,7 +248,8 @@ def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, wid
     tab.goto((site / f"{page}.html").as_uri())
     assert said == []
     assert [url for url in asked if not url.startswith(("file://", "data:"))] == []
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # only tables and code scroll aside
+    # only tables and code may scroll sideways
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
     lightness = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (lightness > 200) == (scheme == "light")
     context.close()
@@ -257,9 +258,7 @@ def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, wid
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", ["index", "start", "inputs", "accuracy", "api/generated/cellweft.Imputer"])
-def test_a_page_keeps_no_reader_out(
-    site: Path, browser: Any, serious_faults: Any, page: str, scheme: str
-) -> None:
+def test_a_page_is_accessible(site: Path, browser: Any, serious_faults: Any, page: str, scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme)
     tab = context.new_page()
     tab.goto((site / f"{page}.html").as_uri())
@@ -277,7 +276,9 @@ def test_a_page_keeps_no_reader_out(
         ("Where is the API?", "docs/api/index.rst", "analysis of results"),
     ],
 )
-def test_a_question_is_answered_one_click_from_the_readme(question: str, page: str, answer: str) -> None:
+def test_questions_are_answered_on_pages_linked_from_the_readme(
+    question: str, page: str, answer: str
+) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert page in [*links, "README.md"]
     assert answer in (ROOT / page).read_text(encoding="utf-8")

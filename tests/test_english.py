@@ -1,4 +1,4 @@
-"""Words that were struck from the documentation, the messages and the docstrings stay out of them."""
+"""Expressions that were removed from documentation, messages and docstrings stay out of them."""
 
 import ast
 import json
@@ -78,7 +78,7 @@ STRUCK = {
     r"name the one to take": "choose one",
     r"one gene a line|a boolean for each\b": "one gene per line",
 }
-"""Patterns, case ignored, and what to write instead."""
+"""Patterns, ignoring case, and what to write instead."""
 
 STRUCK_FROM_PAGES = {
     r"\bin place of\b": "instead of",
@@ -95,14 +95,14 @@ STRUCK_FROM_PAGES = {
     r"\bwhat it is worth\b": "how much it helps",
     r"\bdecides? a place\b": "determines a position",
 }
-"""Further patterns that pages do not contain."""
+"""Further patterns that pages must not contain."""
 
 HEADINGS = {"Write it", "Write it down", "See it", "Seen", "Keep it", "Public names", "Under noise"}
-"""Struck headings: write Save results, Plots, API."""
+"""Removed headings: write Save results, Plots, API."""
 
 
 def problems(text: str, struck: dict[str, str] = STRUCK) -> list[str]:
-    """Return the struck words of a text, each with what to write instead."""
+    """Return the removed expressions in a text, each with what to write instead."""
     return [
         f"{match[0]!r}: write {better!r}"
         for pattern, better in struck.items()
@@ -111,7 +111,7 @@ def problems(text: str, struck: dict[str, str] = STRUCK) -> list[str]:
 
 
 def strings(module: Path) -> list[str]:
-    """Return the docstrings and messages of a module: every string with a space in it."""
+    """Return the docstrings and messages of a module, which are all strings with a space."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [node.value for node in nodes if isinstance(node.value, str) and " " in node.value]
@@ -151,5 +151,5 @@ def test_messages_and_docstrings_are_in_plain_english() -> None:
         ("There is no number of neighbours to choose.", True),
     ],
 )
-def test_struck_words_are_found(text: str, is_plain: bool) -> None:
+def test_removed_expressions_are_found(text: str, is_plain: bool) -> None:
     assert (problems(text) == []) is is_plain

@@ -1,4 +1,4 @@
-"""The error tree: every kind is also its builtin one, says what it has to, and survives a process border."""
+"""The error classes: each is also a builtin kind, has a complete message, and can be pickled."""
 
 import copy
 import pickle
@@ -56,22 +56,22 @@ def made(kind: type[CellweftError]) -> CellweftError:
 
 @each_kind
 class TestKinds:
-    def test_it_is_its_builtin_kind_too(self, kind: type[CellweftError]) -> None:
+    def test_it_is_also_its_builtin_kind(self, kind: type[CellweftError]) -> None:
         for builtin in (*BUILTIN[kind], CellweftError):
             with pytest.raises(builtin, match=r"^k: expected at most 10, got 50\. Choose a smaller k\.$"):
                 raise made(kind)
 
-    def test_it_prints_as_it_was_written(self, kind: type[CellweftError]) -> None:
+    def test_its_text_is_the_message(self, kind: type[CellweftError]) -> None:
         # A KeyError would print its message in quotes, an OSError its number.
         assert str(made(kind)) == "k: expected at most 10, got 50. Choose a smaller k."
 
     @pytest.mark.parametrize("through", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
-    def test_it_survives_a_process_border(self, kind: type[CellweftError], through) -> None:
+    def test_it_can_be_pickled(self, kind: type[CellweftError], through) -> None:
         again = through(made(kind))
         assert type(again) is kind
         assert vars(again) == vars(made(kind))
 
-    def test_the_tree_in_the_docstring_has_it(self, kind: type[CellweftError]) -> None:
+    def test_it_is_in_the_tree_of_the_docstring(self, kind: type[CellweftError]) -> None:
         assert f" {kind.__name__} " in (errors.__doc__ or "")
 
 
@@ -99,7 +99,7 @@ class TestNear:
         assert sorted(near(name, known)) == sorted(hint)
         assert near(name, known).split("'")[0] == hint.split("'")[0]
 
-    def test_names_that_differ_in_case_alone_are_no_trouble(self) -> None:
+    def test_names_that_differ_only_in_case_are_accepted(self) -> None:
         assert near("GAD1", ["Gad1", "gad1"]) == "Did you mean 'Gad1'?"
 
 
@@ -121,11 +121,11 @@ def test_check_choice() -> None:
 
 class TestCheckRange:
     @pytest.mark.parametrize("value", [0, 1, 0.5])
-    def test_within(self, value: float) -> None:
+    def test_values_in_range_are_accepted(self, value: float) -> None:
         check_range("alpha", value, low=0, high=1)
 
     @pytest.mark.parametrize("value", [-1, 2, float("nan"), float("inf"), -float("inf"), "1", None, True])
-    def test_without(self, value: object) -> None:
+    def test_values_out_of_range_are_refused(self, value: object) -> None:
         with pytest.raises(SettingError, match=rf"^alpha: expected a number from 0 to 1, got {value!r}\."):
             check_range("alpha", value, low=0, high=1)
 
@@ -134,16 +134,16 @@ class TestCheckRange:
         with pytest.raises(SettingError, match=rf"^k: expected a whole number >= 1, got {value!r}\."):
             check_range("k", value, low=1, integer=True)
 
-    def test_infinity_is_no_number_to_reckon_with(self) -> None:
+    def test_infinity_is_refused(self) -> None:
         with pytest.raises(SettingError, match=r"^weight: expected a number >= 0, got inf\."):
             check_range("weight", float("inf"), low=0)
 
 
 class TestRequire:
-    def test_what_is_there(self) -> None:
+    def test_an_installed_package_is_accepted(self) -> None:
         assert require("math", "maths").pi > 3
 
-    def test_what_is_not_names_how_to_install_it(self) -> None:
+    def test_a_missing_package_says_how_to_install_it(self) -> None:
         with pytest.raises(
             MissingExtraError, match=r'^cellweft_none: .*No module named.*pip install "cellweft\[esm\]"'
         ):
@@ -151,13 +151,13 @@ class TestRequire:
 
 
 class TestMessages:
-    def test_python_reads_them_as_text(self) -> None:
+    def test_messages_are_text_in_python(self) -> None:
         message = "Raise " + arg("memory") + " or " + arg("settings", key="k") + "."
         assert message == "Raise memory= or settings['k']."
         assert isinstance(message, Message)
         assert arg("sc_layer", Placeholder("NAME")) == "sc_layer=NAME"
 
-    def test_another_face_shows_arguments_its_own_way(self) -> None:
+    def test_another_interface_shows_arguments_in_its_own_way(self) -> None:
         error = SettingError(
             arg("sc_layer", "raw"),
             expected="a layer",
@@ -177,17 +177,17 @@ class TestMessages:
         ("where", "argument"),
         [("memory", "memory"), (arg("labels", "a"), "labels"), ("sc (a.h5ad)", None), ("Imputer", None)],
     )
-    def test_the_argument_that_an_error_is_about(self, where: str, argument: str | None) -> None:
+    def test_an_error_knows_its_argument(self, where: str, argument: str | None) -> None:
         assert SettingError(where, expected="a", got="b", fix="C.").argument == argument
         assert MissingExtraError("torch", expected="a", got="b", fix="C.").argument is None
 
     @pytest.mark.parametrize("through", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
-    def test_they_survive_a_process_border(self, through) -> None:
+    def test_messages_can_be_pickled(self, through) -> None:
         again = through(SettingError("k", expected="a", got="b", fix="Raise " + arg("k", 3) + "."))
         assert again.fields(lambda one: one.name)["fix"] == "Raise k."
 
 
-def test_complex_numbers_keep_no_part_in_silence() -> None:
+def test_complex_numbers_never_lose_their_imaginary_part_silently() -> None:
     for values in (np.ones(2) * 1j, [1j, 2], np.ones((2, 2), dtype=complex)):
         with pytest.raises(InputError, match=r"places: expected an array of numbers, got .*complex numbers"):
             array_of("places", values, fix="Pass numbers.")

@@ -1,4 +1,4 @@
-"""Round trips through the tools that read what cellweft writes; scripts/test-formats runs them."""
+"""Round trips through the tools that read files of cellweft; scripts/test-formats runs them."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ from cellweft.data.synthetic.tissue import SimulatedTissue
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("default"),  # of other people's packages
+    pytest.mark.filterwarnings("default"),  # warnings of other packages
 ]
 
 
@@ -41,12 +41,12 @@ def spatialdata() -> Any:
 
 
 ROOT = Path(__file__).parents[1]
-SCALE, SHIFT = 4.0, 100.0  # from the cells' own micrometres to "global"
+SCALE, SHIFT = 4.0, 100.0  # from the micrometres of the cells to "global"
 
 
 @pytest.fixture
 def make_sample(spatialdata: Any, tissue: SimulatedTissue) -> Callable[..., Any]:
-    """Function that makes SpatialData of the tissue: circles or labels, and a table that annotates them."""
+    """Function that makes SpatialData from the tissue: circles or labels, and a table that annotates them."""
     from spatialdata.models import Labels2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Affine
 
@@ -57,7 +57,7 @@ def make_sample(spatialdata: Any, tissue: SimulatedTissue) -> Callable[..., Any]
     def make(*, kind: str = "circles", places: bool = True, systems: tuple[str, ...] = ("global",)) -> Any:
         cells = tissue.st.copy()
         xy = np.asarray(cells.obsm["spatial"], dtype=float)
-        ids = np.arange(1, len(xy) + 1)[::-1].copy()  # another order than the rows'
+        ids = np.arange(1, len(xy) + 1)[::-1].copy()  # in another order than the rows
         told = dict.fromkeys(systems, affine)
         if kind == "circles":
             shapes = ShapesModel.parse(
@@ -83,7 +83,7 @@ def make_sample(spatialdata: Any, tissue: SimulatedTissue) -> Callable[..., Any]
 
 @pytest.fixture
 def imputed(tissue: SimulatedTissue) -> anndata.AnnData:
-    """What imputing makes: more genes, log-normalised, for all cells but the first two."""
+    """A result of imputation: more genes, log-normalised, for all cells except the first two."""
     cells = tissue.st[2:]
     rng = np.random.default_rng(0)
     return anndata.AnnData(
@@ -95,12 +95,12 @@ def imputed(tissue: SimulatedTissue) -> anndata.AnnData:
     )
 
 
-# In
+# Input: SpatialData -> cellweft
 
 
 @pytest.mark.parametrize("kind", ["circles", "labels"])
 @pytest.mark.parametrize("from_disk", [False, True])
-def test_middles_of_regions_are_coordinates(
+def test_centroids_of_regions_are_coordinates(
     kind: str, *, from_disk: bool, make_sample: Any, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     sample, xy = make_sample(kind=kind, places=False)
@@ -115,7 +115,9 @@ def test_middles_of_regions_are_coordinates(
     assert made.uns["cellweft_coordinates"] == {"source": "middles of cells", "coordinate_system": "global"}
 
 
-def test_places_of_the_table_come_first(make_sample: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_coordinates_of_the_table_take_precedence(
+    make_sample: Any, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
     sample, xy = make_sample()
     sample.write(tmp_path / "sample.zarr")
     for one in (sample, tmp_path / "sample.zarr", tmp_path / "sample.zarr" / "tables" / "table"):
@@ -127,7 +129,7 @@ def test_places_of_the_table_come_first(make_sample: Any, tissue: SimulatedTissu
         read_spatialdata(sample, coordinate_system="globl")
 
 
-def test_coordinate_systems_are_named(make_sample: Any) -> None:
+def test_coordinate_systems_can_be_chosen(make_sample: Any) -> None:
     sample, xy = make_sample(places=False, systems=("left", "right"))
     with pytest.raises(KeyMissingError, match="expected a coordinate system of 'cells', got none"):
         read_spatialdata(sample)
@@ -136,7 +138,7 @@ def test_coordinate_systems_are_named(make_sample: Any) -> None:
     assert read_spatialdata(alone).uns["cellweft_coordinates"]["coordinate_system"] == "left"
 
 
-def test_rows_that_annotate_nothing_are_told(make_sample: Any) -> None:
+def test_rows_that_annotate_nothing_are_reported(make_sample: Any) -> None:
     sample, _ = make_sample(places=False)
     sample.tables["table"].obs["cell_id"] += 50
     found = open_input(sample, argument="st")
@@ -146,12 +148,12 @@ def test_rows_that_annotate_nothing_are_told(make_sample: Any) -> None:
         find_coordinates(found.obs, found.obsm, None)
 
 
-# Out: SpatialData -> cellweft -> SpatialData
+# Output: SpatialData -> cellweft -> SpatialData
 
 
 @pytest.fixture
 def round_trip(make_sample: Any, imputed: anndata.AnnData, tmp_path: Path) -> Path:
-    """A store with the imputed table beside the measured one."""
+    """A store with the imputed table next to the measured one."""
     sample, _ = make_sample()
     sample.write(tmp_path / "sample.zarr")
     write_anndata(imputed, tmp_path / "imputed.zarr")
@@ -185,7 +187,7 @@ def test_the_store_opens_with_both_tables(
     assert len(values) == len(imputed)
 
 
-def test_in_memory_all_else_is_shared(make_sample: Any, imputed: anndata.AnnData) -> None:
+def test_in_memory_all_other_elements_are_shared(make_sample: Any, imputed: anndata.AnnData) -> None:
     sample, _ = make_sample()
     both = to_spatialdata(imputed, sample)
     assert set(sample.tables) == {"table"}
@@ -196,7 +198,7 @@ def test_in_memory_all_else_is_shared(make_sample: Any, imputed: anndata.AnnData
 
 @pytest.fixture
 def placed(tissue: SimulatedTissue) -> anndata.AnnData:
-    """What placing makes."""
+    """A result of placement."""
     rng = np.random.default_rng(1)
     cells = anndata.AnnData(obs=tissue.sc.obs.assign(cellweft_confidence=rng.random(tissue.sc.n_obs)))
     cells.obsm["cellweft_spatial"] = np.asarray(tissue.st.obsm["spatial"])[
@@ -208,7 +210,7 @@ def placed(tissue: SimulatedTissue) -> anndata.AnnData:
 @pytest.mark.parametrize(
     ("shift", "places", "system"), [(0.0, True, "global"), (1000.0, True, OWN_SYSTEM), (0.0, False, "global")]
 )
-def test_placed_cells_are_points_where_the_tissue_is(
+def test_placed_cells_are_points_in_the_coordinates_of_the_tissue(
     shift: float,
     *,
     places: bool,
@@ -228,9 +230,7 @@ def test_placed_cells_are_points_where_the_tissue_is(
     assert points["cell"].compute().tolist() == placed.obs_names.tolist()
     assert set(spatialdata.transformations.get_transformation(points, get_all=True)) == {system}
     moved = spatialdata.transform(points, to_coordinate_system=system).compute()[["x", "y"]].to_numpy()
-    if (
-        system == OWN_SYSTEM or not places
-    ):  # the coordinates that cellweft read were those of "global" already
+    if system == OWN_SYSTEM or not places:  # cellweft read coordinates that were already "global"
         np.testing.assert_allclose(moved, placed.obsm["cellweft_spatial"])
     else:
         np.testing.assert_allclose(moved, placed.obsm["cellweft_spatial"] * SCALE + [SHIFT, 0])
@@ -241,7 +241,7 @@ def test_placed_cells_are_points_where_the_tissue_is(
 # Other tools
 
 
-def test_squidpy_takes_the_imputed_table(spatialdata: Any, round_trip: Path) -> None:
+def test_squidpy_accepts_the_imputed_table(spatialdata: Any, round_trip: Path) -> None:
     squidpy = pytest.importorskip("squidpy")
     table = spatialdata.read_zarr(round_trip).tables["imputed"]
     squidpy.gr.spatial_neighbors(table, coord_type="generic", n_neighs=6)
@@ -258,7 +258,7 @@ def napari_spatialdata(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("napari", reason="runs in the environment of scripts/test-formats")
     from pyqtgraph.Qt import QtCore
 
-    if not hasattr(QtCore, "pyqtSignal"):  # the name that PyQt has for it, which version 0.7 asks for
+    if not hasattr(QtCore, "pyqtSignal"):  # the PyQt name of the class, which version 0.7 needs
         QtCore.pyqtSignal = QtCore.Signal
     return pytest.importorskip("napari_spatialdata")
 
@@ -279,7 +279,7 @@ def test_napari_reads_the_store(
     assert kinds == {"cells": "shapes", "placed": "points"}
 
 
-def test_scanpy_takes_the_imputed_file(imputed: anndata.AnnData, tmp_path: Path) -> None:
+def test_scanpy_accepts_the_imputed_file(imputed: anndata.AnnData, tmp_path: Path) -> None:
     scanpy = pytest.importorskip("scanpy")
     pytest.importorskip("squidpy", reason="runs in the environment of scripts/test-formats")
     write_anndata(imputed, tmp_path / "imputed.h5ad")
@@ -291,7 +291,7 @@ def test_scanpy_takes_the_imputed_file(imputed: anndata.AnnData, tmp_path: Path)
 
 
 def run_in(environment: str, code: str, *arguments: Path) -> Any:
-    """Run code in one of the environments of scripts/test-formats, and return the JSON that it prints."""
+    """Run code in an environment of scripts/test-formats, and return the JSON that it prints."""
     python = ROOT / ".venv-formats" / environment / "bin" / "python"
     if not python.exists():
         pytest.skip(f"{environment} is installed by scripts/test-formats")
@@ -321,7 +321,7 @@ print(json.dumps([read.to_dict(base_url=""), *([one.value for one in kind] for k
 
 
 @pytest.mark.parametrize("kind", ["few zeros", "many zeros"])
-def test_the_validator_of_cellxgene_asks_only_for_what_cellweft_says(
+def test_the_validator_of_cellxgene_finds_only_reported_problems(
     kind: str, imputed: anndata.AnnData, tmp_path: Path
 ) -> None:
     imputed.X = imputed.X + 1 if kind == "few zeros" else np.where(imputed.X > 1.2, imputed.X, 0)
@@ -361,7 +361,7 @@ def test_cellxgene_files_open_in_scanpy(imputed: anndata.AnnData, tmp_path: Path
     assert axes
 
 
-# Vendors' folders
+# Folders of vendors
 
 GENES, N_CELLS = ["Gad1", "Sst", "Vip"], 6
 COUNTS = np.random.default_rng(3).poisson(2.0, (N_CELLS, 3)) + 1
@@ -369,7 +369,7 @@ XY = np.random.default_rng(4).random((N_CELLS, 2)) * 50
 
 
 def write_10x(path: Path, cells: list[str]) -> None:
-    """Write the counts as 10x Genomics' software does."""
+    """Write the counts in the format of 10x Genomics' software."""
     matrix = sp.csr_matrix(COUNTS)
     with h5py.File(path, "w") as file:
         group = file.create_group("matrix")
@@ -389,7 +389,7 @@ def write_10x(path: Path, cells: list[str]) -> None:
 
 
 def make_xenium(folder: Path) -> None:
-    # Prefixes 0, 1, 2 ... in hexadecimal, 0 to f as a to p.
+    # Prefixes 0, 1, 2 ... in hexadecimal, with 0 to f written as a to p.
     cells = [f"aaaaaaa{'abcdef'[number]}-1" for number in range(N_CELLS)]
     write_10x(folder / "cell_feature_matrix.h5", cells)
     specs = {"analysis_sw_version": "xenium-2.0.0.6", "pixel_size": 0.2125}
@@ -510,7 +510,7 @@ def test_vendors_folders_are_read(platform: Any, tmp_path: Path, spatialdata: An
     np.testing.assert_allclose(ours.coordinates, table.obsm["spatial"], rtol=1e-5)
 
 
-def test_folders_that_cannot_be_read_are_told(tmp_path: Path, spatialdata: Any) -> None:
+def test_folders_that_cannot_be_read_are_reported(tmp_path: Path, spatialdata: Any) -> None:
     pytest.importorskip("spatialdata_io")
     make_visium(tmp_path)
     (tmp_path / "spatial" / "tissue_positions.csv").unlink()

@@ -1,4 +1,4 @@
-"""How the fuzzer copies its files, and how it reads zarr without waiting for other threads."""
+"""How the fuzzer copies its files, and how it reads zarr in a single thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _store(path: Path) -> np.ndarray[Any, Any]:
     return values
 
 
-def test_a_copy_takes_the_place_of_what_was_there(run: Any, tmp_path: Path) -> None:
+def test_a_copy_replaces_earlier_files(run: Any, tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     (source / "inner" / "empty").mkdir(parents=True)
     (source / "inner" / "file").write_bytes(b"\0x")
@@ -47,7 +47,7 @@ def test_a_copy_takes_the_place_of_what_was_there(run: Any, tmp_path: Path) -> N
     assert target.read_bytes() == b"\0x"
 
 
-def test_zarr_is_read_alike_in_this_thread(run: Any, tmp_path: Path) -> None:
+def test_zarr_is_read_equally_in_this_thread(run: Any, tmp_path: Path) -> None:
     values = _store(tmp_path / "a.zarr")
     of_zarr = zarr.core.sync._get_loop
     with run._zarr_in_this_thread():
@@ -71,7 +71,7 @@ def test_other_threads_read_as_before(run: Any, tmp_path: Path) -> None:
     assert all(np.array_equal(one, values) for one in [here, *read])
 
 
-def test_a_read_of_zarr_is_ended_when_it_takes_too_long(run: Any) -> None:
+def test_a_read_of_zarr_is_stopped_if_it_takes_too_long(run: Any) -> None:
     async def forever() -> None:
         while True:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The table of `scripts/fuzz --table`: later runs add to it, and no file counts twice."""
+"""The table of `scripts/fuzz --table`: later runs are added, and no file is counted twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "fuzz_table", module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "fuzz_table", module)  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -37,7 +37,7 @@ def test_a_later_run_adds_its_files_faults_and_seconds(table: ModuleType, tmp_pa
     assert "- in all: 3,010 files, 2 faults" in text
 
 
-def test_a_file_may_not_count_twice(table: ModuleType, tmp_path: Path) -> None:
+def test_no_file_is_counted_twice(table: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "fuzz.md"
     table.add_to_table(path, "csv", table.Row(first=0, last=9, n_faults=0, seconds=1))
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Models and results of earlier versions are read, and predict what they did."""
+"""Models and results of earlier versions can be read, and models predict the same as before."""
 
 from pathlib import Path
 
@@ -24,18 +24,18 @@ def test_there_are_golden_files() -> None:
 
 
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
-def test_models_of_earlier_versions_impute_as_they_did(preset: str, golden: Path) -> None:
+def test_models_of_earlier_versions_impute_the_same(preset: str, golden: Path) -> None:
     both = cellweft.pair(golden / "sc.h5ad", golden / "st.h5ad")
     model = cellweft.load(golden / f"{preset}.model", device="cpu")
     assert isinstance(model, cellweft.Imputer)
     imputed = model.attach(both).impute(progress=False)
     expected = anndata.read_h5ad(golden / f"{preset}.h5ad")
     assert imputed.var_names.tolist() == expected.var_names.tolist()
-    # Processors and versions of torch add up products in different orders.
+    # Processors and versions of torch sum products in different orders.
     np.testing.assert_allclose(imputed.X, expected.X, rtol=1e-4, atol=1e-5)
 
 
-def test_placers_of_earlier_versions_place_as_they_did(golden: Path) -> None:
+def test_placers_of_earlier_versions_give_the_same_positions(golden: Path) -> None:
     both = cellweft.pair(golden / "sc.h5ad", golden / "st.h5ad")
     model = cellweft.load(golden / "placer.model", device="cpu")
     assert isinstance(model, cellweft.Placer)

@@ -1,4 +1,4 @@
-"""Model folders, whatever the model: three files there and back, and what is said of damage."""
+"""Model folders of any model: three files are saved and loaded, and damage is reported."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def make(**config: Any) -> ModelFolder:
         tensors={
             "first.weight": values,
             "first.bias": torch.tensor([1, 2]),
-            "second.weight": values.T,  # not as it lies in memory
+            "second.weight": values.T,  # another order than in memory
             "learned": values.clone().requires_grad_(True),
         },
         genes=pd.DataFrame({"gene": ["Gad1", "Sst"], "score": [0.5, np.nan]}),
@@ -33,7 +33,7 @@ def make(**config: Any) -> ModelFolder:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A model folder, to be damaged."""
+    """A model folder, which tests may damage."""
     return write_folder(make(), tmp_path / "model")
 
 
@@ -42,7 +42,7 @@ def content(folder: ModelFolder) -> ModelFolder:
 
 
 class TestThereAndBack:
-    def test_everything_comes_back(self, path: Path, tmp_path: Path) -> None:
+    def test_all_parts_are_restored(self, path: Path, tmp_path: Path) -> None:
         assert path == (tmp_path / "model").resolve()
         assert sorted(one.name for one in path.iterdir()) == FILES
         found, given = read_folder(path, content), make()
@@ -61,13 +61,13 @@ class TestThereAndBack:
         assert config["versions"]["cellweft"] == cellweft.__version__
         assert config["settings"] == {"k": 3, "dropout": None}
 
-    def test_what_was_given_is_left_alone(self, tmp_path: Path) -> None:
+    def test_inputs_are_not_changed(self, tmp_path: Path) -> None:
         given = make()
         write_folder(given, tmp_path / "model")
         assert "schema" not in given.config
         assert given.tensors["learned"].requires_grad
 
-    def test_what_parse_returns_is_returned(self, path: Path) -> None:
+    def test_the_result_of_parse_is_returned(self, path: Path) -> None:
         assert read_folder(path, lambda folder: len(folder.genes)) == 2
 
     def test_part_of(self) -> None:
@@ -83,7 +83,7 @@ class TestThereAndBack:
 
 
 class TestWhereItIsWritten:
-    def test_a_model_is_replaced_only_when_told(self, path: Path, tmp_path: Path) -> None:
+    def test_a_model_is_only_replaced_on_request(self, path: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputExistsError, match="overwrite=True"):
             write_folder(make(seed=1), path)
         assert "seed" not in read_folder(path, content).config
@@ -91,13 +91,13 @@ class TestWhereItIsWritten:
         assert read_folder(path, content).config["seed"] == 1
         assert [one.name for one in tmp_path.iterdir()] == ["model"]
 
-    def test_a_folder_that_is_no_model_is_never_replaced(self, tmp_path: Path) -> None:
+    def test_a_folder_that_is_not_a_model_is_never_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store nor a model"):
             write_folder(make(), tmp_path, overwrite=True)
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
-    def test_no_such_place(self, tmp_path: Path) -> None:
+    def test_a_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="mkdir -p"):
             write_folder(make(), tmp_path / "no" / "model")
 
@@ -105,7 +105,7 @@ class TestWhereItIsWritten:
         "victim",
         ["cellweft._model_folder.save_file", "pandas.DataFrame.to_parquet", "pathlib.Path.write_text"],
     )
-    def test_writing_that_fails_leaves_nothing(
+    def test_a_failed_write_leaves_nothing(
         self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
     ) -> None:
         def fail(*_: object, **__: object) -> None:
@@ -125,26 +125,26 @@ class TestWhereItIsWritten:
 
 class TestDamage:
     @pytest.mark.parametrize("name", FILES)
-    def test_a_file_that_is_missing_is_named(self, path: Path, name: str) -> None:
+    def test_a_missing_file_is_named(self, path: Path, name: str) -> None:
         (path / name).unlink()
         message = rf"a model folder with config\.json, .*, got no {name}\. Pass the folder that save\(path\)"
         with pytest.raises(MissingFileError, match=message):
             read_folder(path, content)
 
-    def test_nothing_there(self, tmp_path: Path) -> None:
+    def test_a_path_that_does_not_exist(self, tmp_path: Path) -> None:
         with pytest.raises(MissingFileError, match=r"nowhere: expected a model folder.*got no config\.json"):
             read_folder(tmp_path / "nowhere", content)
 
     @pytest.mark.parametrize("name", FILES)
     @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-    def test_a_truncated_file_is_found(self, path: Path, name: str, kept: float) -> None:
+    def test_a_truncated_file_is_detected(self, path: Path, name: str, kept: float) -> None:
         held = (path / name).read_bytes()
         (path / name).write_bytes(held[: int(kept * len(held))])
         with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
             read_folder(path, content)
 
     @pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", "\ufeff\x00"])
-    def test_another_json_is_found(self, path: Path, text: str) -> None:
+    def test_other_json_is_detected(self, path: Path, text: str) -> None:
         (path / "config.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match="the files of a saved model"):
             read_folder(path, content)
@@ -159,7 +159,7 @@ class TestDamage:
         with pytest.raises(FormatError, match=rf"a model of schema {SCHEMA}, got schema {schema}\. {fix}"):
             read_folder(path, content)
 
-    def test_a_model_of_the_former_name_is_refused(self, path: Path) -> None:
+    def test_a_model_of_weft_is_refused(self, path: Path) -> None:
         config = json.loads((path / "config.json").read_text())
         versions = {"weft": "0.1.0"}
         (path / "config.json").write_text(json.dumps(config | {"schema": SCHEMA - 1, "versions": versions}))
@@ -170,7 +170,7 @@ class TestDamage:
             read_folder(path, content)
 
     @pytest.mark.parametrize("error", [ValueError("a"), KeyError("b"), TypeError("c"), RuntimeError("d")])
-    def test_what_does_not_fit_the_model_is_damage_too(self, path: Path, error: Exception) -> None:
+    def test_inconsistent_parts_are_damage_too(self, path: Path, error: Exception) -> None:
         def parse(_: ModelFolder) -> None:
             raise error
 

@@ -1,4 +1,4 @@
-"""The notebooks on real data are stored as they ran: whole, without errors, and small."""
+"""Notebooks on real data are stored after a complete run, without errors, and are small."""
 
 import json
 import re
@@ -12,11 +12,11 @@ import cellweft
 DOCS = Path(__file__).parents[1] / "docs"
 NOTEBOOKS = sorted([*DOCS.glob("*.ipynb"), *DOCS.glob("tutorials/*.ipynb")])
 LARGEST = 3_000_000
-"""Bytes of a notebook with its pictures."""
+"""Largest size in bytes of a notebook with its figures."""
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
-    """Return the cells of a notebook that hold code."""
+    """Return the code cells of a notebook."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
@@ -31,7 +31,7 @@ def test_the_gallery_shows_every_plot() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_was_run_from_the_first_cell_to_the_last(path: Path) -> None:
+def test_a_notebook_was_run_in_order_and_completely(path: Path) -> None:
     cells = code_cells(path)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}

@@ -1,4 +1,4 @@
-"""Types of other libraries in signatures lead to their pages."""
+"""Types of other libraries in signatures link to their documentation."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 EXTENSIONS = Path(__file__).parents[1] / "docs" / "_extensions"
 
 
-def test_an_address_ends_with_the_name_that_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_ends_with_the_name_of_the_type(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sphinx", reason="Sphinx is not installed; scripts/docs installs it")
     monkeypatch.syspath_prepend(str(EXTENSIONS))
     pages = __import__("other_sites").PAGES

@@ -1,4 +1,4 @@
-"""The two methods of docs/own_method.md run through the evaluations and beat the trivial baseline."""
+"""The two methods of docs/own_method.md run in the evaluations and beat the trivial baseline."""
 
 import importlib.util
 import sys
@@ -18,14 +18,14 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Function that imports one of the files that the page shows."""
+    """Function that imports one of the files shown on the page."""
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)  # dataclasses look themselves up
+        monkeypatch.setitem(sys.modules, name, module)  # dataclasses look up their module
         spec.loader.exec_module(module)
         return module
 
@@ -65,7 +65,7 @@ def test_the_placement_method(example: Any, tissue: Any) -> None:
     np.testing.assert_allclose(shares.sum(axis=1), 1)
 
 
-def test_the_page_shows_both_files_whole() -> None:
+def test_the_page_shows_both_files_completely() -> None:
     page = (EXAMPLES.parent / "own_method.md").read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         assert f"```{{literalinclude}} examples/{path.name}" in page

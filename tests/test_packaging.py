@@ -1,4 +1,4 @@
-"""What an install brings: licences, extras, and what is said where an extra is missing."""
+"""Packaging: licences, extras, and the error if an extra is missing."""
 
 import ast
 import re
@@ -28,14 +28,14 @@ FOR_DEVELOPERS = {"all", "dev", "docs"}
 COPYLEFT = re.compile(
     r"\b[AL]?GPL|GNU (Affero |Lesser |Library )?(Library or Lesser )?General Public", re.IGNORECASE
 )
-"""Licences that a package under a BSD licence may not need; the Mozilla Public License is allowed."""
+"""Licences that no dependency of a BSD-licensed package may have; the Mozilla Public License is allowed."""
 
 DISTRIBUTION_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "markupsafe": "jinja2", "jinja2": "jinja2"}
-"""Distributions whose name is not that of the module; jinja2 brings markupsafe."""
+"""Distributions with another name than the module; jinja2 installs markupsafe."""
 
 
 def required() -> Iterator[metadata.Distribution]:
-    """Yield every distribution that a plain install of cellweft brings, those that others need too."""
+    """Yield every distribution that a plain install of cellweft installs, including indirect dependencies."""
     waiting, done = [Requirement(one) for one in PROJECT["dependencies"]], set()
     while waiting:
         requirement = waiting.pop()
@@ -53,10 +53,11 @@ def required() -> Iterator[metadata.Distribution]:
 
 
 def licence_of(distribution: metadata.Distribution) -> str:
-    """Return what the metadata say: the expression, or else the classifiers and the licence's first line.
+    """Return the licence in the metadata: the expression, or else the classifiers and the first line of the
+    licence.
 
-    Not the whole text of a licence: that of scipy names the compiler's libraries, which are under the GPL
-    with an exception for programs that it compiles.
+    The whole text is not used: the one of scipy mentions libraries of the compiler that are under the GPL
+    with an exception for compiled programs.
     """
     about = distribution.metadata
     if about.get("License-Expression"):
@@ -72,7 +73,7 @@ def test_no_required_package_has_a_copyleft_licence() -> None:
     assert not {name: licence for name, licence in licences.items() if COPYLEFT.search(licence)}
 
 
-def test_licences_of_that_kind_are_recognised() -> None:
+def test_copyleft_licences_are_recognised() -> None:
     assert "GPL" in licence_of(metadata.distribution("igraph"))
     for text in ("GPL-3.0-or-later", "LGPLv3+", "AGPL-3.0", "GNU Lesser General Public License v3"):
         assert COPYLEFT.search(text), text
@@ -80,7 +81,7 @@ def test_licences_of_that_kind_are_recognised() -> None:
         assert not COPYLEFT.search(text), text
 
 
-def test_all_has_every_extra_of_users() -> None:
+def test_the_extra_all_contains_every_extra_for_users() -> None:
     (everything,) = (Requirement(one) for one in EXTRAS["all"])
     assert everything.name == "cellweft"
     assert everything.extras == EXTRAS.keys() - FOR_DEVELOPERS
@@ -91,7 +92,7 @@ def test_the_page_on_installing_lists_every_extra() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == EXTRAS.keys() - {"dev", "docs"}
 
 
-def test_the_extras_that_messages_name_exist() -> None:
+def test_extras_named_in_messages_exist() -> None:
     sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
     calls = [re.findall(r"\brequire\(\s*[\w\".]+, (?:extra=)?\"([\w,]+)\"", text) for text in sources]
     named = {extra for found in calls for names in found for extra in names.split(",")}
@@ -99,7 +100,7 @@ def test_the_extras_that_messages_name_exist() -> None:
 
 
 def module_imports(path: Path) -> Iterator[str]:
-    """Yield the packages that a file imports as it is loaded itself."""
+    """Yield the packages that a file imports at the top level."""
 
     def visit(nodes: list[ast.stmt]) -> Iterator[str]:
         for node in nodes:
@@ -115,8 +116,8 @@ def module_imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_what_an_extra_brings_is_not_imported_by_what_does_without() -> None:
-    """Files of `pl` need matplotlib, the report's writer needs jinja2, and no other file any extra."""
+def test_packages_of_extras_are_only_imported_where_needed() -> None:
+    """Files of `pl` import matplotlib, the report imports jinja2, and no other file imports extras."""
     needed = {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}
     allowed = {"pl": {"matplotlib", "natsort"}, "reports": {"jinja2"}}
     for path in PACKAGE.rglob("*.py"):
@@ -134,32 +135,36 @@ def small_pair() -> cellweft.Pair:
 
 
 class TestMissingExtras:
-    def test_a_plot(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_plot_without_matplotlib(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(MissingExtraError, match=r'matplotlib.*pip install "cellweft\[plot\]"'):
             cellweft.pl.gene  # noqa: B018
 
-    def test_a_plot_that_there_is_not(self) -> None:
+    def test_a_plot_that_does_not_exist(self) -> None:
         with pytest.raises(AttributeError, match="heatmap"):
             cellweft.pl.heatmap  # type: ignore[attr-defined]  # noqa: B018
 
     @pytest.mark.parametrize("module", ["jinja2", "matplotlib", "PIL"])
-    def test_the_report(self, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_report_without_its_extra(
+        self, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtraError, match=rf'^{module}: .*pip install "cellweft\[report\]"'):
             cellweft.report(tmp_path / "report.html", pd.DataFrame())
 
-    def test_the_page_in_the_browser(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_viewer_without_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[plot\]"'):
             cellweft.view("result.zarr", open_browser=False, block=False)
 
-    def test_clusters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_clusters_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "graspologic_native", None)
         with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[clustering\]"'):
             cellweft.tl.leiden_clusters(np.random.default_rng(0).normal(size=(20, 5)), seed=0)
 
-    def test_an_evaluation_says_so_before_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_evaluation_reports_a_missing_extra_before_it_fits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "graspologic_native", None)
         pair, way_out = small_pair(), r'pip install "cellweft\[clustering\]"\. Or .*: cluster=False\.$'
         with pytest.raises(MissingExtraError, match=way_out) as caught:
@@ -167,7 +172,9 @@ class TestMissingExtras:
         assert "--no-clusters" in caught.value.fields(lambda one: "--no-clusters")["fix"]
         assert len(cellweft.evaluate_imputation(pair, ["mean"], folds=3, cluster=False))
 
-    def test_the_demonstration(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_demonstration_without_its_extra(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "jinja2", None)
         with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[clustering,report\]"'):
             run_demo(tmp_path / "demo")

@@ -1,4 +1,4 @@
-"""The wrappers for Snakemake and the modules for Nextflow: what they hold, and what their runs give."""
+"""The Snakemake wrappers and Nextflow modules: their files, and the results of their runs."""
 
 import ast
 import json
@@ -36,7 +36,7 @@ MADE = {
     "impute": {"brain.zarr": "imputed.zarr"},
     "place": {"brain.placed.h5ad": "placed.h5ad", "brain.spots.h5ad": "spots.h5ad"},
 }
-"""What a module makes, and which of the inputs' files it has to equal."""
+"""Outputs of a module, and the file in `inputs` that each must equal."""
 
 each_wrapper = pytest.mark.parametrize("name", WRAPPERS)
 each_module = pytest.mark.parametrize("name", MODULES)
@@ -46,11 +46,11 @@ def read_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-# What they hold
+# Files
 
 
 @each_wrapper
-def test_a_wrapper_is_as_it_is_described(name: str) -> None:
+def test_a_wrapper_matches_its_description(name: str) -> None:
     meta = read_yaml(SNAKEMAKE / name / "meta.yaml")
     source = (SNAKEMAKE / name / "wrapper.py").read_text(encoding="utf-8")
     ast.parse(source)
@@ -70,16 +70,16 @@ def environments() -> list[Path]:
     return [*SNAKEMAKE.rglob("environment.yaml"), *NEXTFLOW.rglob("environment.yml")]
 
 
-def test_environments_take_cellweft_from_where_the_user_says() -> None:
+def test_environments_install_cellweft_from_the_source_of_the_user() -> None:
     found = environments()
     assert len(found) == len(WRAPPERS) + len(MODULES)
     assert len({one.read_bytes() for one in found}) == 1
-    # The name alone would be looked up on a package index, where anyone may register it.
+    # With the name alone it would be looked up on a package index, where anyone may register it.
     assert read_yaml(found[0])["dependencies"][-1] == {"pip": ["${CELLWEFT_SOURCE}"]}
 
 
 @each_module
-def test_a_module_is_as_it_is_described(name: str) -> None:
+def test_a_module_matches_its_description(name: str) -> None:
     meta = read_yaml(NEXTFLOW / "modules" / "cellweft" / name / "meta.yml")
     source = module(name)
     assert meta["name"] == f"cellweft_{name}"
@@ -88,7 +88,7 @@ def test_a_module_is_as_it_is_described(name: str) -> None:
     described = [key for entry in meta["input"] for one in _listed(entry) for key in one]
     assert re.findall(r"(?:val|path)[( ](\w+)", inputs) == described
     assert re.findall(r"emit: (\w+)", source) == list(meta["output"])
-    # A heredoc ends at a line without indentation, which only holds if no value brings in a line of its own.
+    # A heredoc ends at a line without indentation, which only works if no value contains a line break.
     assert source.count("<<-END_VERSIONS > versions.yml") == 2
     sections = re.findall(r"^    (\w+):$", source, flags=re.MULTILINE)
     assert sections == ["input", "output", "when", "script", "stub"]
@@ -108,29 +108,29 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_the_commands_of_the_page_are_understood(line: str) -> None:
+def test_the_commands_of_the_page_are_valid(line: str) -> None:
     understood(line.split()[1:])
 
 
 def understood(words: list[str]) -> dict[str, Any]:
-    """Return the parameters that the command line makes of words."""
+    """Return the parameters that the command line parses from words."""
     command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
     params: dict[str, Any] = command.make_context(words[0], list(words[1:])).params
     return params
 
 
-def test_the_page_names_what_is_there() -> None:
+def test_the_page_names_existing_files() -> None:
     paths = re.findall(r"`(pipelines/[^` ]+)`", PAGE)
     assert paths
     assert not [one for one in paths if not (ROOT / one).exists()]
 
 
-# Their runs
+# Runs
 
 
 @pytest.fixture(scope="module")
 def inputs(tissue: SimulatedTissue, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the two inputs, and what the command line makes of them."""
+    """Folder with the two inputs and the results of the command line."""
     folder: Path = tmp_path_factory.mktemp("pair")
     tissue.sc.write_h5ad(folder / "atlas.h5ad")
     tissue.st.write_h5ad(folder / "tissue.h5ad")
@@ -142,7 +142,7 @@ def inputs(tissue: SimulatedTissue, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def surroundings(folder: Path, *, first: Path | None = None) -> dict[str, str]:
-    """Return an environment where `cellweft` is that of the tests, or what lies in ``first``."""
+    """Return an environment in which `cellweft` is the one of the tests, or the program in `first`."""
     paths = [str(first)] if first else []
     paths += [str(Path(sys.executable).parent), os.environ["PATH"]]
     own = {"PATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(folder / ".cache"), "OMP_NUM_THREADS": "1"}
@@ -177,7 +177,7 @@ def assert_same(made: Path, expected: Path) -> None:
 
 @pytest.fixture
 def snakemake() -> str:
-    """Snakemake's program."""
+    """The program of Snakemake."""
     found = shutil.which("snakemake")
     if found is None:
         pytest.skip("Snakemake is not on the PATH; scripts/test-pipelines brings one")
@@ -185,7 +185,9 @@ def snakemake() -> str:
 
 
 @pytest.mark.slow
-def test_the_workflow_gives_what_the_command_line_gives(snakemake: str, inputs: Path, tmp_path: Path) -> None:
+def test_the_workflow_gives_the_results_of_the_command_line(
+    snakemake: str, inputs: Path, tmp_path: Path
+) -> None:
     config = read_yaml(SNAKEMAKE / "config.yaml") | FEW_STEPS | {"threads": 1, "mem_mb": 4000}
     config["pairs"] = {"brain": {"sc": str(inputs / "atlas.h5ad"), "st": str(inputs / "tissue.h5ad")}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -243,7 +245,7 @@ rule place:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """Folder with rules, their inputs, all empty, and a program in place of cellweft."""
+    """Folder with rules, their inputs, which are empty, and a program that replaces cellweft."""
     (tmp_path / "Snakefile").write_text(RULES.replace("WRAPPERS", str(SNAKEMAKE)))
     for name in (
         "a reference.h5ad",
@@ -267,7 +269,7 @@ def write_recorder(folder: Path) -> None:
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """Return the words of each call of the program in place of cellweft; the last says the threads."""
+    """Return the words of each call of the program that replaces cellweft; the last gives the threads."""
     lines = (folder / "calls.txt").read_text().splitlines()
     ends = [place + 1 for place, line in enumerate(lines) if line.startswith("threads ")]
     return [lines[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -296,7 +298,7 @@ def test_inputs_and_resources_become_options(snakemake: str, rules: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_job_that_was_killed_goes_on(snakemake: str, rules: Path) -> None:
+def test_a_killed_job_resumes(snakemake: str, rules: Path) -> None:
     (rules / "die").touch()
     succeed([snakemake, "--cores", "2", "--retries", "1", "impute"], rules, first=rules / "bin")
     first, second = calls(rules)
@@ -307,7 +309,7 @@ def test_a_job_that_was_killed_goes_on(snakemake: str, rules: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_nextflow_workflow_gives_what_the_command_line_gives(inputs: Path, tmp_path: Path) -> None:
+def test_the_nextflow_workflow_gives_the_results_of_the_command_line(inputs: Path, tmp_path: Path) -> None:
     nextflow = shutil.which("nextflow")
     if nextflow is None:
         pytest.skip("Nextflow is not on the PATH; see https://www.nextflow.io/docs/latest/install.html")
@@ -347,10 +349,10 @@ print new GroovyShell(new Binding(given)).evaluate(body).toString().stripIndent(
 
 @pytest.fixture
 def groovy(tmp_path: Path) -> Any:
-    """Function that gives the Bash script that a section of a module makes of its inputs."""
+    """Function that renders the Bash script of a section of a module with given inputs."""
     program, java = shutil.which("groovy"), shutil.which("java")
     if program is None or java is None:
-        pytest.skip("Groovy, with which the modules are read where Nextflow is not, is not on the PATH")
+        pytest.skip("Groovy, which reads the modules without Nextflow, is not on the PATH")
     (tmp_path / "render.groovy").write_text(RENDER)
 
     def render(name: str, section: str, given: Mapping[str, Any]) -> str:
@@ -369,7 +371,7 @@ def groovy(tmp_path: Path) -> Any:
 
 
 def given(**others: Any) -> dict[str, Any]:
-    """Return what Nextflow puts at a section's hands."""
+    """Return the variables that Nextflow passes to a section."""
     task = {"process": "CELLWEFT", "cpus": 1, "memory": 4000, "attempt": 1, "ext": {}} | others.pop(
         "task", {}
     )
@@ -386,7 +388,7 @@ def given(**others: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @each_module
-def test_scripts_of_the_modules_give_what_the_command_line_gives(
+def test_scripts_of_the_modules_give_the_results_of_the_command_line(
     groovy: Any, inputs: Path, tmp_path: Path, name: str
 ) -> None:
     for folder, file in (("reference", "atlas.h5ad"), ("spatial", "tissue.h5ad")):
@@ -400,7 +402,7 @@ def test_scripts_of_the_modules_give_what_the_command_line_gives(
 
 
 @pytest.mark.slow
-def test_stubs_make_what_is_declared(groovy: Any, tmp_path: Path) -> None:
+def test_stubs_make_the_declared_outputs(groovy: Any, tmp_path: Path) -> None:
     for name in MODULES:
         succeed(["bash", "-euo", "pipefail", "-c", groovy(name, "stub", given())], tmp_path)
         for pattern in re.findall(r"path\('([^']+)'\)", module(name)):
@@ -432,7 +434,7 @@ def test_inputs_of_a_module_become_options(groovy: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [True, False])
-def test_a_second_attempt_goes_on_with_the_first(groovy: Any, tmp_path: Path, left: bool) -> None:
+def test_a_second_attempt_resumes_the_first(groovy: Any, tmp_path: Path, left: bool) -> None:
     before, now = tmp_path / "before", tmp_path / "now"
     now.mkdir()
     if left:

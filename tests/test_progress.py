@@ -1,4 +1,4 @@
-"""What ``progress=`` may be, the bar that it draws, and what a function that raises leaves behind."""
+"""Values of `progress=`, the bar that it draws, and the state after a function raised."""
 
 import inspect
 import sys
@@ -53,14 +53,14 @@ PUBLIC = (
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make standard error a terminal, as far as rich can tell."""
+    """Make standard error look like a terminal to rich."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
 
 
 class Refusal(Exception):  # noqa: N818
-    """What the functions of these tests raise."""
+    """Raised by the progress functions of these tests."""
 
 
 def refuse(stage: str, done: int, total: int) -> None:
@@ -72,7 +72,7 @@ def test_every_public_function_shows_a_bar_by_default(function: Callable[..., An
     assert inspect.signature(function).parameters["progress"].default is True
 
 
-def test_analyses_and_exports_tell_how_far_they_are(tissue_pair: Pair, tmp_path: Path) -> None:
+def test_analyses_and_exports_report_progress(tissue_pair: Pair, tmp_path: Path) -> None:
     stages: dict[str, tuple[int, int]] = {}
 
     def tell(stage: str, done: int, total: int) -> None:
@@ -102,7 +102,7 @@ def test_analyses_and_exports_tell_how_far_they_are(tissue_pair: Pair, tmp_path:
 
 
 @pytest.mark.parametrize("wrong", [None, 1, "bar"])
-def test_something_else_is_refused(tissue_pair: Pair, wrong: Any) -> None:
+def test_other_values_are_refused(tissue_pair: Pair, wrong: Any) -> None:
     with pytest.raises(
         SettingError, match=rf"progress: expected True, False, or a function .*got {wrong!r}\. Pass progress"
     ):
@@ -112,7 +112,7 @@ def test_something_else_is_refused(tissue_pair: Pair, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_nothing_is_drawn_where_nobody_looks(progress: bool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_drawn_without_a_terminal(progress: bool, capfd: pytest.CaptureFixture[str]) -> None:
     with progress_callback(progress) as report:
         assert report is no_progress
         report("training", 1, 4)
@@ -140,13 +140,13 @@ def test_a_new_stage_starts_its_own_bar(terminal: None, capsys: pytest.CaptureFi
     assert "10%" in last
 
 
-def test_no_bar_is_drawn_when_asked_for_none(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_false_draws_no_bar(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     with progress_callback(False) as report:
         assert report is no_progress
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_notebook_gets_a_bar_that_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_gets_a_bar_that_is_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     class Handle:
@@ -172,7 +172,7 @@ def test_a_notebook_gets_a_bar_that_is_gone_in_the_end(monkeypatch: pytest.Monke
     assert (nothing, raw) == ({"text/plain": "", "text/html": ""}, True)
 
 
-def test_calls_within_a_call_draw_no_bar_of_their_own(terminal: None) -> None:
+def test_nested_calls_draw_no_bar_of_their_own(terminal: None) -> None:
     for outer in (True, False, refuse):
         with progress_callback(outer), progress_callback(True) as inner:
             assert inner is no_progress
@@ -189,7 +189,7 @@ def test_a_function_that_raises_stops_the_work(tissue_pair: Pair, tmp_path: Path
         imputer.fit(tissue_pair, progress=refuse)
     assert imputer.fitted_ is None
     with progress_callback(True) as report:
-        assert report is not no_progress  # the call that failed holds nothing back
+        assert report is not no_progress  # the failed call does not block later ones
     imputer.fit(tissue_pair, progress=False)
     with pytest.raises(Refusal, match="impute 2520/2520"):
         imputer.impute(progress=refuse)
@@ -203,7 +203,7 @@ def test_a_function_that_raises_stops_the_work(tissue_pair: Pair, tmp_path: Path
         cellweft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=refuse)
 
 
-def test_a_function_is_told_of_all_stages(tissue_pair: Pair) -> None:
+def test_a_function_is_called_for_all_stages(tissue_pair: Pair) -> None:
     calls: list[tuple[str, int, int]] = []
     placer = Placer(settings={"steps": 3, "models": 2}, device="cpu")
     placer.fit(tissue_pair, progress=lambda *call: calls.append(call)).place(

@@ -1,4 +1,4 @@
-"""What is recorded with a result survives the formats and says how it was made."""
+"""The record of a result describes how it was made, and is kept in every format."""
 
 import importlib.metadata
 import json
@@ -46,7 +46,7 @@ def record(pair: Pair) -> dict:
     )
 
 
-def test_the_record_is_plain_and_names_what_came_in(tissue_pair: Pair) -> None:
+def test_the_record_has_plain_values_and_names_the_inputs(tissue_pair: Pair) -> None:
     made = record(tissue_pair)
     assert json.loads(json.dumps(made)) == made
     assert type(made["seed"]) is int
@@ -70,7 +70,7 @@ def test_the_record_is_plain_and_names_what_came_in(tissue_pair: Pair) -> None:
     }
 
 
-def test_settings_are_those_of_any_dataclass() -> None:
+def test_settings_of_any_dataclass_are_recorded() -> None:
     @dataclass
     class Settings:
         width: int = 4
@@ -82,7 +82,7 @@ def test_settings_are_those_of_any_dataclass() -> None:
     assert made["settings"] == {"width": 4, "cut": "none"}
 
 
-def test_the_seconds_of_a_run_are_put_in(tissue_pair: Pair) -> None:
+def test_the_seconds_of_a_run_are_recorded(tissue_pair: Pair) -> None:
     before = record(tissue_pair)
     after = timed(before, time.monotonic() - 5)
     assert before["duration"] == {"fit": 2.5, "run": 0.0}
@@ -105,7 +105,7 @@ def test_files_are_named_with_their_size_and_the_digest_of_their_values(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
-def test_the_record_survives_the_formats(tissue_pair: Pair, tmp_path: Path, suffix: str) -> None:
+def test_the_record_is_kept_in_every_format(tissue_pair: Pair, tmp_path: Path, suffix: str) -> None:
     made = record(tissue_pair)
     data = anndata.AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]), uns={"cellweft": made})
     path = write_anndata(data, tmp_path / f"a{suffix}")

@@ -1,4 +1,4 @@
-"""The front door: the public names, and what the README shows."""
+"""The public names, and the examples in the README."""
 
 import re
 import subprocess
@@ -21,13 +21,13 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Lines of the README that start cellweft, those that go on in the next line put together."""
+    """Return all lines of the README that call cellweft, with continued lines joined."""
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
     return [line.partition("#")[0] for line in text.splitlines() if line.startswith("cellweft ")]
 
 
 @pytest.mark.parametrize("name", cellweft.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_every_public_name_exists(name: str) -> None:
     assert getattr(cellweft, name) is not None
     assert name in dir(cellweft)
 
@@ -46,7 +46,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.slow
-def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
+def test_importing_a_module_does_not_overwrite_a_public_name() -> None:
     script = (
         "import cellweft, cellweft.data._pair, cellweft.evaluate.imputation; "
         "assert callable(cellweft.pair) and callable(cellweft.evaluate_imputation)"
@@ -56,7 +56,7 @@ def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ["import cellweft", "import cellweft.cli"])
-def test_starting_is_light(code: str) -> None:
+def test_importing_cellweft_loads_nothing_heavy(code: str) -> None:
     heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata"}
     script = f"import sys; {code}; sys.stdout.write(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -65,7 +65,7 @@ def test_starting_is_light(code: str) -> None:
 
 def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Trained for a blink: the text of the session stays as it stands.
+    # Minimal training, without changing the text of the session.
     published, placer = cellweft.Imputer, cellweft.Placer
 
     def quick(**options: object) -> cellweft.Imputer:
@@ -92,7 +92,7 @@ def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("line", commands())
-def test_the_commands_of_the_readme_are_understood(line: str) -> None:
+def test_the_commands_of_the_readme_are_valid(line: str) -> None:
     command = typer.main.get_command(app)
     name, *arguments = line.split()[1:]
     command.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]

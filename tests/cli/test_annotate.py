@@ -1,4 +1,4 @@
-"""``cellweft annotate``: the table and its record, several columns, what is refused."""
+"""The command `cellweft annotate`: its table and record, several columns, and errors."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
     record = json.loads(output.with_suffix(".json").read_text())
     told = record["labels"]["half"]
     assert told["calibration_error"] >= 0
-    assert sum(told["reference_cells"].values()) == 99  # of 100; one has no counts
+    assert sum(told["reference_cells"].values()) == 99  # 99 of the 100 cells: one has no counts
     assert record["inputs"]["spatial"]["path"] == both[1]
     assert record["inputs"]["spatial"]["cells"] == 90
     page = tmp_path / "report.html"
@@ -68,7 +68,7 @@ def test_several_columns_and_json(both: list[str], tmp_path: Path) -> None:
     assert (table["third_label"].astype(str).str[:-1] == table["half_label"].astype(str)).all()
 
 
-def test_a_budget_that_is_too_small_is_refused_before_anything_is_learned(
+def test_a_memory_budget_that_is_too_small_is_refused_before_training(
     both: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Imputer, "fit", lambda *_, **__: pytest.fail("it was trained"))
@@ -81,9 +81,7 @@ def test_a_budget_that_is_too_small_is_refused_before_anything_is_learned(
     assert "got 400 MB" in said
 
 
-def test_labels_that_are_alike_are_refused_before_anything_is_learned(
-    both: list[str], tmp_path: Path
-) -> None:
+def test_labels_of_a_single_type_are_refused_before_training(both: list[str], tmp_path: Path) -> None:
     output = tmp_path / "labels.csv"
     result = CliRunner().invoke(app, ["annotate", *both, "-o", str(output), "--labels", "same"])
     assert result.exit_code == 2
@@ -101,7 +99,7 @@ def test_labels_that_are_alike_are_refused_before_anything_is_learned(
         ("same", "Choose another column of obs: --columns COLUMN"),
     ],
 )
-def test_errors_name_the_option_that_named_the_columns(
+def test_errors_name_the_option_for_the_columns(
     both: list[str], tmp_path: Path, columns: str, said: str
 ) -> None:
     given = ["annotate", *both, "-o", str(tmp_path / "labels.csv"), "--columns", columns]

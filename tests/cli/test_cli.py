@@ -1,4 +1,4 @@
-"""The command line: what it makes, what it prints, and what it says and leaves behind when it refuses."""
+"""The command line: its outputs, what it prints, its errors, and which files remain after an error."""
 
 import ast
 import hashlib
@@ -49,7 +49,7 @@ STIMPUTE = [
 
 @pytest.fixture(scope="module")
 def inputs(tissue: SimulatedTissue, tmp_path_factory: Any) -> Path:
-    """Folder with the two inputs; nothing may change there."""
+    """Folder with the two inputs; the tests must not change it."""
     folder: Path = tmp_path_factory.mktemp("inputs")
     tissue.sc.write_h5ad(folder / "atlas.h5ad")
     tissue.st.write_h5ad(folder / "tissue.h5ad")
@@ -58,7 +58,7 @@ def inputs(tissue: SimulatedTissue, tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def call(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Function that runs cellweft in an empty folder; at the end it sees that the inputs were not changed."""
+    """Function that runs cellweft in an empty folder; afterwards it checks that the inputs are unchanged."""
     before = fingerprints(inputs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -82,7 +82,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 def one_object(result: Any) -> dict[str, Any]:
-    """Return what was printed, which has to be one JSON object and nothing else."""
+    """Return the printed text, which must be a single JSON object."""
     assert result.exit_code in (0, 2), result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
@@ -100,10 +100,10 @@ def assert_refused(result: Any, *words: str) -> None:
         assert word in result.stderr
 
 
-# What it makes
+# Outputs
 
 
-def test_check_prints_what_was_found(call: Any, both: Any) -> None:
+def test_check_prints_its_findings(call: Any, both: Any) -> None:
     result = call("check", *both)
     assert result.exit_code == 0
     assert cellweft.pair(*both).summary().splitlines()[2] in result.stdout
@@ -121,7 +121,7 @@ def test_check_as_json(call: Any, both: Any) -> None:
 
 
 @pytest.mark.slow
-def test_impute_writes_what_the_imputer_makes(call: Any, both: Any, tmp_path: Path) -> None:
+def test_impute_writes_the_result_of_the_imputer(call: Any, both: Any, tmp_path: Path) -> None:
     result = call("impute", *both, "-o", "out.zarr", "--save-model", "model", "--seed", 3, *QUICK)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -132,7 +132,7 @@ def test_impute_writes_what_the_imputer_makes(call: Any, both: Any, tmp_path: Pa
     assert last_line(result.stdout).startswith(
         "Imputed 28 genes (12 of the panel) in 90 cells, median reliability"
     )
-    # Lines and no bars, as there is no terminal.
+    # Lines of text instead of bars, because there is no terminal.
     assert re.fullmatch(r"([\w :]+: [\d,]+ of [\d,]+\n)*", result.stderr)
     written = anndata.read_zarr(tmp_path / "out.zarr")
     settings = {"steps": 3, "level_steps": 3}
@@ -196,7 +196,9 @@ def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     assert_refused(nowhere, "--coordinates: expected positions of the spatial cells")
 
 
-def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_results_as_counts_need_a_tissue_with_counts(
+    call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
     logs = tissue.st.copy()
     counts = logs.X.toarray()
     logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
@@ -220,7 +222,7 @@ def test_evaluate_scores_counts(call: Any, both: Any, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "scores.csv")
     rows = table[(table["item"] == "median over genes") & (table["metric"] == "pearson_counts")]
     scores = dict(zip(rows["method"], rows["value"], strict=True))
-    assert scores["mean"] != 0  # the cells' sizes alone, where its correlation on logarithms is 0
+    assert scores["mean"] != 0  # from cell sizes alone; on log values its correlation is 0
     assert scores["knn"] > scores["mean"]
     assert json.loads((tmp_path / "scores.json").read_text())["parameters"]["scale"] == "counts"
     by_place = call(
@@ -246,7 +248,7 @@ def test_impute_writes_a_sparse_matrix(call: Any, both: Any, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
-def test_a_run_that_fails_before_its_first_tile(
+def test_a_run_interrupted_before_its_first_tile(
     call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -263,7 +265,7 @@ def test_a_run_that_fails_before_its_first_tile(
 
 
 @pytest.mark.slow
-def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
+def test_impute_accepts_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     arguments = (
         "--embedding",
@@ -321,7 +323,7 @@ def test_evaluate_as_json(call: Any, both: Any, by: str) -> None:
 @pytest.mark.parametrize("protocol", ["cut", "published"])
 def test_evaluate_says_how_genes_were_held_out(call: Any, both: Any, tmp_path: Path, protocol: str) -> None:
     arguments = ("--methods", "mean", "--folds", 2, "--no-clusters")
-    arguments += ("--protocol", protocol) if protocol != "cut" else ()  # the default
+    arguments += ("--protocol", protocol) if protocol != "cut" else ()  # "cut" is the default
     result = call("evaluate", *both, "-o", "scores.csv", *arguments)
     assert result.exit_code == 0, result.output
     assert f"Protocol {protocol}: " in " ".join(result.stdout.split())
@@ -330,14 +332,14 @@ def test_evaluate_says_how_genes_were_held_out(call: Any, both: Any, tmp_path: P
     assert one_object(call("evaluate", *both, "-o", "scores.csv", *arguments))["protocol"] == protocol
 
 
-def test_evaluate_refuses_a_protocol_by_place(call: Any, both: Any) -> None:
+def test_evaluate_by_place_refuses_a_protocol(call: Any, both: Any) -> None:
     arguments = ("--by", "place", "--protocol", "published", "--truth", "obs:x,y")
     words = ("--protocol: expected --by genes or cells or fraction", "Leave out --protocol")
     assert_refused(call("evaluate", *both, "-o", "scores.csv", *arguments), *words)
 
 
 @pytest.mark.slow
-def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
+def test_evaluate_shows_the_more_reliable_half_of_the_genes(call: Any, both: Any) -> None:
     method = "auto:" + "+".join(QUICK[1::2])
     arguments = ("--by", "fraction", "--methods", method, "--reliability", "--no-clusters", "--json")
     found = one_object(call("evaluate", *both, "-o", "scores.csv", *arguments))
@@ -345,7 +347,7 @@ def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
 
 
 @pytest.mark.slow
-def test_demo_runs_twice_and_replaces_only_its_own(
+def test_demo_runs_twice_and_replaces_only_its_own_files(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
@@ -368,18 +370,18 @@ def test_demo_runs_twice_and_replaces_only_its_own(
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_demo_leaves_the_files_of_others_alone(call: Any, tmp_path: Path) -> None:
+def test_demo_does_not_touch_other_files(call: Any, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "atlas.h5ad").write_text("precious")
     assert_refused(call("demo", "--out", "mine"), "a folder with a atlas.h5ad", "--out", "--overwrite")
     assert [one.name for one in (tmp_path / "mine").iterdir()] == ["atlas.h5ad"]
 
 
-# What it refuses
+# Errors
 
 
 def write(data: anndata.AnnData, **changes: Any) -> Path:
-    """Write a copy of an input with some slots changed into the working folder."""
+    """Write a copy of an input, with some slots changed, to the working folder."""
     data = data.copy()
     for slot, value in changes.items():
         setattr(data, slot, value)
@@ -564,17 +566,17 @@ def test_bad_evaluations(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_exists_is_kept_and_told_before_any_work(call: Any, tmp_path: Path) -> None:
+def test_an_existing_output_is_refused_before_any_work(call: Any, tmp_path: Path) -> None:
     (tmp_path / "out.h5ad").write_text("earlier")
     (tmp_path / "scores.json").write_text("earlier")
-    missing = ("missing.h5ad", "missing.h5ad")  # never looked for
+    missing = ("missing.h5ad", "missing.h5ad")  # the command stops before it looks for them
     assert_refused(call("impute", *missing, "-o", "out.h5ad"), "an existing output", "--overwrite")
     assert_refused(call("evaluate", *missing, "-o", "scores.csv"), "scores.json", "--overwrite")
     assert_refused(call("impute", *missing, "-o", "a.zarr", "--save-model", "scores.json"), "scores.json")
     assert (tmp_path / "out.h5ad").read_text() == "earlier"
 
 
-def test_an_input_is_never_replaced(call: Any, both: Any, tmp_path: Path) -> None:
+def test_an_input_is_never_overwritten(call: Any, both: Any, tmp_path: Path) -> None:
     table = tmp_path / "tissue.csv"
     tissue = anndata.read_h5ad(both[1])
     table.write_text(pd.DataFrame(tissue.X.toarray(), tissue.obs_names, tissue.var_names).to_csv())
@@ -585,7 +587,7 @@ def test_an_input_is_never_replaced(call: Any, both: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_an_output_is_replaced_when_asked(call: Any, both: Any, tmp_path: Path) -> None:
+def test_an_output_is_replaced_on_request(call: Any, both: Any, tmp_path: Path) -> None:
     (tmp_path / "out.h5ad").write_text("earlier")
     arguments = ("-o", "out.h5ad", "--overwrite", "--no-reliability", "--genes", "Gene01", *QUICK)
     assert call("impute", *both, *arguments).exit_code == 0
@@ -594,7 +596,7 @@ def test_an_output_is_replaced_when_asked(call: Any, both: Any, tmp_path: Path) 
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
-    """Function that limits the size of files, as a disk that is full does."""
+    """Function that limits the size of files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -625,7 +627,7 @@ def test_unknown_options_exit_with_2(call: Any, both: Any) -> None:
         assert result.stdout == ""
 
 
-def test_what_nobody_expected_keeps_its_traceback(
+def test_an_unexpected_error_keeps_its_traceback(
     call: Any, both: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -650,11 +652,12 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(
     monkeypatch.setattr(ResultWriter, "write", interrupt)
     result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK)
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. Nothing incomplete was left behind.\n")  # after what was done
+    # progress is printed before it
+    assert result.stderr.endswith("Interrupted. Nothing incomplete was left behind.\n")
     assert not list(tmp_path.iterdir())
 
 
-# The frame around it
+# Common behaviour of all commands
 
 
 def test_the_options_are_those_of_pair() -> None:
@@ -681,12 +684,12 @@ def test_every_command_has_help_and_the_common_options(call: Any) -> None:
         assert [option for option in common if option not in result.stdout] == []
 
 
-def test_many_genes_may_be_named() -> None:
+def test_a_long_list_of_genes_is_accepted() -> None:
     names = [f"Gene{number:04}" for number in range(2000)]  # longer than any path may be
     assert read_genes(",".join(names)) == names
 
 
-def test_genes_may_come_from_a_file_with_windows_line_ends(tmp_path: Path) -> None:
+def test_genes_from_a_file_with_windows_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "genes"
     path.write_bytes(b"\xef\xbb\xbfGad1\r\nSst \r\n")
     assert read_genes(str(path)) == ["Gad1", "Sst"]
@@ -695,7 +698,7 @@ def test_genes_may_come_from_a_file_with_windows_line_ends(tmp_path: Path) -> No
         read_genes(str(path))
 
 
-def test_messages_speak_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_name_options_instead_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {
         "labels": "--labels",
         "settings": "--set",
@@ -721,7 +724,7 @@ def test_messages_speak_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
         assert message.render(as_option) == text
 
 
-def test_every_command_knows_its_options() -> None:
+def test_every_argument_in_an_error_has_an_option() -> None:
     commands: Any = get_command(app)
     for command in app.registered_commands:
         assert command.name is not None
@@ -734,7 +737,10 @@ def test_every_command_knows_its_options() -> None:
 
 @pytest.mark.slow
 def test_no_message_of_the_library_names_an_option() -> None:
-    """Options are the command line's own: messages name arguments, and each face shows them its own way."""
+    """Only the command line has options.
+
+    The library names arguments, and each interface shows them in its own way.
+    """
     package = Path(cellweft.__file__).parent
     texts = [
         f"{path.relative_to(package)}:{node.lineno} {node.value}"
@@ -766,7 +772,7 @@ NO_MEMORY = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allo
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("of a GPU"), RuntimeError(NO_MEMORY)]
 )
-def test_memory_that_the_system_does_not_give(
+def test_out_of_memory_errors_are_reported(
     call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -777,7 +783,7 @@ def test_memory_that_the_system_does_not_give(
     assert not (tmp_path / "out.zarr").exists()
 
 
-def test_the_text_of_other_errors_does_not_make_them_of_memory(
+def test_other_errors_that_mention_memory_are_not_memory_errors(
     call: Any, both: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -788,7 +794,7 @@ def test_the_text_of_other_errors_does_not_make_them_of_memory(
     assert (result.exit_code, type(result.exception)) == (1, RuntimeError)
 
 
-def test_what_torch_raises_without_memory_is_known() -> None:
+def test_out_of_memory_errors_of_torch_are_recognised() -> None:
     for error in (torch.OutOfMemoryError(), torch.cuda.OutOfMemoryError(), MemoryError()):
         assert is_out_of_memory(error)
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as caught:

@@ -1,4 +1,4 @@
-"""``cellweft embed``: what it makes, what it prints, what it refuses, and how it goes on."""
+"""The command `cellweft embed`: its table, what it prints, its errors, and how it resumes."""
 
 import json
 import re
@@ -23,7 +23,7 @@ TOKENS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: Any) -> Path:
-    """Folder with a FASTA file and a random model of the form of ESM-2."""
+    """Folder with a FASTA file and a random network with the architecture of ESM-2."""
     folder: Path = tmp_path_factory.mktemp("inputs")
     (folder / "proteins.fa").write_text(
         "".join(f">{name} of mice\n{one}\n" for name, one in PROTEINS.items())
@@ -47,9 +47,10 @@ def inputs(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def call(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``cellweft embed`` on the proteins, in an empty folder."""
+    """Function that runs `cellweft embed` on the proteins in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # which the command would set for good
+    # restored after the test; the command would set it for the whole process
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def run(*arguments: Any, proteins: Path = inputs / "proteins.fa") -> Any:
         asked = ["embed", proteins, "-o", "esm.parquet", "--model", inputs / "tiny", *arguments]
@@ -65,7 +66,7 @@ def assert_refused(result: Any, *words: str) -> None:
         assert word in result.stderr
 
 
-def test_the_table_is_that_of_python(call: Any, inputs: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_same_table_as_python(call: Any, inputs: Path, tmp_path: Path) -> None:
     result = call("--pooling", "max", "--layer", 0, "--window", 9, "--overlap", 2, "--tokens-per-batch", 30)
     assert result.exit_code == 0, result.output
     plan, last = result.stdout.splitlines()
@@ -128,7 +129,7 @@ def test_bad_proteins(call: Any, tmp_path: Path, text: str, words: tuple[str, ..
     assert_refused(call(proteins=tmp_path / "missing.fa"), "missing.fa", "nothing at this path")
 
 
-def test_an_output_that_is_there(call: Any, tmp_path: Path) -> None:
+def test_an_existing_output_or_folder_is_refused(call: Any, tmp_path: Path) -> None:
     (tmp_path / "esm.parquet").write_text("earlier")
     assert_refused(call(), "an existing output", "--overwrite")
     (tmp_path / "esm.parquet").unlink()
@@ -137,7 +138,7 @@ def test_an_output_that_is_there(call: Any, tmp_path: Path) -> None:
     assert_refused(call(), "esm.parquet.parts", "a folder with 'mine.txt'")
 
 
-def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
+def test_an_interrupt_says_what_is_kept_and_the_same_command_resumes(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     residues, seen = cellweft.genes.esm.model.ProteinModel.residues, []

@@ -1,4 +1,4 @@
-"""``cellweft evaluate --by place``: what it makes, what it prints, what it refuses."""
+"""The command `cellweft evaluate --by place`: its tables, what it prints, and errors."""
 
 import json
 import re
@@ -24,7 +24,7 @@ METRICS = ["location_error_mean", "location_error_median", "hits@5", "hits@20"]
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: Any) -> tuple[Path, Path]:
-    """Paths of cells and of spots summed from them."""
+    """Paths of cells, and of spots that are sums of these cells."""
     folder: Path = tmp_path_factory.mktemp("inputs")
     cells = simulate_tissue(n_spatial=300, n_genes=200, n_panel=120, seed=1).st
     made = pseudo_spots(cells, spacing=32, radius=20)
@@ -35,7 +35,7 @@ def both(tmp_path_factory: Any) -> tuple[Path, Path]:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``cellweft evaluate`` in an empty folder."""
+    """Function that runs `cellweft evaluate` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: Any) -> Any:
@@ -81,7 +81,7 @@ def test_scores_are_written_and_shown(call: Any, both: Any, tmp_path: Path) -> N
     assert (parameters["truth"], parameters["hits"]) == ("obsm:spatial_true", [5, 20])
 
 
-def test_as_json_one_truth(call: Any, both: Any) -> None:
+def test_as_json_with_only_true_positions(call: Any, both: Any) -> None:
     result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH[:2], *METHODS, "--hits", "5", "--json")
     found = json.loads(result.stdout)["scores"]
     assert set(found) == {"cosine", "centre"}
@@ -93,7 +93,7 @@ def test_as_json_one_truth(call: Any, both: Any) -> None:
     assert {"major types", "moderate types"} < set(found)
 
 
-def test_the_default_methods_are_those_of_place(
+def test_default_methods_of_evaluation_by_place(
     call: Any, both: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -107,7 +107,7 @@ def test_the_default_methods_are_those_of_place(
     assert asked == ["auto", "cosine", "knn-regression", "random", "centre", "nnls"]
 
 
-def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path) -> None:
+def test_types_with_a_slash_in_their_names(call: Any, both: Any, tmp_path: Path) -> None:
     cells, spots = (ad.read_h5ad(path) for path in both)
     shares = spots.obsm["composition"]
     spots.obsm["shares"], spots.uns["shares_names"] = shares.to_numpy(), [f"{one}/a" for one in shares]
@@ -148,7 +148,8 @@ def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path
         ),
         (["--keep", "0.5"], ("--keep: expected --by cells or fraction", "got --by genes")),
         ([*PLACE, *TRUTH, "--keep", "0.5"], ("--keep: expected --by cells or fraction", "got --by place")),
-        ([*PLACE, *TRUTH, "--folds", "5"], ("--folds: expected", "got --by place")),  # the default, but given
+        # the default value, but passed explicitly
+        ([*PLACE, *TRUTH, "--folds", "5"], ("--folds: expected", "got --by place")),
         ([*PLACE, *TRUTH, "--reliability"], ("--reliability: expected --by genes or cells or fraction",)),
         ([*PLACE, *TRUTH, "--no-clusters"], ("--no-clusters: expected --by genes",)),
         ([*PLACE, *TRUTH, "--embedding", "e.csv"], ("--embedding: expected --by genes",)),
@@ -165,7 +166,7 @@ def test_bad_evaluations(
 
 @pytest.mark.slow
 def test_embryo(call: Any, shared_data: Path) -> None:
-    """The published pseudo-spots; the numbers that were found are 12.18, 60.3 and .915."""
+    """The published pseudo-spots. Measured values: 12.18, 60.3 and 0.915."""
     both = (shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")
     truth = ["--truth", "obs:x_global,y_global", "--truth-composition", "obsm:celltype_prop", "--hits", "120"]
     result = call(*both, "-o", "scores.csv", *PLACE, *truth, "--methods", "cosine", "--json")
@@ -177,7 +178,9 @@ def test_embryo(call: Any, shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", ["boxes", "discs"])
-def test_pseudo_spots_are_made_first(call: Any, both: Any, tmp_path: Path, shape: str) -> None:
+def test_pseudo_spots_are_made_before_the_evaluation(
+    call: Any, both: Any, tmp_path: Path, shape: str
+) -> None:
     cells = both[0]
     made = ["--pseudo-spots", shape, "--grid", "6,6", "--coordinates", "obsm:spatial_true"]
     result = call(cells, cells, "-o", "scores.csv", *PLACE, *made, "--methods", "cosine", "--hits", "5")
@@ -191,7 +194,7 @@ def test_pseudo_spots_are_made_first(call: Any, both: Any, tmp_path: Path, shape
     assert parameters["truth"] == "obsm:spatial_true"
 
 
-def test_cells_that_are_caught_are_named(call: Any, both: Any, tmp_path: Path) -> None:
+def test_the_rule_for_cells_in_spots_is_recorded(call: Any, both: Any, tmp_path: Path) -> None:
     asked = [*TRUTH, "--caught", "boxes:0.3", "--methods", "cosine", "--hits", "5"]
     result = call(*both, "-o", "scores.csv", *PLACE, *asked)
     assert result.exit_code == 0, result.output
@@ -199,7 +202,7 @@ def test_cells_that_are_caught_are_named(call: Any, both: Any, tmp_path: Path) -
     assert parameters["caught"] == "boxes:0.3"
 
 
-def test_pseudo_spots_that_do_not_fit(call: Any, both: Any) -> None:
+def test_wrong_options_for_pseudo_spots_are_refused(call: Any, both: Any) -> None:
     cells, spots = both
     grid = ["--pseudo-spots", "boxes", "--grid", "6,6"]
     assert_refused(call(cells, spots, "-o", "s.csv", *PLACE, *grid), "--pseudo-spots", "Pass the same file")

@@ -1,4 +1,4 @@
-"""``cellweft export``: what it writes, what it prints, what it refuses."""
+"""The command `cellweft export`: its files, what it prints, and errors."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def make_result() -> anndata.AnnData:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``cellweft export`` on a result, in an empty folder."""
+    """Function that runs `cellweft export` on a result in an empty folder."""
     monkeypatch.chdir(tmp_path)
     write_anndata(make_result(), tmp_path / "imputed.zarr")
     app = typer.Typer(pretty_exceptions_enable=False)
@@ -105,7 +105,7 @@ def test_spatialdata(call: Any, tmp_path: Path) -> None:
     assert_refused(call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "an unused name")
 
 
-def test_what_is_refused(call: Any, tmp_path: Path) -> None:
+def test_wrong_options_are_refused(call: Any, tmp_path: Path) -> None:
     assert_refused(call("--to", "cellxgene"), "--output", "Add -o OUT.")
     assert_refused(call("--to", "explorer", "-o", "g.csv"), "--column", "Add --column cell_type.")
     assert_refused(call("--to", "spatialdata"), "--into", "Add --into STORE.")

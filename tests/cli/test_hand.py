@@ -1,4 +1,4 @@
-"""What is at hand on the command line: help, examples, narrow tables, lines of progress, addresses."""
+"""Usability of the command line: help, examples, narrow tables and progress as lines of text."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("command", [None, *_COMMANDS])
-def test_both_spellings_of_help_show_examples_and_where_to_read_on(command: str | None) -> None:
+def test_help_and_its_short_form_show_examples_and_a_page_to_read(command: str | None) -> None:
     words = [command] if command else []
     long, short = (CliRunner().invoke(app, [*words, option]) for option in ("--help", "-h"))
     assert long.exit_code == short.exit_code == 0
@@ -45,7 +45,7 @@ def test_both_spellings_of_help_show_examples_and_where_to_read_on(command: str 
 
 
 @pytest.mark.slow
-def test_every_option_of_an_example_is_one_of_its_command() -> None:
+def test_every_option_in_an_example_exists() -> None:
     for name, command in ((one, EXAMPLES[one]) for one in _COMMANDS):
         for option in re.findall(r" (--[\w-]+)", command):
             stated = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
@@ -101,7 +101,7 @@ def test_tables_keep_the_names_of_methods_in_80_columns(kind: str) -> None:
     assert printed(table, 160).count("method") == 1
 
 
-def test_lines_of_progress_go_where_no_bar_can_be_drawn(
+def test_progress_is_printed_as_lines_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console_module, "_LINE_EVERY", 0.0)

@@ -1,4 +1,4 @@
-"""``cellweft place``: what it makes, what it prints, and what it says and leaves behind when it refuses."""
+"""The command `cellweft place`: its outputs, what it prints, its errors, and files after an error."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ SETTINGS = [part for name, value in QUICK.items() for part in ("--set", f"{name}
 
 @pytest.fixture(scope="module")
 def inputs(tissue: SimulatedTissue, tmp_path_factory: Any) -> Path:
-    """Folder with the two inputs; nothing may change there."""
+    """Folder with the two inputs; the tests must not change it."""
     folder: Path = tmp_path_factory.mktemp("inputs")
     tissue.sc.write_h5ad(folder / "atlas.h5ad")
     tissue.st.write_h5ad(folder / "tissue.h5ad")
@@ -41,7 +41,7 @@ def both(inputs: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Function that runs ``cellweft place`` in an empty folder; the inputs must not change."""
+    """Function that runs `cellweft place` in an empty folder and checks that the inputs are unchanged."""
     before = fingerprints(inputs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -80,16 +80,17 @@ def read(path: Path) -> anndata.AnnData:
     return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
 
 
-# What it makes
+# Outputs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
-def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, suffix: str) -> None:
+def test_it_writes_the_result_of_the_placer(place: Any, both: Any, tmp_path: Path, suffix: str) -> None:
     outputs = ("-o", f"placed{suffix}", "--spots", f"spots{suffix}", "--genes", "Gene03,gene11")
     result = place(*both, *outputs, "--neighbors", 4, "--save-model", "model", "--seed", 3, *SETTINGS)
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"([\w ]+: [\d,]+ of [\d,]+\n)*", result.stderr)  # no bars where there is no terminal
+    # no progress bars without a terminal
+    assert re.fullmatch(r"([\w ]+: [\d,]+ of [\d,]+\n)*", result.stderr)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Inputs: 100 reference cells x 28 genes, 90 spatial cells")
     assert any(line.startswith("Plan: 100 cells on 90 spots by 12 genes, 16 steps") for line in lines)
@@ -141,7 +142,7 @@ def test_as_json(place: Any, both: Any, tmp_path: Path) -> None:
     assert anndata.read_h5ad(tmp_path / "spots.h5ad").shape == (90, 0)
 
 
-def test_quietly(place: Any, both: Any, tmp_path: Path) -> None:
+def test_quiet(place: Any, both: Any, tmp_path: Path) -> None:
     result = place(*both, "-o", "placed.h5ad", "--quiet", *SETTINGS)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Placed 100 cells on 90 spots")
@@ -192,7 +193,7 @@ def test_cells_without_types_give_no_proportions(place: Any, both: Any, tissue: 
 
 
 @pytest.mark.slow
-def test_the_same_seed_writes_the_same_places(place: Any, both: Any) -> None:
+def test_the_same_seed_gives_the_same_positions(place: Any, both: Any) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert place(*both, "-o", f"{name}.h5ad", "--seed", seed, "--neighbors", 0, *SETTINGS).exit_code == 0
     a, b, c = (anndata.read_h5ad(f"{name}.h5ad").obsm["cellweft_spatial"] for name in "abc")
@@ -200,11 +201,11 @@ def test_the_same_seed_writes_the_same_places(place: Any, both: Any) -> None:
     assert np.abs(a - c).max() > 0.01
 
 
-# What it refuses
+# Errors
 
 
 def write(data: anndata.AnnData, **changes: Any) -> Path:
-    """Write a copy of an input with some slots changed into the working folder."""
+    """Write a copy of an input, with some slots changed, to the working folder."""
     data = data.copy()
     for slot, value in changes.items():
         setattr(data, slot, value)
@@ -213,7 +214,7 @@ def write(data: anndata.AnnData, **changes: Any) -> Path:
 
 
 def off_panel(data: anndata.AnnData, panel: pd.Index) -> sp.csr_matrix:
-    """Counts of the other genes alone."""
+    """Return counts that are zero for all genes of the panel."""
     counts = data.X.toarray()
     counts[:, data.var_names.isin(panel)] = 0
     counts[:, ~data.var_names.isin(panel)] += 1
@@ -350,17 +351,17 @@ def test_bad_options(place: Any, both: Any, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--preset", "stim"], ["--neighbors", "-1"], ["--colour"], []])
-def test_what_the_shell_refuses(place: Any, both: Any, tmp_path: Path, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(place: Any, both: Any, tmp_path: Path, arguments: list[str]) -> None:
     result = place(*both, *(["-o", "placed.h5ad", *arguments] if arguments else []))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert not list(tmp_path.iterdir())
 
 
-def test_outputs_that_exist_are_kept_and_told_before_any_work(place: Any, tmp_path: Path) -> None:
+def test_existing_outputs_are_refused_before_any_work(place: Any, tmp_path: Path) -> None:
     (tmp_path / "there.h5ad").write_text("earlier")
     (tmp_path / "model").mkdir()
-    missing = ("missing.h5ad", "missing.h5ad")  # never looked for
+    missing = ("missing.h5ad", "missing.h5ad")  # the command stops before it looks for them
     for outputs in (
         ("-o", "there.h5ad"),
         ("-o", "a.zarr", "--spots", "there.h5ad"),
@@ -372,7 +373,7 @@ def test_outputs_that_exist_are_kept_and_told_before_any_work(place: Any, tmp_pa
 
 
 @pytest.mark.slow
-def test_outputs_are_replaced_when_asked(place: Any, both: Any, tmp_path: Path) -> None:
+def test_outputs_are_replaced_on_request(place: Any, both: Any, tmp_path: Path) -> None:
     for name in ("placed.h5ad", "spots.h5ad"):
         (tmp_path / name).write_text("earlier")
     arguments = (
@@ -393,7 +394,7 @@ def test_outputs_are_replaced_when_asked(place: Any, both: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("option", ["-o", "--spots"])
 @pytest.mark.parametrize("victim", [0, 1])
-def test_an_input_is_never_replaced(
+def test_an_input_is_never_overwritten(
     place: Any, tissue: SimulatedTissue, tmp_path: Path, option: str, victim: int
 ) -> None:
     tissue.sc.write_h5ad("sc.h5ad")
@@ -407,7 +408,7 @@ def test_an_input_is_never_replaced(
 
 
 def test_a_result_that_needs_too_much_memory_leaves_nothing(place: Any, both: Any, tmp_path: Path) -> None:
-    """The plan fits; the genes that are carried to the spots do not, as is seen once they are asked for."""
+    """The plan fits the budget, but imputing the requested genes on the spots does not."""
     genes = ("--spots", "spots.h5ad", "--genes", "Gene01")
 
     def refused(*_: object, **__: object) -> None:
@@ -423,7 +424,7 @@ def test_a_result_that_needs_too_much_memory_leaves_nothing(place: Any, both: An
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
-    """Function that limits the size of files, as a disk that is full does."""
+    """Function that limits the size of files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,4 +1,4 @@
-"""``cellweft proteins`` with files alone: what it makes, what it prints, what it refuses."""
+"""The command `cellweft proteins` without a network: its files, what it prints, and errors."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MLSCRLQ
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``cellweft proteins`` in a folder with a proteome."""
+    """Function that runs `cellweft proteins` in a folder with a proteome."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     Path("mouse.fasta").write_text(PROTEOME)
@@ -71,7 +71,7 @@ def test_proteins_and_their_table_are_written(call: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["names", "list", "h5ad"])
-def test_genes_from_anywhere(call: Any, tissue: Any, kind: str) -> None:
+def test_genes_from_datasets_lists_and_files(call: Any, tissue: Any, kind: str) -> None:
     data = tissue.st[:2, :2].copy()
     data.var_names = ["Gad1", "Sst"]
     data.write_h5ad("tissue.h5ad")
@@ -84,7 +84,7 @@ def test_genes_from_anywhere(call: Any, tissue: Any, kind: str) -> None:
     assert list(pd.read_parquet("t.parquet")["gene"]) == ["Gad1", "Sst"]
 
 
-def test_many_genes_may_be_named(call: Any) -> None:
+def test_a_long_list_of_genes_is_accepted(call: Any) -> None:
     names = ",".join(f"Gene{number}" for number in range(2000))  # longer than any path may be
     result = call("--genes", f"Gad1,{names}", "-o", "proteins.fa", "--json")
     assert result.exit_code == 0, result.output
@@ -115,7 +115,7 @@ def test_as_json(call: Any, tmp_path: Path) -> None:
     }
 
 
-def test_outputs_are_kept_unless_asked(call: Any) -> None:
+def test_outputs_are_only_replaced_on_request(call: Any) -> None:
     Path("proteins.tsv").write_text("earlier")
     asked = ("--genes", "Gad1", "-o", "proteins.fa")
     assert_refused(
@@ -135,7 +135,7 @@ def test_outputs_are_kept_unless_asked(call: Any) -> None:
         (("-o", "p.fa", "--table", "./p.fa"), "each output needs its own"),
     ],
 )
-def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
+def test_an_output_never_replaces_an_input_or_the_other_output(
     call: Any, outputs: tuple[str], fix: str
 ) -> None:
     Path("genes.csv").write_text("Gad1\n")
@@ -173,7 +173,7 @@ def test_bad_input(call: Any, genes: str, others: dict[str, str], words: tuple[s
     assert there() == before
 
 
-def test_offline_with_nothing_kept_names_the_way(call: Any) -> None:
+def test_offline_without_a_cache_says_what_to_do(call: Any) -> None:
     result = call(
         "--genes", "Gad1", "-o", "p.fa", "--offline", "--cache", "answers", proteome="", organism="human"
     )

@@ -1,4 +1,4 @@
-"""``cellweft report``: what it writes, what it prints, what it refuses."""
+"""The command `cellweft report`: its page, what it prints, and errors."""
 
 import json
 from collections.abc import Callable
@@ -23,14 +23,14 @@ APP.command("report")(expanded(report))
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``cellweft report`` in a folder of its own."""
+    """Function that runs `cellweft report` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(APP, [str(one) for one in arguments])
 
 
 @pytest.fixture
 def files(tissue: SimulatedTissue, tmp_path: Path) -> Path:
-    """Inputs, a gene that was imputed, and scores."""
+    """Inputs, one imputed gene, and scores."""
     tissue.sc.write_h5ad(tmp_path / "atlas.h5ad")
     tissue.st.write_h5ad(tmp_path / "tissue.h5ad")
     made = ad.AnnData(
@@ -48,7 +48,7 @@ def files(tissue: SimulatedTissue, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("files")
-def test_it_writes_and_says_so(call: Any, tmp_path: Path) -> None:
+def test_it_writes_a_page_and_describes_it_as_json(call: Any, tmp_path: Path) -> None:
     inputs = ("--check-inputs", "atlas.h5ad", "tissue.h5ad", "--labels", "cell_type")
     done = call(
         "imputed.h5ad", "--scores", "scores.csv", *inputs, "-o", "r.html", "--title", "Mine", "--json"
@@ -86,7 +86,7 @@ def test_scores_alone_are_enough(call: Any) -> None:
         (("scores.csv", "-o", "scores.csv"), "a name ending in .html"),
     ],
 )
-def test_it_refuses_with_a_next_step(call: Any, tmp_path: Path, arguments: Any, said: str) -> None:
+def test_errors_give_a_next_step(call: Any, tmp_path: Path, arguments: Any, said: str) -> None:
     before = sorted(tmp_path.iterdir())
     done = call(*arguments)
     assert done.exit_code == 2
@@ -95,7 +95,7 @@ def test_it_refuses_with_a_next_step(call: Any, tmp_path: Path, arguments: Any, 
 
 
 @pytest.mark.usefixtures("files")
-def test_a_report_is_replaced_only_when_told_to(call: Any, tmp_path: Path) -> None:
+def test_a_report_is_only_replaced_on_request(call: Any, tmp_path: Path) -> None:
     (tmp_path / "r.html").write_text("mine")
     assert call("scores.csv", "-o", "r.html").exit_code == 2
     assert (tmp_path / "r.html").read_text() == "mine"

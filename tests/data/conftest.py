@@ -1,4 +1,4 @@
-"""Small inputs that the tests of the package data share."""
+"""Small inputs that the tests of the package `data` share."""
 
 import warnings
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 @pytest.fixture(scope="session")
 def write_as() -> Callable[[anndata.AnnData, Path, str], Path]:
-    """Function that writes an AnnData into a folder in a format that cellweft reads, and returns the path."""
+    """Function that writes an AnnData to a folder in a format that cellweft reads, and returns the path."""
 
     def write(data: anndata.AnnData, folder: Path, kind: str) -> Path:
         path = folder / f"data.{kind}"

@@ -1,4 +1,4 @@
-"""Batches of a reference: what is compared, what it does to the values, and what is said or refused."""
+"""Batches of a reference: how they are compared, how values change, and cautions and errors."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ from cellweft.data.hold_out import panel_reference
 from cellweft.place.training_data import model_inputs
 
 GENES = [f"Gene{number}" for number in range(30)]
-_SAMPLING = 0.3  # of the logarithm of a factor that is told by some hundred cells
+_SAMPLING = 0.3  # sampling error of a log factor from some hundred cells
 
 
 def rates(n_types: int = 3) -> np.ndarray:
-    """Return the mean count of each gene in each type: ten genes are its markers."""
+    """Return the mean count of each gene in each type; every type has ten marker genes."""
     levels = np.full((n_types, len(GENES)), 2.0)
     for number in range(n_types):
         levels[number, number * 10 : number * 10 + 10] = 20.0
@@ -34,13 +34,13 @@ def rates(n_types: int = 3) -> np.ndarray:
 
 
 def cells(types: np.ndarray, detection: np.ndarray | float = 1.0, *, seed: int = 0) -> sp.csr_matrix:
-    """Return counts of cells of some types on a platform that detects genes unequally."""
+    """Return counts of cells of given types on a platform with unequal detection of genes."""
     counts = np.random.default_rng(seed).poisson(rates()[types] * detection)
     return sp.csr_matrix(counts.astype(np.float32))
 
 
 def reference(*parts: sp.csr_matrix, names: str = "abcdefgh") -> anndata.AnnData:
-    """Return batches joined, with the column ``donor``."""
+    """Return the batches concatenated, with the column `donor`."""
     matrix = sp.csr_matrix(sp.vstack(parts))
     donor = np.repeat(list(names)[: len(parts)], [part.shape[0] for part in parts])
     obs = pd.DataFrame({"donor": donor}, index=[f"cell{number}" for number in range(matrix.shape[0])])
@@ -48,7 +48,7 @@ def reference(*parts: sp.csr_matrix, names: str = "abcdefgh") -> anndata.AnnData
 
 
 def tissue(n: int = 60) -> anndata.AnnData:
-    """Return a tissue that measured the even genes."""
+    """Return a tissue that measured every second gene."""
     counts = cells(np.arange(n) % 3, seed=9)[:, ::2]
     places = np.random.default_rng(0).random((n, 2))
     return anndata.AnnData(counts, var=pd.DataFrame(index=GENES[::2]), obsm={"spatial": places})
@@ -60,15 +60,15 @@ DETECTION = np.exp(np.random.default_rng(5).normal(0, 0.8, len(GENES)))
 
 @pytest.fixture(scope="module")
 def joined() -> anndata.AnnData:
-    """Two batches of like cells, the second of which detects genes unequally."""
+    """Two batches of similar cells; the second detects genes unequally."""
     return reference(cells(TYPES), cells(TYPES[:150], DETECTION, seed=1))
 
 
-def test_genes_of_alike_cells_come_to_one_level(joined: anndata.AnnData) -> None:
+def test_genes_of_similar_cells_are_brought_to_one_level(joined: anndata.AnnData) -> None:
     side = cellweft.pair(joined, tissue(), reference_batch="donor").sc
     assert side.batches is not None
     assert side.batches.names.tolist() == ["a", "b"]
-    assert (side.batches.levels[0] == 1).all()  # the one with most cells
+    assert (side.batches.levels[0] == 1).all()  # the batch with most cells
     side = dataclasses.replace(side, batches=side.batches.at_one_depth())
     values = np.expm1(side.dense(slice(None)))
     before = np.expm1(dataclasses.replace(side, batches=None).dense(slice(None)))
@@ -81,7 +81,7 @@ def test_genes_of_alike_cells_come_to_one_level(joined: anndata.AnnData) -> None
     assert left.mean() < 0.25 * apart.mean()
 
 
-def test_a_block_is_what_it_was_times_the_factor(joined: anndata.AnnData) -> None:
+def test_a_block_is_the_uncorrected_block_times_the_factor(joined: anndata.AnnData) -> None:
     counts = joined.X.toarray().astype(np.float64)
     totals = counts.sum(axis=1)
     scaled = counts / totals[:, None] * np.median(totals)
@@ -103,8 +103,8 @@ def test_a_block_is_what_it_was_times_the_factor(joined: anndata.AnnData) -> Non
         np.testing.assert_allclose(part.dense(slice(1, None)), expected[rows[1:]], rtol=1e-5, atol=1e-6)
 
 
-def test_types_that_a_batch_lacks_do_not_count() -> None:
-    """A ratio of plain means would take the markers of the missing type for genes of high yield."""
+def test_types_that_a_batch_lacks_are_ignored() -> None:
+    """A ratio of plain means would mistake the markers of the missing type for poorly detected genes."""
     without = TYPES[TYPES != 2]
     side = cellweft.pair(
         reference(cells(TYPES), cells(without, seed=1)), tissue(), reference_batch="donor"
@@ -116,13 +116,13 @@ def test_types_that_a_batch_lacks_do_not_count() -> None:
     assert np.abs(np.log(plain[:240].mean(axis=0) / plain[240:].mean(axis=0))).max() > 3 * _SAMPLING
 
 
-def test_what_few_cells_tell_hardly_counts() -> None:
+def test_genes_seen_in_few_cells_are_hardly_corrected() -> None:
     matrix = cells(TYPES[:150], DETECTION, seed=1).tolil()
     matrix[4:, 3] = 0
     side = cellweft.pair(reference(cells(TYPES), sp.csr_matrix(matrix)), tissue(), reference_batch="donor").sc
     assert side.batches is not None
-    assert 1 < side.batches.levels[1, 3] < 6  # where the means differ more than thirtyfold
-    matrix[:, 3] = 0  # not measured there
+    assert 1 < side.batches.levels[1, 3] < 6  # the means differ by a factor of more than 30
+    matrix[:, 3] = 0  # the batch did not measure the gene
     side = cellweft.pair(reference(cells(TYPES), sp.csr_matrix(matrix)), tissue(), reference_batch="donor").sc
     assert side.batches is not None
     assert side.batches.levels[1, 3] == 1
@@ -172,7 +172,7 @@ def test_several_kinds_of_columns(joined: anndata.AnnData) -> None:
         np.testing.assert_array_equal(side.dense(slice(None)), expected)
 
 
-def test_a_small_batch_is_left_as_it_is_and_said() -> None:
+def test_a_small_batch_is_not_corrected_and_reported() -> None:
     data = reference(cells(TYPES), cells(TYPES[:150], DETECTION, seed=1), cells(TYPES[:6], 0.2, seed=2))
     pair = cellweft.pair(data, tissue(), reference_batch="donor")
     assert pair.sc.batches is not None
@@ -184,7 +184,7 @@ def test_a_small_batch_is_left_as_it_is_and_said() -> None:
     ]
 
 
-def test_unequal_depths_without_the_option_are_said() -> None:
+def test_unequal_depths_without_the_option_are_reported() -> None:
     deep = reference(cells(TYPES), cells(TYPES[:150], 0.1, seed=1))
     (said,) = [one for one in cellweft.pair(deep, tissue()).cautions if "reference_batch" in one]
     assert said.startswith("Reference: a typical cell of 'a' has 10 times as many counts as one of 'b'")
@@ -229,7 +229,7 @@ def _with(data: anndata.AnnData, **columns: Any) -> anndata.AnnData:
         )),
     ],
 )  # fmt: skip
-def test_columns_that_are_no_batches_are_refused(
+def test_columns_that_are_not_batches_are_refused(
     joined: anndata.AnnData, name: str, error: type[Exception], message: str
 ) -> None:
     n_cells = joined.n_obs
@@ -259,7 +259,7 @@ def test_other_cells_for_the_same_tissue(joined: anndata.AnnData) -> None:
         pair.with_reference(joined, reference_batch="dono")
 
 
-def test_a_reference_that_is_cut_is_compared_anew(joined: anndata.AnnData) -> None:
+def test_batches_of_fewer_genes_are_compared_again(joined: anndata.AnnData) -> None:
     pair = cellweft.pair(joined, tissue(), reference_batch="donor")
     cut = panel_reference(pair.sc, pair.sc_shared)
     alone = anndata.AnnData(joined.X[:, ::2], obs=joined.obs, var=joined.var.iloc[::2])
@@ -269,7 +269,7 @@ def test_a_reference_that_is_cut_is_compared_anew(joined: anndata.AnnData) -> No
     )
 
 
-def test_one_batch_that_is_left_is_as_it_was(joined: anndata.AnnData) -> None:
+def test_a_single_remaining_batch_is_not_corrected(joined: anndata.AnnData) -> None:
     side = cellweft.pair(joined, tissue(), reference_batch="donor").sc
     assert side.batches is not None
     rest = np.flatnonzero(side.batches.codes == 1)
@@ -280,7 +280,7 @@ def test_one_batch_that_is_left_is_as_it_was(joined: anndata.AnnData) -> None:
 
 
 @pytest.mark.slow
-def test_models_know_their_batches(joined: anndata.AnnData, tmp_path: Path) -> None:
+def test_models_record_their_batches(joined: anndata.AnnData, tmp_path: Path) -> None:
     settings = {"steps": 5, "level_steps": 5}
     pair = cellweft.pair(joined, tissue(), reference_batch="donor")
     plain = cellweft.pair(joined, tissue())
@@ -300,7 +300,7 @@ def test_models_know_their_batches(joined: anndata.AnnData, tmp_path: Path) -> N
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "out.zarr").X, made.X)
 
 
-def test_placing_brings_all_batches_to_one_total(joined: anndata.AnnData) -> None:
+def test_placement_brings_all_batches_to_one_total(joined: anndata.AnnData) -> None:
     pair = cellweft.pair(joined, tissue(), reference_batch="donor")
     assert pair.sc.batches is not None
     placed, _ = model_inputs(pair, pair.shared_genes, (1000.0, 1000.0))
@@ -309,7 +309,7 @@ def test_placing_brings_all_batches_to_one_total(joined: anndata.AnnData) -> Non
     np.testing.assert_allclose(placed.values(slice(None)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_command_line_takes_the_column(joined: anndata.AnnData, tmp_path: Path) -> None:
+def test_the_command_line_accepts_the_column(joined: anndata.AnnData, tmp_path: Path) -> None:
     joined.write_h5ad(tmp_path / "sc.h5ad")
     tissue().write_h5ad(tmp_path / "st.h5ad")
     files = [str(tmp_path / "sc.h5ad"), str(tmp_path / "st.h5ad")]

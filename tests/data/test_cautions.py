@@ -1,4 +1,4 @@
-"""What looks odd in two inputs is said: values, places, slices and names that measured data do not have."""
+"""Cautions about odd inputs: values, coordinates, slices and names that measured data do not have."""
 
 import re
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def per_cell(values: Counts) -> Counts:
     return np.asarray(values / values.sum(axis=1, keepdims=True))
 
 
-def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
+def test_plain_counts_give_no_caution(counts: Counts) -> None:
     odd = (
         "zero, as|about|different scales|alternative spelling|copies|the same position|on a line|farther "
         "apart"
@@ -70,14 +70,14 @@ def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
         ),
     ],
 )
-def test_values_that_are_no_counts_as_measured_are_said(
+def test_values_that_are_not_measured_counts_are_reported(
     counts: Counts, change: Callable[[Counts], Counts], text: str
 ) -> None:
     assert said(pair(reference(), side(change(counts))), f"Spatial: .*{text}")
 
 
-def test_counts_above_zero_everywhere_are_said() -> None:
-    """One was added to all of them, as before a logarithm."""
+def test_counts_above_zero_everywhere_are_reported() -> None:
+    """Counts to which 1 was added, as before taking logarithms."""
     counts = np.random.default_rng(4).poisson(2.0, (40, 120)) + 1
     names = [f"Gene{number}" for number in range(120)]
     sc = ad.AnnData(counts.astype(np.float32), var=pd.DataFrame(index=names))
@@ -88,7 +88,7 @@ def test_counts_above_zero_everywhere_are_said() -> None:
     assert not said(made, "Spatial: no value is zero")
 
 
-def test_counts_of_which_a_part_was_taken_off_in_some_cells_are_of_one_scale(counts: Counts) -> None:
+def test_counts_with_background_removed_in_some_cells_have_one_scale(counts: Counts) -> None:
     ambient = np.random.default_rng(3).uniform(0, 0.08, counts.shape)
     ambient[30:] = 0
     assert not said(
@@ -103,19 +103,19 @@ def test_rounded_logarithms_are_logarithms(counts: Counts, depth: float, decimal
     assert made.st.judgement.scale == "log"
 
 
-def test_logarithms_of_values_below_one_are_told(counts: Counts) -> None:
+def test_logarithms_of_values_below_one_are_refused(counts: Counts) -> None:
     with pytest.raises(ScaleError, match=r"as in z-scored .*, or logarithms of values below 1"):
         pair(reference(), side(np.log2(counts + 0.01)))
 
 
-def test_columns_that_weigh_far_more_than_genes_do_are_said(counts: Counts) -> None:
+def test_columns_with_far_larger_values_than_genes_are_reported(counts: Counts) -> None:
     odd = np.random.default_rng(4).integers(10, 30, (N_CELLS, 1))
     made = pair(reference(), side(np.hstack([counts, odd]), [*GENES, "thickness"]))
     assert said(made, "columns that are not in the reference make up 3.% of a typical cell's values")
 
 
 @pytest.mark.parametrize("place", [0.0, -1.0])
-def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place: float) -> None:
+def test_cells_at_a_placeholder_position_are_reported(counts: Counts, place: float) -> None:
     tissue = side(counts)
     tissue.obsm["spatial"][:9] = place
     made = pair(reference(), tissue)
@@ -125,13 +125,13 @@ def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place:
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, -2.5])
-def test_cells_on_any_line_are_said(counts: Counts, slope: float) -> None:
+def test_cells_on_any_line_are_reported(counts: Counts, slope: float) -> None:
     tissue = side(counts)
     tissue.obsm["spatial"][:, 1] = slope * tissue.obsm["spatial"][:, 0] + 3
     assert said(pair(reference(), tissue), "all cells lie on a line")
 
 
-def test_slices_in_two_units_or_on_two_scales_are_said(counts: Counts) -> None:
+def test_slices_in_two_units_or_on_two_scales_are_reported(counts: Counts) -> None:
     tissue = side(counts)
     tissue.obs["section"] = np.repeat(["a", "b"], 30)
     assert not said(pair(reference(), tissue), "farther apart|typical cell of")
@@ -145,25 +145,25 @@ def test_slices_in_two_units_or_on_two_scales_are_said(counts: Counts) -> None:
     )
 
 
-def test_copies_whose_names_were_made_unique_are_said(counts: Counts) -> None:
+def test_copies_whose_names_were_made_unique_are_reported(counts: Counts) -> None:
     genes = [*GENES[:21], "GeneA-1", "GeneA.2", "GeneB_1"]
     made = pair(reference(), side(counts, genes))
     assert said(made, "Spatial: 'GeneA-1', 'GeneA.2', 'GeneB_1' may be further copies of shared genes")
 
 
 @pytest.mark.parametrize("name", ["1-MAR", "2020-03-01", "3/1/2020", "2.31E+13", "Sep-02", "01. Mrz"])
-def test_names_that_a_spreadsheet_changed_are_said(counts: Counts, name: str) -> None:
+def test_names_that_a_spreadsheet_changed_are_reported(counts: Counts, name: str) -> None:
     made = pair(reference(), side(counts, [*GENES[:-1], name]))
     assert said(made, f"'{re.escape(name)}' may be genes whose names a spreadsheet converted")
 
 
-def test_names_of_bytes_written_as_text_match_with_a_caution(counts: Counts) -> None:
+def test_names_in_the_form_of_python_bytes_match_with_a_caution(counts: Counts) -> None:
     made = pair(reference(), side(counts, [f"b'{gene}'" for gene in GENES]))
     assert len(made.shared_genes) == len(GENES)
     assert said(made, "matched only by an alternative spelling")
 
 
-def test_two_species_in_one_matrix_are_told(counts: Counts) -> None:
+def test_two_species_in_one_matrix_are_reported(counts: Counts) -> None:
     both = np.hstack([counts, counts])
     genes = [*(f"mm10_{gene}" for gene in GENES), *(f"GRCh38_{gene.upper()}" for gene in GENES)]
     message = (
@@ -184,13 +184,13 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
         pair(reference(), tissue)
 
 
-def test_names_that_a_spreadsheet_changed_in_the_reference_are_said(counts: Counts) -> None:
+def test_names_that_a_spreadsheet_changed_in_the_reference_are_reported(counts: Counts) -> None:
     sc = reference()
     sc.var_names = ["1-Mar", *sc.var_names[1:]]
     assert said(pair(sc, side(counts)), "Reference: '1-Mar' may be genes whose names a spreadsheet converted")
 
 
-def test_genes_of_two_genomes_are_said(counts: Counts) -> None:
+def test_genes_of_two_genomes_are_reported(counts: Counts) -> None:
     sc = reference()
     half = sc.n_vars // 2
     sc.var_names = [f"{'hg38' if n < half else 'mm10'}_{name}" for n, name in enumerate(sc.var_names)]
@@ -198,7 +198,7 @@ def test_genes_of_two_genomes_are_said(counts: Counts) -> None:
     assert said(pair(sc, side(counts)), text)
 
 
-def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
+def test_droplets_without_a_cell_are_reported(counts: Counts) -> None:
     random, names = np.random.default_rng(0), [*reference().var_names]
     n_more = 2_400 - len(names)
     var = pd.DataFrame(index=[*names, *(f"More{number}" for number in range(n_more))])
@@ -210,7 +210,7 @@ def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8])
-def test_counts_at_the_end_of_their_type_are_said(counts: Counts, kind: type) -> None:
+def test_counts_at_the_limit_of_their_integer_type_are_reported(counts: Counts, kind: type) -> None:
     most = np.iinfo(kind).max
     values = counts.clip(0, 100)
     values[:3, :2] = most
@@ -220,7 +220,7 @@ def test_counts_at_the_end_of_their_type_are_said(counts: Counts, kind: type) ->
     assert said(pair(reference(), st), f"Spatial: the largest value is {most}, and the type of the matrix")
 
 
-def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) -> None:
+def test_a_third_coordinate_with_few_values_or_row_numbers_is_reported(counts: Counts) -> None:
     st = side(counts)
     places, n_cells = st.obsm["spatial"], st.n_obs
     st.obsm["spatial"] = np.column_stack([places, np.repeat([0.0, 10.0], n_cells // 2)])
@@ -231,7 +231,7 @@ def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) 
     assert said(pair(reference(), st), "column 1 of the coordinates only numbers the cells")
 
 
-def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
+def test_a_gene_with_more_counts_than_all_others_is_reported(counts: Counts) -> None:
     values = counts.copy()
     values[:, 3] = values[:, 3] * 500 + 40
     assert said(
@@ -241,7 +241,7 @@ def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
     assert not said(pair(reference(), side(counts)), "of all values")
 
 
-def test_rows_and_columns_of_a_staggered_grid_are_said(counts: Counts) -> None:
+def test_rows_and_columns_of_a_staggered_grid_are_reported(counts: Counts) -> None:
     st = side(counts)
     del st.obsm["spatial"]
     rows, columns = np.divmod(np.arange(N_CELLS), 6)

@@ -1,4 +1,4 @@
-"""Digests tell values apart, and nothing else: not where they lie, nor how they are read."""
+"""Digests depend on the values alone: not on where data are stored, nor on how they are read."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,21 +23,21 @@ from cellweft.impute.fingerprint import network_digests
 
 
 def changed(data: AnnData, change: Callable[[np.ndarray], None]) -> AnnData:
-    """Return data whose counts are changed in place, as an array."""
+    """Return data in memory, whose counts can be changed in place, as an array."""
     counts = data.X.toarray() if sp.issparse(data.X) else data.X.copy()
     change(counts)
     return AnnData(counts, obs=data.obs, var=data.var, obsm=dict(data.obsm))
 
 
 def swapped(counts: np.ndarray) -> None:
-    """Swap two counts of a cell: no total changes."""
+    """Swap two counts of a cell, so that no total changes."""
     row = next(row for row in counts if len(set(row[:2])) == 2)
     row[:2] = row[1::-1]
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5ad", ".zarr"])
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix])
-def test_the_same_values_have_one_digest_wherever_they_lie(
+def test_the_same_values_have_one_digest_in_any_storage(
     tissue: SimulatedTissue,
     tissue_pair: Pair,
     tmp_path: Path,
@@ -56,13 +56,15 @@ def test_the_same_values_have_one_digest_wherever_they_lie(
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_blocks_do_not_matter(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_block_size_does_not_matter(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     whole = values_digest(tissue_pair.st)
     monkeypatch.setattr(digest, "block_rows", lambda _: rows)
     assert values_digest(tissue_pair.cells(np.arange(tissue_pair.st.n_cells)).st) == whole
 
 
-def test_one_value_one_name_one_size_makes_another_digest(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+def test_one_changed_value_name_or_size_changes_the_digest(
+    tissue: SimulatedTissue, tissue_pair: Pair
+) -> None:
     known = values_digest(tissue_pair.st)
     names = tissue.st.var_names.tolist()
     renamed = tissue.st.copy()
@@ -80,7 +82,7 @@ def test_one_value_one_name_one_size_makes_another_digest(tissue: SimulatedTissu
     assert len({known, *map(values_digest, others)}) == 7
 
 
-def test_values_are_read_once(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_read_only_once(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     side = tissue_pair.cells(np.arange(50)).st
     known = values_digest(side)
     monkeypatch.setattr(Side, "stored", None)
@@ -92,13 +94,13 @@ def test_a_side_without_cells_has_a_digest(tissue_pair: Pair) -> None:
     assert none != one
 
 
-def test_parts_do_not_run_into_each_other() -> None:
+def test_the_digest_separates_parts() -> None:
     texts = [("ab", "c"), ("a", "bc"), ("abc",), (np.array(["ab", "c"]),), (np.array(["a", "bc"]),)]
     numbers = [(1,), (1.0,), (None,), (np.zeros(4),), (np.zeros((2, 2)),), (np.zeros(4, dtype=np.float32),)]
     assert len({digest_of(*one) for one in [*texts, *numbers]}) == 11
 
 
-def test_gene_relations_are_told_by_their_values(embeddings: EmbeddingTable) -> None:
+def test_the_digest_of_gene_relations_depends_on_their_values(embeddings: EmbeddingTable) -> None:
     other = dataclasses.replace(embeddings, values=np.add(embeddings.values, 1))
     moved = dataclasses.replace(embeddings, source="elsewhere.parquet")
     table, more, same = (network_digests(Network(embedding=one)) for one in (embeddings, other, moved))

@@ -1,4 +1,4 @@
-"""One pass finds what the values are."""
+"""The scale of values is found in a single pass."""
 
 from typing import Any
 
@@ -87,30 +87,31 @@ def judged(values: Any) -> str:
         "negative",
     ],
 )  # fmt: skip
-def test_scales_are_told_apart(values: Any, expected: str, kind: Any) -> None:
+def test_scales_are_distinguished(values: Any, expected: str, kind: Any) -> None:
     kinds = {np.dtype("float16"): np.float32}  # scipy has no sparse matrix of half precision
     assert judged(kind(values.astype(kinds.get(values.dtype, values.dtype)))) == expected
 
 
 @pytest.mark.parametrize("size", [1e4, 1e6])
 @pytest.mark.parametrize(("base", "name"), [(np.e, "log"), (2, "log2"), (10, "log10")])
-def test_logarithms_of_values_without_whole_multiples_show_in_equal_sums(
+def test_logarithms_of_fractional_values_are_recognised_by_equal_sums(
     base: float, name: str, size: float
 ) -> None:
-    values = COUNTS * np.random.default_rng(1).uniform(0.2, 5, COUNTS.shape)  # as divided by gene lengths
+    # like counts divided by gene lengths
+    values = COUNTS * np.random.default_rng(1).uniform(0.2, 5, COUNTS.shape)
     values *= size / values.sum(axis=1, keepdims=True)
     assert judged(values) == "normalised"
     assert judged(np.log1p(values) / np.log(base)) == name
 
 
 def taken_off(counts: Any) -> Any:
-    """Counts without an expected contamination, as SoupX leaves them."""
+    """Counts minus expected contamination, as SoupX returns them."""
     expected = 0.1 * counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     return np.maximum(counts - expected, 0)
 
 
 def shared_out(counts: Any) -> Any:
-    """Expected counts: some reads or molecules belong here with a probability alone."""
+    """Expected counts: some reads or molecules are assigned to the gene with a probability below 1."""
     draws = np.random.default_rng(3)
     return draws.binomial(counts.astype(int), 0.8) + (counts > 0) * (draws.random(counts.shape) < 0.4) * (
         draws.random(counts.shape)
@@ -118,13 +119,13 @@ def shared_out(counts: Any) -> Any:
 
 
 def much_taken_off(counts: Any) -> Any:
-    """Counts of which up to nearly all was taken off, so that hardly one is near a whole number."""
+    """Counts reduced by up to 90%, so that hardly any value is close to a whole number."""
     return counts * np.random.default_rng(4).uniform(0.1, 1, counts.shape)
 
 
 @pytest.mark.parametrize("change", [taken_off, shared_out, much_taken_off])
 @pytest.mark.parametrize("most", [3, 60])
-def test_counts_that_are_not_whole_are_no_normalised_ones(change: Any, most: int) -> None:
+def test_fractional_counts_are_not_taken_for_normalised_values(change: Any, most: int) -> None:
     draws = np.random.default_rng(2)
     counts = draws.poisson(draws.gamma(0.4, most / 2, (1, 80)) * draws.uniform(0.3, 2, (300, 1))).astype(
         float
@@ -132,14 +133,14 @@ def test_counts_that_are_not_whole_are_no_normalised_ones(change: Any, most: int
     assert judged(change(counts)) == "raw"
 
 
-def test_logarithms_of_counts_of_which_much_was_taken_off_stay_logarithms() -> None:
+def test_logarithms_of_strongly_corrected_counts_are_recognised() -> None:
     for size in (1e4, 1e6):
         counts = much_taken_off(COUNTS)
         logs = np.log1p(counts / COUNTS.sum(axis=1, keepdims=True) * size)
         assert judged(logs) == "log"
 
 
-def test_nothing_that_tells_leaves_a_guess() -> None:
+def test_values_without_evidence_of_their_scale_give_a_guess() -> None:
     draws = np.random.default_rng(0)
     for largest, expected in ((8, "log"), (20, "log2"), (500, "raw")):
         found = judge_scale(open_rows(draws.uniform(0, largest, (300, 10)) ** 1.3 * largest**-0.3))
@@ -155,14 +156,14 @@ def test_nothing_that_tells_leaves_a_guess() -> None:
         np.square(np.sqrt(COUNTS.astype(np.float32))),
     ],
 )
-def test_counts_that_were_calculated_are_counts(values: np.ndarray) -> None:
+def test_counts_with_rounding_errors_are_counts(values: np.ndarray) -> None:
     """Rounding errors made them look like square roots of counts."""
     assert np.mean(values != np.rint(values)) > 0.01
     assert judged(values) == "raw"
     assert scan(values).n_fractional == 0
 
 
-def test_a_cell_without_whole_numbers_leaves_counts_raw() -> None:
+def test_a_cell_without_whole_numbers_does_not_change_the_scale_of_counts() -> None:
     values = COUNTS.copy()
     values[3] += 0.37
     assert judged(values) == "raw"
@@ -172,7 +173,7 @@ def test_a_cell_without_whole_numbers_leaves_counts_raw() -> None:
     assert judged(values) != "raw"
 
 
-def test_cells_of_all_parts_of_a_matrix_are_looked_at() -> None:
+def test_cells_from_all_parts_of_a_matrix_are_examined() -> None:
     logs = np.log1p(NORMALISED)
     assert judged(np.vstack([np.zeros((5000, 40)), logs, np.zeros((5000, 40)), logs])) == "log"
 
@@ -188,7 +189,7 @@ def test_cells_of_all_parts_of_a_matrix_are_looked_at() -> None:
         ("arcsinh_raw", np.arcsinh),
     ],
 )
-def test_counts_come_back_exactly(scale: Any, stored: Any, kind: Any) -> None:
+def test_counts_are_recovered_exactly(scale: Any, stored: Any, kind: Any) -> None:
     counts = COUNTS.copy()
     counts[0, :3] = 1000, 20_000, 65_535
     rows = open_undone(open_rows(kind(stored(counts).astype(np.float32))), scale)
@@ -199,7 +200,7 @@ def test_counts_come_back_exactly(scale: Any, stored: Any, kind: Any) -> None:
     )
 
 
-def test_logarithms_of_other_bases_become_natural_ones() -> None:
+def test_logarithms_of_other_bases_become_natural_logarithms() -> None:
     for scale, stored in (("log2", np.log2), ("log10", np.log10)):
         rows = open_undone(open_rows(stored(1 + NORMALISED)), scale)  # type: ignore[arg-type]
         np.testing.assert_allclose(rows.read(slice(2, 9)), np.log1p(NORMALISED[2:9]), rtol=1e-6)  # float32
@@ -209,7 +210,7 @@ def test_logarithms_of_other_bases_become_natural_ones() -> None:
     np.testing.assert_allclose(rows.read(slice(2, 9)), NORMALISED[2:9], rtol=1e-5)
 
 
-def test_real_volume_normalised_counts_are_no_logarithms(shared_data: Any) -> None:
+def test_real_volume_normalised_counts_are_not_logarithms(shared_data: Any) -> None:
     import anndata
 
     data = anndata.read_h5ad(shared_data / "hypo_merfish_animal1_bregma-0.29_st.h5ad")
@@ -219,12 +220,13 @@ def test_real_volume_normalised_counts_are_no_logarithms(shared_data: Any) -> No
     assert judged(data.layers["volume_normalised"].log1p()) == "log"
 
 
-def test_real_logarithms_are_told_apart(shared_data: Any) -> None:
+def test_real_logarithms_are_distinguished(shared_data: Any) -> None:
     import anndata
 
     for name in ("osmfish_ref_allen_ssp_sc33", "hypo_ref_10x_sc134", "visp_starmap1020_st"):
         counts = sp.csr_matrix(anndata.read_h5ad(shared_data / f"{name}.h5ad").X).astype(np.float64)
-        sizes = np.random.default_rng(0).uniform(5, 10, counts.shape[0])  # the panel is a part of all genes
+        # sums are unequal because the panel is only a part of all genes
+        sizes = np.random.default_rng(0).uniform(5, 10, counts.shape[0])
         sizes *= np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
         millions = sp.csr_matrix(sp.diags(1e6 / sizes) @ counts)
         assert judged(counts.log1p()) == "log_raw"
@@ -234,7 +236,7 @@ def test_real_logarithms_are_told_apart(shared_data: Any) -> None:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
-def test_expected_counts_are_no_logarithms_of_base_2(share: float) -> None:
+def test_expected_counts_are_not_logarithms_of_base_2(share: float) -> None:
     rng = np.random.default_rng(0)
     counts = rng.negative_binomial(0.7, 0.1, (300, 60)).astype(float)
     shared_out = (counts > 3) & (rng.random(counts.shape) < share)
@@ -246,18 +248,19 @@ def test_expected_counts_are_no_logarithms_of_base_2(share: float) -> None:
     assert judge_scale(open_rows(np.log2(rare + 1.0).astype(np.float32))).scale == "log2_raw"
 
 
-def test_values_that_are_no_multiples_are_told() -> None:
+def test_values_that_are_not_multiples_are_recognised() -> None:
     rng = np.random.default_rng(3)
     for form in (np.asarray, np.log1p, lambda values: np.log2(values + 1)):
         assert judge_scale(open_rows(form(NORMALISED))).are_multiples
-    near = NORMALISED[rng.integers(300, size=(300, 6))].mean(axis=1)  # smoothed over cells, then logarithms
+    # smoothed over cells; logarithms are taken below
+    near = NORMALISED[rng.integers(300, size=(300, 6))].mean(axis=1)
     by_length = COUNTS / rng.uniform(0.5, 5, 40)
     for values in (near, by_length / by_length.sum(axis=1, keepdims=True) * 1e6):
         found = judge_scale(open_rows(np.log1p(values)))
         assert (found.scale, found.is_sure, found.are_multiples) == ("log", True, False)
 
 
-def test_small_values_of_counts_by_an_own_size_are_normalised() -> None:
+def test_counts_divided_by_cell_volume_are_normalised() -> None:
     volumes = np.random.default_rng(4).uniform(100, 900, (300, 1))
     found = judge_scale(open_rows(COUNTS / volumes))
     assert (found.scale, found.is_sure) == ("normalised", True)
@@ -269,7 +272,7 @@ def test_values_scaled_by_gene_are_a_guess() -> None:
         assert not judge_scale(open_rows(values / values.max(axis=0))).is_sure
 
 
-def test_counts_with_errors_are_no_roots() -> None:
+def test_noisy_counts_are_not_square_roots() -> None:
     rng = np.random.default_rng(6)
     for error in (1e-4, 1e-3):
         noisy = np.where(COUNTS > 0, COUNTS + rng.normal(0, error, COUNTS.shape), 0)
@@ -277,16 +280,16 @@ def test_counts_with_errors_are_no_roots() -> None:
     assert judged(np.sqrt(COUNTS)) == "sqrt_raw"
 
 
-def test_whole_values_without_ones_are_told() -> None:
+def test_whole_values_without_ones_are_recognised() -> None:
     sparse = np.random.default_rng(7).poisson(0.7, (300, 40)).astype(np.float64)
     assert judge_scale(open_rows(sparse)).has_ones
     logs = np.log1p(sparse / np.maximum(sparse.sum(axis=1, keepdims=True), 1) * 1e4)
     for values in (2 * sparse, np.rint(logs)):
         assert not judge_scale(open_rows(values)).has_ones
-    assert judge_scale(open_rows(sparse + 2)).has_ones  # no zeros: they may well have been counted so
+    assert judge_scale(open_rows(sparse + 2)).has_ones  # without zeros these may well be counts
 
 
-def test_mixed_scales_and_sums_are_told() -> None:
+def test_mixed_scales_and_sums_are_recognised() -> None:
     first, second = NORMALISED[:150], NORMALISED[150:]
     mixed = judge_scale(open_rows(np.concatenate([100 * first, np.log1p(second)])))
     assert (mixed.others, mixed.beside) == ("log", "normalised")

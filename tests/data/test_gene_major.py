@@ -1,4 +1,4 @@
-"""The reference by gene holds what the side holds by cell."""
+"""The reference stored by gene contains the same values as the side stored by cell."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def reference(request: pytest.FixtureRequest, tissue: SimulatedTissue) -> Pair:
     return pair(sc, tissue.st)
 
 
-def test_genes_come_as_asked_without_the_empty_cells(reference: Pair) -> None:
+def test_genes_are_returned_in_the_requested_order_without_empty_cells(reference: Pair) -> None:
     columns = GeneColumns.load(reference.sc)
     kept = np.delete(np.arange(100), 7)
     np.testing.assert_array_equal(np.flatnonzero(columns.usable), kept)
@@ -52,9 +52,7 @@ def test_sparse_stays_sparse(tissue_pair: Pair, tissue: SimulatedTissue) -> None
 
 
 @pytest.mark.parametrize("rows", [1, 30, 99])
-def test_blocks_of_reading_leave_no_trace(
-    reference: Pair, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_block_size_does_not_matter(reference: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     genes = np.arange(28)
     whole = GeneColumns.load(reference.sc).dense(genes)
     monkeypatch.setattr("cellweft.data.gene_major._BLOCK_ROWS", rows)
@@ -67,7 +65,7 @@ def test_a_hand_sized_reference_by_gene(monkeypatch: pytest.MonkeyPatch, rows: i
     counts = sp.csr_matrix(
         np.array([[1, 0, 3, 0], [0, 0, 0, 0], [0, 0, 2, 0], [4, 0, 0, 0]], dtype=np.float32)
     )
-    counts.data[3] = 0  # an entry that is there, and zero
+    counts.data[3] = 0  # a stored entry with value zero
     sc = anndata.AnnData(counts, var=pd.DataFrame(index=list("ABCD")))
     st = anndata.AnnData(np.ones((2, 2), dtype=np.float32), var=pd.DataFrame(index=["A", "C"]))
     side = pair(sc, st, coordinates="none", sc_scale="log").sc
@@ -80,13 +78,13 @@ def test_a_hand_sized_reference_by_gene(monkeypatch: pytest.MonkeyPatch, rows: i
 
 
 def test_some_cells_of_a_side_in_any_order(reference: Pair) -> None:
-    cells = np.array([40, 3, 7, 3])  # the seventh is empty
+    cells = np.array([40, 3, 7, 3])  # the cell with number 7 is empty
     columns = GeneColumns.load(reference.sc.subset(cells))
     expected = reference.sc.dense(np.array([40, 3, 3]))
     np.testing.assert_array_equal(columns.dense(np.arange(28)), expected)
 
 
-def test_what_is_returned_is_a_copy(reference: Pair) -> None:
+def test_the_result_is_a_copy(reference: Pair) -> None:
     columns, genes = GeneColumns.load(reference.sc), np.arange(28)
     columns.dense(genes)[:] = -1
     assert columns.dense(genes).min() >= 0

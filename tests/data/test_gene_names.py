@@ -1,4 +1,4 @@
-"""Gene names match exactly, then without case, then through Ensembl IDs; nothing is renamed."""
+"""Gene names match exactly, then ignoring case, then through Ensembl IDs; genes are never renamed."""
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ def test_exact_names_come_before_case() -> None:
     assert found.by_case == (("gad1", "GAD1"),)
 
 
-def test_names_that_fit_several_are_left_out_and_named() -> None:
+def test_ambiguous_names_are_left_out_and_reported() -> None:
     found = match_genes(["Gad1", "Sst"], ["GAD1", "gad1", "Sst"])
     assert found.first.tolist() == [1]
     assert found.ambiguous == ("Gad1",)
@@ -78,7 +78,7 @@ def test_ids_on_the_second_side_match_through_the_first() -> None:
     assert found.bridge == "Ensembl IDs of the spatial data matched through var['ensembl'] of the reference"
 
 
-def test_symbols_beside_ids_match_too() -> None:
+def test_symbols_next_to_ids_match_too() -> None:
     found = match_sides(
         names(*IDS),
         names("VIP", "GAD1"),
@@ -91,7 +91,7 @@ def test_symbols_beside_ids_match_too() -> None:
     assert found.bridge == "symbols of the spatial data matched through var['feature_name'] of the reference"
 
 
-def test_symbols_that_stand_twice_beside_ids_are_no_bridge() -> None:
+def test_duplicate_symbols_next_to_ids_are_not_used_for_matching() -> None:
     found = match_sides(
         names(*IDS),
         names("Gad1", "Sst"),
@@ -110,7 +110,7 @@ def test_versions_of_ids_do_not_matter() -> None:
     assert found.bridge == "Ensembl IDs without their version"
 
 
-def test_find_names_is_exact_then_without_case() -> None:
+def test_find_names_is_exact_and_then_ignores_case() -> None:
     assert find_names(["sst", "Gad1"], ["Gad1", "Sst"], where="genes").tolist() == [1, 0]
     assert find_names([], ["Gad1"], where="genes").tolist() == []
 
@@ -126,7 +126,7 @@ def test_unknown_and_ambiguous_names_are_errors() -> None:
         find_names(["gad1"], ["Gad1", "GAD1"], where="genes")
 
 
-def test_ensembl_ids_are_known() -> None:
+def test_ensembl_ids_are_recognised() -> None:
     assert looks_like_ensembl(IDS)
     assert not looks_like_ensembl(SYMBOLS)
     assert not looks_like_ensembl([])
@@ -156,7 +156,7 @@ def test_symbols_and_ids(
 
 @pytest.mark.parametrize("change", ["{}_mm10", "mouse_{}", "{}-1", "MM-{}_RNA", "Mus.musculus_{}", "{}.1"])
 @pytest.mark.parametrize("side", [0, 1])
-def test_what_all_names_of_a_side_share_does_not_matter(change: str, side: int) -> None:
+def test_a_common_prefix_or_suffix_of_names_does_not_matter(change: str, side: int) -> None:
     genes = np.array(["Gad1", "Sst", "H2-K1", "Sox2ot"])
     sides = [genes[:3], genes[1:]]
     sides[side] = np.array([change.format(one) for one in sides[side]])
@@ -165,12 +165,12 @@ def test_what_all_names_of_a_side_share_does_not_matter(change: str, side: int) 
     assert match.by_spelling == tuple(sorted((str(sides[0][one + 1]), str(sides[1][one])) for one in (0, 1)))
 
 
-def test_numbers_behind_a_word_match_no_numbers_behind_another() -> None:
+def test_numbers_after_different_words_do_not_match() -> None:
     sides = np.array(["geneA-1", "geneA-2"]), np.array(["probe-1", "probe-2"])
     match = match_sides(*sides, first_var=pd.DataFrame(), second_var=pd.DataFrame())
     assert len(match.first) == 0
 
 
-def test_numbers_with_decimals_are_the_same_ids() -> None:
+def test_numeric_ids_with_a_decimal_part_match() -> None:
     match = match_genes(["14415.0", "20604.0"], ["20604", "14415"])
     assert match.second.tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""A tissue as if genes had never been measured: the same as a file that lacks them."""
+"""A tissue with held-out genes equals a file that lacks these genes."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def values(one: Pair) -> np.ndarray:
 
 
 def assert_alike(part: Pair, cut: Pair) -> None:
-    """Both have the same panel with the same values, and found the same of them."""
+    """Check that both pairs have the same panel, values and findings."""
     assert part.shared_genes.tolist() == cut.shared_genes.tolist()
     np.testing.assert_array_equal(values(part), values(cut))
     assert (part.st.scale, part.st.target, part.st.sparsity) == (cut.st.scale, cut.st.target, cut.st.sparsity)
@@ -55,7 +55,7 @@ def assert_alike(part: Pair, cut: Pair) -> None:
     assert found[0] == found[1]
 
 
-def test_values_are_divided_by_the_genes_that_are_left() -> None:
+def test_values_are_normalised_by_the_remaining_genes() -> None:
     st = data(np.array([[1, 3, 6], [2, 0, 5], [0, 0, 7]], dtype=np.float32), ["A", "B", "C"])
     part = pair(data(counts_of(5, 3, seed=1), ["A", "B", "C"]), st).hold_out(["C"])
     assert part.st.totals.tolist() == [4, 2, 0]
@@ -68,7 +68,7 @@ def test_values_are_divided_by_the_genes_that_are_left() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "h5ad"])
-def test_it_is_the_file_that_lacks_the_genes(
+def test_it_equals_a_file_that_lacks_the_genes(
     sc: ad.AnnData, tissue: ad.AnnData, kind: str, tmp_path: Path
 ) -> None:
     st = tissue.copy()
@@ -80,7 +80,7 @@ def test_it_is_the_file_that_lacks_the_genes(
     assert_alike(part, pair(sc, tissue[:, ["A", "C", "D"]].copy()))
 
 
-def test_some_cells_first_or_later(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_subsets_of_cells_before_or_after_holding_out(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     whole, rows = pair(sc, tissue), np.array([7, 2, 5])
     first, later = whole.cells(rows).hold_out(HELD), whole.hold_out(HELD).cells(rows)
     np.testing.assert_array_equal(first.st.totals, later.st.totals)
@@ -88,7 +88,7 @@ def test_some_cells_first_or_later(sc: ad.AnnData, tissue: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("logarithms", [False, True])
-def test_totals_are_divided_out_of_values_that_were_normalised_by_them(
+def test_normalised_values_are_normalised_again_by_the_remaining_genes(
     sc: ad.AnnData, tissue: ad.AnnData, logarithms: bool
 ) -> None:
     counts = tissue.X.toarray()
@@ -106,10 +106,10 @@ def test_totals_are_divided_out_of_values_that_were_normalised_by_them(
     np.testing.assert_allclose(shares[0].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_the_scale_is_judged_by_the_genes_that_are_left(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_the_scale_is_judged_by_the_remaining_genes(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     st = tissue.copy()
     st.X = st.X.toarray()
-    st.X[:, 0] = 1000.5 - st.X[:, 1:].sum(axis=1)  # gene E: it makes all totals one
+    st.X[:, 0] = 1000.5 - st.X[:, 1:].sum(axis=1)  # gene E makes all totals equal
     whole = pair(sc, st)
     assert whole.st.scale == "normalised"
     assert whole.hold_out(["E"]).st.scale == "raw"
@@ -120,7 +120,7 @@ def test_the_scale_is_judged_by_the_genes_that_are_left(sc: ad.AnnData, tissue: 
     assert pair(sc, st).hold_out(["B"]).st.scale == "normalised"
 
 
-def test_nothing_is_left_that_may_be_made_of_all_genes(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_annotation_that_may_depend_on_held_out_genes_is_removed(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     st = tissue.copy()
     st.obs["size"] = st.X.sum(axis=1)
     st.obsm["X_pca"], st.uns["colors"] = np.ones((9, 3)), {"B": [1]}
@@ -135,9 +135,9 @@ def test_nothing_is_left_that_may_be_made_of_all_genes(sc: ad.AnnData, tissue: a
     assert part.st.obs_names.tolist() == whole.st.obs_names.tolist()
     assert part.slices.tolist() == whole.slices.tolist()
     np.testing.assert_array_equal(part.coordinates, whole.coordinates)
-    assert part.st.genes.tolist() == ["A", "C", "D"]  # Y is of the tissue alone
+    assert part.st.genes.tolist() == ["A", "C", "D"]  # Y is only in the tissue
     assert part.sc is whole.sc
-    assert whole.st.obs.columns.tolist() == ["cell_type", "section", "size"]  # the input is as it was
+    assert whole.st.obs.columns.tolist() == ["cell_type", "section", "size"]  # the input is unchanged
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_nothing_is_left_that_may_be_made_of_all_genes(sc: ad.AnnData, tissue: a
         ),
     ],
 )
-def test_what_cannot_be_held_out(
+def test_genes_that_cannot_be_held_out_are_refused(
     sc: ad.AnnData, tissue: ad.AnnData, held: list[str], kind: type[Exception], message: str
 ) -> None:
     st = tissue.copy()
@@ -171,7 +171,7 @@ def test_a_reference_of_few_genes_is_normalised_by_the_panel(sc: ad.AnnData, tis
     assert whole_genes(whole.sc, whole.sc_shared).tolist() == [*"ABCDE"]
 
 
-def test_other_references_keep_their_sizes(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_other_references_keep_their_cell_sizes(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     sized = sc.copy()
     sized.obs["size"] = np.arange(12) + 40.0
     others = [f"G{number}" for number in range(2000)]
@@ -185,13 +185,13 @@ def test_other_references_keep_their_sizes(sc: ad.AnnData, tissue: ad.AnnData) -
 
 
 def twin(side: ad.AnnData, gene: str, name: str) -> ad.AnnData:
-    """The data with a copy of a gene under another name."""
+    """Return the data with a copy of a gene under another name."""
     copy = side[:, [gene]].copy()
     copy.var_names = [name]
     return ad.concat([side, copy], axis=1, merge="first")
 
 
-def test_a_copy_on_both_sides_is_told(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_a_copy_on_both_sides_is_reported(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     made = pair(twin(sc, "B", "Copy"), twin(tissue, "B", "Copy"))
     assert "Copy" in made.shared_genes
     said = [one for one in made.cautions if "same values in every cell of both inputs: 'B', 'Copy'." in one]
@@ -204,7 +204,7 @@ def test_a_copy_on_both_sides_is_told(sc: ad.AnnData, tissue: ad.AnnData) -> Non
         assert not any("same values" in one for one in one_side.cautions)
 
 
-def test_genes_without_counts_are_no_copies(sc: ad.AnnData, tissue: ad.AnnData) -> None:
+def test_genes_without_counts_are_not_copies(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     empty = tissue.copy()
     empty.X = empty.X.toarray()
     empty.X[:, :2] = 0
@@ -212,7 +212,9 @@ def test_genes_without_counts_are_no_copies(sc: ad.AnnData, tissue: ad.AnnData) 
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_a_twin_that_differs_in_case_is_told(sc: ad.AnnData, tissue: ad.AnnData, both: bool) -> None:
+def test_a_copy_whose_name_differs_in_case_is_reported(
+    sc: ad.AnnData, tissue: ad.AnnData, both: bool
+) -> None:
     made = pair(twin(sc, "B", "b") if both else sc, twin(tissue, "B", "b"))
     told = [one for one in made.cautions if "gene names differ only in case ('B/b')" in one]
     assert [one.partition(":")[0] for one in told] == ["Reference", "Spatial"][not both :]

@@ -1,4 +1,4 @@
-"""Two species: genes match by one-to-one orthologs, and what has none is counted."""
+"""Two species: genes match by one-to-one orthologs, and genes without one are counted."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ MOUSE = ["Cux2", "Gm13889", "Trp53", "Serpina1a"]
 
 
 def cells(genes: list[str], n: int = 12) -> anndata.AnnData:
-    """Return counts, which differ from gene to gene and from cell to cell."""
+    """Return counts that differ between genes and between cells."""
     counts = np.random.default_rng(len(genes)).poisson(5.0, (n, len(genes))) + 1
     return anndata.AnnData(
         sp.csr_matrix(counts.astype(np.float32)),
@@ -35,14 +35,14 @@ def cells(genes: list[str], n: int = 12) -> anndata.AnnData:
 def test_human_cells_and_a_mouse_tissue() -> None:
     sc, st = cells(HUMAN), cells(MOUSE)
     pair = cellweft.pair(sc, st, orthologs="human:mouse")
-    # SERPINA1 has five orthologs, none of them its own.
+    # SERPINA1 has five orthologs, and none of them is one-to-one.
     assert pair.shared_genes.tolist() == ["Cux2", "Gm13889", "Trp53"]
     assert pair.sc.genes.tolist() == ["Gad1", "Trp53", "Gm13889", "Cux2"]
     assert pair.sc.input_names.tolist() == ["GAD1", "TP53", "C11orf96", "CUX2"]
     assert pair.sc.symbols.tolist() == ["Gad1", "Trp53", "Gm13889", "Cux2"]
     assert pair.sc.gene_ids[1] == "ENSMUSG00000059552"
     np.testing.assert_array_equal(pair.sc.stored(slice(0, 12)).toarray(), sc.X.toarray()[:, [0, 1, 2, 4]])
-    # What has no ortholog is a part of a cell's size all the same.
+    # Genes without an ortholog still count towards the size of a cell.
     np.testing.assert_array_equal(pair.sc.totals, sc.X.toarray().sum(axis=1))
     assert "  orthologs     human:mouse; 1 gene without a one-to-one ortholog left out" in pair.summary()
     assert inputs_of(pair)["reference"]["orthologs"] == "human:mouse"
@@ -51,7 +51,7 @@ def test_human_cells_and_a_mouse_tissue() -> None:
     assert pair.with_reference(sc[:5].copy(), orthologs="human:mouse").sc.n_cells == 5
 
 
-def test_the_other_way_round_and_ids() -> None:
+def test_mouse_cells_and_a_human_tissue_and_ids() -> None:
     pair = cellweft.pair(cells(MOUSE), cells(HUMAN), orthologs="mouse:human")
     assert pair.shared_genes.tolist() == ["C11orf96", "CUX2", "TP53"]
     ids = pd.read_csv(TABLES / "human_mouse.tsv.gz", sep="\t").set_index("human")
@@ -62,14 +62,14 @@ def test_the_other_way_round_and_ids() -> None:
     assert len(cellweft.pair(cells(HUMAN), by_id, orthologs="human:mouse").shared_genes) == 3
 
 
-def test_species_named_the_wrong_way_round_are_said() -> None:
+def test_species_in_the_wrong_order_are_reported() -> None:
     pair = cellweft.pair(cells(MOUSE), cells(HUMAN), orthologs="human:mouse")
     assert pair.shared_genes.tolist() == ["C11orf96", "CUX2", "TP53"]
     assert any("swapped, because the reference's genes are in its second" in one for one in pair.cautions)
 
 
 @pytest.mark.parametrize(("name", "sep"), [("pairs.tsv", "\t"), ("pairs.csv", ","), ("pairs.tsv.gz", "\t")])
-def test_a_table_of_ones_own(name: str, sep: str, tmp_path: Path) -> None:
+def test_a_custom_table(name: str, sep: str, tmp_path: Path) -> None:
     rows = [("human", "frog"), ("GAD1", "gad1.L"), ("TP53", "tp53.S"), ("CUX2", "cux2.L"), ("CUX2", "cux2.S")]
     text = "".join(f"{sep.join(row)}\n" for row in rows)
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
@@ -80,7 +80,7 @@ def test_a_table_of_ones_own(name: str, sep: str, tmp_path: Path) -> None:
     assert any("1 gene in several pairs of orthologs left out" in one for one in pair.cautions)
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     sc, st = cells(HUMAN), cells(MOUSE)
     with pytest.raises(
         SettingError, match=r"comes with cellweft \('human:mouse', in either order\).*'human:frog'"
@@ -96,7 +96,7 @@ def test_refusals(tmp_path: Path) -> None:
         cellweft.pair(sc, st, orthologs=tmp_path / "frog.tsv")
 
 
-def test_the_table_that_comes_with_it_is_one_to_one() -> None:
+def test_the_included_table_is_one_to_one() -> None:
     table = read_orthologs("human:mouse")
     for kind in table.kinds:
         assert len(kind) == 16_506
@@ -117,7 +117,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "--orthologs human:frog" in refused.output
 
 
-def test_two_sides_of_one_species_are_told_to_leave_orthologs_out() -> None:
+def test_two_sides_of_one_species_are_advised_to_omit_orthologs() -> None:
     genes = ["Gad1", "Cux2", "Trp53"]
     told = cellweft.pair(cells(genes), cells(genes), orthologs="human:mouse").cautions
     assert any("from the same species. If they are, omit orthologs=" in one for one in told)
@@ -136,10 +136,11 @@ _WIDE = pd.DataFrame(
 
 @pytest.mark.parametrize("sep", [",", ";", "\t"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_columns_of_both_species_are_found(sep: str, turned: bool, tmp_path: Path) -> None:
+def test_the_columns_of_both_species_are_identified(sep: str, turned: bool, tmp_path: Path) -> None:
     path = tmp_path / "biomart.csv"
     table = _WIDE[_WIDE.columns[::-1]] if turned else _WIDE
-    table.to_csv(path, sep=sep, encoding="utf-8-sig")  # with numbers of rows in front, as R writes them too
+    # with row numbers in the first column, as R writes them too
+    table.to_csv(path, sep=sep, encoding="utf-8-sig")
     pair = cellweft.pair(cells(HUMAN), cells(["tp53.S", "gad1.L", "cux2.L", "sst"]), orthologs=path)
     assert pair.shared_genes.tolist() == ["cux2.L", "gad1.L", "tp53.S"]
     assert pair.sc.input_names.tolist() == ["GAD1", "TP53", "CUX2"]
@@ -155,11 +156,11 @@ def test_a_table_of_another_tissue_is_refused(tmp_path: Path) -> None:
     ):
         cellweft.pair(cells(HUMAN), cells(MOUSE), orthologs=path)
     with pytest.raises(GeneError, match="genes of the tissue"):
-        # the same genes of one species must not be matched by case behind a table that tells nothing of them
+        # genes of one species must not match by ignoring case if the table does not contain them
         cellweft.pair(cells(HUMAN), cells(["Gad1", "Tp53"]), orthologs=path)
 
 
-def test_genes_of_the_reference_are_found_by_other_names() -> None:
+def test_genes_of_the_reference_are_found_by_alternative_names() -> None:
     plain = cellweft.pair(cells(HUMAN), cells(MOUSE), orthologs="human:mouse")
     prefixed = cellweft.pair(cells([f"GRCh38_{one}" for one in HUMAN]), cells(MOUSE), orthologs="human:mouse")
     assert prefixed.shared_genes.tolist() == plain.shared_genes.tolist()

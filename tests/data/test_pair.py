@@ -1,4 +1,4 @@
-"""The door: what is found, what is refused and how it is said, and the values that come out."""
+"""`pair`: what it finds in the inputs, the values that it returns, and its errors and cautions."""
 
 import json
 from collections.abc import Callable
@@ -84,14 +84,14 @@ def test_raw_counts_get_the_published_normalisation() -> None:
     data = anndata.AnnData(counts, var=pd.DataFrame(index=["a", "b", "c"]), obsm={"spatial": np.eye(3)})
     side = pair(data, data).st
     assert side.totals.tolist() == [8, 0, 2]
-    assert side.target == 5  # the median of 8 and 2: the empty cell does not count
+    assert side.target == 5  # the median of 8 and 2; the empty cell does not count
     np.testing.assert_allclose(
         side.dense(slice(None)), np.log1p([[1.25, 1.25, 2.5], [0, 0, 0], [2.5, 0, 2.5]])
     )
     assert side.empty_cells.tolist() == [False, True, False]
 
 
-def test_size_factors_are_the_cells_sizes(sc: Any, tissue: Any) -> None:
+def test_size_factors_are_used_as_cell_sizes(sc: Any, tissue: Any) -> None:
     sc.obs["nUMI"] = np.arange(1.0, 13.0) * 100
     tissue.obs["volume"] = 2.0
     made = pair(sc, tissue, size_factor="nUMI", st_size_factor="volume")
@@ -114,7 +114,7 @@ def test_normalised_and_log_values_are_not_normalised_again(sc: Any, tissue: Any
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), sparse=st.booleans())
-def test_blocks_equal_slices_of_the_whole(data: st.DataObject, sparse: bool) -> None:
+def test_blocks_equal_parts_of_the_whole_matrix(data: st.DataObject, sparse: bool) -> None:
     counts = np.random.default_rng(3).poisson(1.0, (10, 6)).astype(np.float32) + np.eye(
         10, 6, dtype=np.float32
     )
@@ -161,7 +161,7 @@ def test_inputs_are_not_changed(sc: Any, tissue: Any) -> None:
         assert now.var_names.tolist() == old.var_names.tolist()
 
 
-def test_panel_and_cells_keep_the_normalisation(sc: Any, tissue: Any) -> None:
+def test_subsets_of_genes_or_cells_keep_the_normalisation(sc: Any, tissue: Any) -> None:
     tissue.obs["section"] = ["one"] * 5 + ["two"] * 4
     tissue.obs["cell_type"] = list("aabbccddd")
     made = pair(sc, tissue)
@@ -192,7 +192,7 @@ def test_genes_of_the_reference_are_found_by_name(sc: Any, tissue: Any) -> None:
         made.find_genes(["Lamp"])
 
 
-def test_summary_says_what_a_biologist_asks(sc: Any, tissue: Any) -> None:
+def test_summary_answers_the_questions_of_a_biologist(sc: Any, tissue: Any) -> None:
     sc.obs["cell_type"] = ["Astro", "Neuron", "Neuron"] * 4
     tissue.obs["section"] = ["one"] * 5 + ["two"] * 4
     tissue.obs["Section2"] = "x"
@@ -291,7 +291,7 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
         data.var_names = [*data.var_names[:-1], data.var_names[0]]
         return data
 
-    if side == "sc":  # whose names imputing does not use
+    if side == "sc":  # imputation does not use the names of reference cells
         assert any(
             "1 name of cells that occur more than once ('a')" in one for one in made(same_cells).cautions
         )
@@ -353,7 +353,7 @@ def test_genes_match_through_ids_and_columns(make_side: Any, tissue: Any) -> Non
         pair(reference, tissue, sc_gene_column="symbols")
 
 
-def test_missing_places_layers_and_columns_are_named(sc: Any, tissue: Any) -> None:
+def test_missing_coordinates_layers_and_columns_are_named(sc: Any, tissue: Any) -> None:
     bare = tissue.copy()
     del bare.obsm["spatial"]
     with pytest.raises(KeyMissingError, match=r"^st .*: expected coordinates of the cells"):
@@ -397,7 +397,7 @@ def test_bad_size_factors_and_scales_are_refused(sc: Any, tissue: Any) -> None:
         pair(with_values(sc, sc.X * 100), tissue, sc_scale="log")
 
 
-def test_paths_that_lead_nowhere(tmp_path: Path, tissue: Any) -> None:
+def test_paths_that_do_not_exist(tmp_path: Path, tissue: Any) -> None:
     with pytest.raises(MissingFileError, match=r"sc \(.*\): expected a file, got nothing"):
         pair(tmp_path / "no.h5ad", tissue)
     (tmp_path / "text.h5ad").write_text("no")
@@ -405,7 +405,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path, tissue: Any) -> None:
         pair(tmp_path / "text.h5ad", tissue)
 
 
-def test_a_matrix_that_does_not_fit_its_annotation(
+def test_a_matrix_whose_shape_differs_from_its_annotation(
     tmp_path: Path, sc: Any, tissue: Any, write_as: Write
 ) -> None:
     import h5py
@@ -419,7 +419,7 @@ def test_a_matrix_that_does_not_fit_its_annotation(
         pair(path, tissue)
 
 
-def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path) -> None:
+def test_cautions_are_raised_for_unusual_inputs(sc: Any, tissue: Any, tmp_path: Path) -> None:
     counts = sc.X.toarray()
     counts[4], counts[:, 4], counts[5, :3] = 0, 0, 0
     sc.obs["nCount_RNA"] = 1e4
@@ -443,7 +443,9 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize(("slices", "same"), [(None, 3), (list("aabbab"), 2)])
-def test_cells_at_one_place_are_counted_within_their_slice(make_side: Any, slices: Any, same: int) -> None:
+def test_cells_at_the_same_position_are_counted_within_their_slice(
+    make_side: Any, slices: Any, same: int
+) -> None:
     tissue = make_side(GENES, n_cells=6, spatial=True)
     tissue.obsm["spatial"] = np.array([[0.0, 1], [-0.0, 1], [0, 1], [1, 0], [2, 2], [1, 0]])
     if slices:
@@ -452,7 +454,7 @@ def test_cells_at_one_place_are_counted_within_their_slice(make_side: Any, slice
     assert [one for one in made.cautions if f"{same} cell" in one and "exactly the same position" in one]
 
 
-def test_a_few_numbers_that_are_not_whole_leave_counts_raw(make_side: Any, tissue: Any) -> None:
+def test_a_few_fractional_values_do_not_change_the_scale_of_counts(make_side: Any, tissue: Any) -> None:
     reference = make_side(GENES, n_cells=200)
     reference.X.data[7] += 0.5
     made = pair(reference, tissue)
@@ -460,7 +462,7 @@ def test_a_few_numbers_that_are_not_whole_leave_counts_raw(make_side: Any, tissu
     assert any("Reference: 1 of the counts above zero" in one for one in made.cautions)
 
 
-def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None:
+def test_logarithms_suggest_the_layer_of_raw_counts(make_side: Any, tissue: Any) -> None:
     counts = make_side(GENES, n_cells=200)
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts
@@ -505,10 +507,11 @@ def test_real_slices_and_size_factors_are_used(shared_data: Path) -> None:
     )
     assert int(hypo.sc.empty_cells.sum()) == 4
     assert not hypo.sc.dense(np.flatnonzero(hypo.sc.empty_cells)).any()
-    assert hypo.sc.target == pytest.approx(4740, rel=0.01)  # about; the median depends on the empty cells
+    # approximate, because the median depends on empty cells
+    assert hypo.sc.target == pytest.approx(4740, rel=0.01)
 
 
-def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
+def test_guessed_slices_are_reported_and_can_be_disabled(make_side: Any) -> None:
     tissue = make_side(GENES, n_cells=40, spatial=True)
     tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (20, 2))] * 2)
     tissue.obs["batch"] = ["a"] * 20 + ["b"] * 20
@@ -543,7 +546,7 @@ _BARCODES = [f"ACGTACGT{one}{two}" for one in "ACGT" for two in "ACGT"]
     ],
     ids=["aggregated", "sample in front", "word behind", "word in front"],
 )  # fmt: skip
-def test_sections_that_only_names_of_cells_tell_are_said(names: Any, said: str, make_side: Any) -> None:
+def test_sections_indicated_only_by_cell_names_are_reported(names: Any, said: str, make_side: Any) -> None:
     tissue = make_side(GENES, n_cells=32, spatial=True)
     tissue.obs_names = names
     tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (16, 2))] * 2)
@@ -569,7 +572,7 @@ def test_sections_that_only_names_of_cells_tell_are_said(names: Any, said: str, 
     ],
     ids=["places", "bins", "one suffix", "old spots", "halves that touch", "numbers"],
 )
-def test_other_names_of_cells_tell_no_sections(names: Any, make_side: Any) -> None:
+def test_other_cell_names_do_not_indicate_sections(names: Any, make_side: Any) -> None:
     tissue = make_side(GENES, n_cells=36, spatial=True)
     tissue.obs_names = names
     tissue.obsm["spatial"] = np.indices((6, 6)).reshape(2, 36).T.astype(float)

@@ -1,5 +1,4 @@
-"""Genes of both sides: which way round a table lies, which of its names are names, and what results call
-them."""
+"""Genes of both sides: the orientation of tables, real gene names, and the names in results."""
 
 import json
 import re
@@ -41,7 +40,7 @@ def turned(data: ad.AnnData, path: Path, cells: Any) -> Path:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_two_tables_of_genes_by_cells_are_told(first: int, tmp_path: Path) -> None:
+def test_two_tables_of_genes_by_cells_are_recognised(first: int, tmp_path: Path) -> None:
     sc, st = side(SYMBOLS, 30), side(PANEL, 20)
     paths = [
         turned(data, tmp_path / f"{name}.csv", range(first, data.n_obs + first))
@@ -69,7 +68,7 @@ def test_two_tables_of_genes_by_cells_are_told(first: int, tmp_path: Path) -> No
         pair(*alike, coordinates="none")
 
 
-def test_one_table_of_genes_by_cells_is_told(tmp_path: Path) -> None:
+def test_one_table_of_genes_by_cells_is_recognised(tmp_path: Path) -> None:
     st = side(PANEL, 20, spatial=True)
     path = turned(side(SYMBOLS, 30), tmp_path / "sc.csv", range(30))
     with pytest.raises(GeneError, match=r"The rows of sc .* are named like genes: transpose it"):
@@ -82,7 +81,7 @@ def test_one_table_of_genes_by_cells_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [range(10), range(1, 11), [f"V{one}" for one in range(1, 11)], [0, 3, 4, 9]]
 )
-def test_names_that_only_count_are_no_genes(names: Any) -> None:
+def test_running_numbers_are_not_gene_names(names: Any) -> None:
     names = list(names)
     data = side(names)
     tissue = side(names, spatial=True)
@@ -99,7 +98,7 @@ def test_names_that_only_count_are_no_genes(names: Any) -> None:
     assert expected in made.cautions
 
 
-def test_numbers_of_genes_are_entrez_ids_unless_symbols_are_there() -> None:
+def test_numeric_names_are_entrez_ids_unless_symbols_exist() -> None:
     entrez = [14415, 20604, 22353, 19293, 53867, 14281, 72961, 14580, 17196, 18823]
     made = pair(side(entrez), side(entrez[:6], spatial=True))
     assert len(made.shared_genes) == 6
@@ -139,7 +138,7 @@ def test_names_that_tools_change_match_with_a_caution(change: Any) -> None:
     assert made.find_genes(tissue_names).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_any_column_of_names_is_tried_where_few_genes_match() -> None:
+def test_every_column_of_names_is_tried_if_few_genes_match() -> None:
     tissue = side([f"probe_{one}x" for one in range(6)], spatial=True, target=PANEL, well=["a"] * 6)
     made = pair(side(SYMBOLS), tissue)
     assert (
@@ -155,11 +154,11 @@ def test_any_column_of_names_is_tried_where_few_genes_match() -> None:
     )
 
 
-def test_bridged_genes_go_by_the_names_of_the_tissue() -> None:
+def test_genes_matched_through_ids_have_the_names_of_the_tissue() -> None:
     symbols = [*SYMBOLS[:8], "Dup", "Dup"]
     made = pair(side(IDS, feature_name=symbols), side(["GAD1", *PANEL[1:]], spatial=True))
     assert made.shared_genes.tolist() == sorted(["GAD1", *PANEL[1:]])
-    assert made.sc.genes.tolist() == ["GAD1", *SYMBOLS[1:8], *IDS[8:]]  # names that two genes have tell none
+    assert made.sc.genes.tolist() == ["GAD1", *SYMBOLS[1:8], *IDS[8:]]  # a symbol of two genes names neither
     assert made.sc.symbols.tolist() == symbols
     assert made.sc.gene_ids.tolist() == IDS
     for asked in ("GAD1", "Gad1", "gad1", IDS[0], IDS[0] + ".4"):
@@ -171,7 +170,7 @@ def test_bridged_genes_go_by_the_names_of_the_tissue() -> None:
         made.find_genes(["Gfapp"])
 
 
-def test_symbols_that_only_the_tissue_tells_reach_the_reference() -> None:
+def test_symbols_of_the_tissue_are_given_to_the_reference() -> None:
     made = pair(side(IDS), side(PANEL, spatial=True, gene_ids=IDS[:6]))
     assert made.sc.genes.tolist() == [*PANEL, *IDS[6:]]
     assert made.sc.symbols.tolist() == [*PANEL, *[""] * 4]
@@ -180,7 +179,7 @@ def test_symbols_that_only_the_tissue_tells_reach_the_reference() -> None:
     assert made.sc.symbols.tolist() == SYMBOLS
 
 
-def test_another_reference_goes_by_the_same_names() -> None:
+def test_another_reference_uses_the_same_names() -> None:
     made = pair(side(IDS, feature_name=SYMBOLS), side(PANEL, spatial=True))
     other = made.with_reference(side([name.upper() for name in SYMBOLS], seed=4))
     assert other.shared_genes.tolist() == made.shared_genes.tolist()
@@ -191,7 +190,7 @@ def test_another_reference_goes_by_the_same_names() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ids", "case", "spelling"])
-def test_results_join_the_tissue(kind: str, tmp_path: Path) -> None:
+def test_results_can_be_joined_with_the_tissue(kind: str, tmp_path: Path) -> None:
     reference = side(SYMBOLS, 60) if kind != "ids" else side(IDS, 60, feature_name=SYMBOLS)
     names = {
         "ids": PANEL,
@@ -238,7 +237,7 @@ def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
     assert [one.get_title() for one in axes] == ["Sst, measured", "Sst, imputed"]
 
 
-def test_rows_named_like_genes_are_told_however_they_are_spelled(tmp_path: Path) -> None:
+def test_rows_with_gene_names_are_recognised_in_any_spelling(tmp_path: Path) -> None:
     st = side([name.upper() for name in PANEL], 20, spatial=True)
     barcodes = [
         f"{'ACGTACGTACGT'}{'ACGT'[one % 4]}{'ACGT'[one // 4 % 4]}{'ACGT'[one // 16]}-1" for one in range(30)
@@ -258,7 +257,7 @@ def test_rows_named_like_genes_are_told_however_they_are_spelled(tmp_path: Path)
         pair(path, st)
 
 
-def test_a_column_of_names_beside_numbered_rows_is_told(tmp_path: Path) -> None:
+def test_a_column_of_names_next_to_numbered_rows_is_suggested(tmp_path: Path) -> None:
     counts = side(SYMBOLS, 30)
     table = pd.DataFrame(counts.X.T, columns=[f"{one}-cell" for one in range(30)])
     table.insert(0, "gene_name", SYMBOLS)
@@ -267,7 +266,7 @@ def test_a_column_of_names_beside_numbered_rows_is_told(tmp_path: Path) -> None:
         pair(tmp_path / "sc.csv", side(PANEL, 20, spatial=True))
 
 
-def test_two_tables_whose_cells_are_one_series_are_told() -> None:
+def test_two_tables_with_cells_of_one_series_are_recognised() -> None:
     made = [
         ad.AnnData(
             data.X.T, obs=pd.DataFrame(index=data.var_names), var=pd.DataFrame(index=data.obs_names.str[4:])
@@ -283,13 +282,13 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
 @pytest.mark.parametrize(
     "form", ["mm10-{}", "gene-{}", "rna_{}", "{}_ENSMUSG00000070880", "ENSMUSG00000070880.5|{}"]
 )
-def test_names_with_more_in_them_match_with_a_caution(form: str) -> None:
+def test_names_with_extra_parts_match_with_a_caution(form: str) -> None:
     made = pair(side([form.format(name) for name in SYMBOLS]), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
     assert any("6 genes matched only by an alternative spelling" in one for one in made.cautions)
 
 
-def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
+def test_duplicate_symbols_in_a_column_for_matching_are_reported() -> None:
     sc = side(IDS, feature_name=[*SYMBOLS[:9], "Gad1"])
     made = pair(sc, side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL[1:])
@@ -299,7 +298,7 @@ def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
     assert not any("not in the reference" in one for one in made.cautions)
 
 
-def test_names_of_signs_or_made_unique_from_missing_ones_match_nothing() -> None:
+def test_placeholders_for_missing_names_match_nothing() -> None:
     nameless = ["NA.1", "nan-1", "--", "?", "Unknown"]
     made = pair(side([*nameless, *SYMBOLS]), side([*nameless, *PANEL], spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
@@ -313,7 +312,7 @@ def test_a_reference_whose_other_genes_are_empty_leaves_nothing_to_impute() -> N
     assert any("no gene with counts outside the panel" in one for one in made.cautions)
 
 
-def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
+def test_columns_of_the_tissue_with_far_larger_values_than_genes_are_reported() -> None:
     st = side([*PANEL, "brightness", "contrast"], spatial=True)
     st.X[:, 6:] = 500
     made = pair(side(SYMBOLS), st)
@@ -322,12 +321,12 @@ def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
     )
 
 
-def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> None:
+def test_running_numbers_as_gene_names_on_both_sides_are_reported(make_side: Any) -> None:
     said = "Gene names are numbers in both inputs"
     numbered = [f"gene_{one}" for one in range(30)]
     made = pair(make_side(numbered, n_cells=30), make_side(numbered[:20], n_cells=30, spatial=True))
     assert any(one.startswith(said) for one in made.cautions)
-    panel = make_side(numbered[3:20], n_cells=30, spatial=True)  # which was taken from the same genes
+    panel = make_side(numbered[3:20], n_cells=30, spatial=True)  # a panel taken from the same genes
     assert not any(one.startswith(said) for one in pair(make_side(numbered, n_cells=30), panel).cautions)
 
 

@@ -1,4 +1,4 @@
-"""What placing needs of a pair, and what is said where it is not there."""
+"""Labels and coordinates that placement needs from a pair, and errors if they are missing."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from cellweft.data.synthetic.tissue import SimulatedTissue
 
 
 class TestLabels:
-    def test_those_of_the_pair_come_first(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    def test_labels_of_the_pair_take_precedence(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
         expected = tissue.sc.obs["cell_type"].astype(str).to_numpy()
         np.testing.assert_array_equal(labels_of(tissue_pair), expected)
         np.testing.assert_array_equal(labels_of(tissue_pair, None), expected)
@@ -27,7 +27,7 @@ class TestLabels:
             assert found.shape == (100,)
             np.testing.assert_array_equal(found, np.asarray(given).astype(str))
 
-    def test_missing_types_are_unknown_however_they_come(self, tissue: SimulatedTissue) -> None:
+    def test_missing_types_of_any_form_are_unknown(self, tissue: SimulatedTissue) -> None:
         sc = tissue.sc.copy()
         sc.obs["cell_type"] = sc.obs["cell_type"].astype(object)
         sc.obs.loc[sc.obs_names[3], "cell_type"] = None
@@ -43,12 +43,12 @@ class TestLabels:
             labels_of(bare)
         assert len(labels_of(bare, "cell_type")) == 100
 
-    def test_an_unknown_column_gives_a_near_one(self, tissue_pair: Pair) -> None:
+    def test_an_unknown_column_suggests_a_similar_one(self, tissue_pair: Pair) -> None:
         with pytest.raises(KeyMissingError, match=r"labels='cell_typ'.*Did you mean 'cell_type'\?"):
             labels_of(tissue_pair, "cell_typ")
 
     @pytest.mark.parametrize("wrong", [["a"] * 99, np.zeros((100, 2)), np.array("a"), []])
-    def test_other_than_one_for_each_cell(self, tissue_pair: Pair, wrong: object) -> None:
+    def test_a_wrong_number_of_labels_is_refused(self, tissue_pair: Pair, wrong: object) -> None:
         with pytest.raises(
             InputError, match=r"labels: expected one type per cell for the 100 cells, got shape"
         ):
@@ -56,10 +56,10 @@ class TestLabels:
 
 
 class TestCoordinates:
-    def test_those_of_the_pair(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    def test_coordinates_of_the_pair(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
         np.testing.assert_array_equal(coordinates_of(tissue_pair), tissue.st.obsm["spatial"])
 
-    def test_none_says_how_to_give_them(self, tissue: SimulatedTissue) -> None:
+    def test_missing_coordinates_say_how_to_give_them(self, tissue: SimulatedTissue) -> None:
         bare = pair(tissue.sc, tissue.st, coordinates="none")
         with pytest.raises(
             KeyMissingError, match=r"coordinates: expected spots with coordinates.*coordinates='obsm:KEY'"
@@ -67,8 +67,8 @@ class TestCoordinates:
             coordinates_of(bare)
 
 
-def test_labels_of_a_series_go_by_the_names_of_the_cells(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
-    """An index that only counts the rows stands for their order; one that names other cells is refused."""
+def test_labels_of_a_series_are_matched_by_cell_names(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    """An index of row numbers means the order of cells; an index with other cell names is refused."""
     labels = pd.Series(tissue.sc.obs["cell_type"].astype(str))
     for one in (labels, labels[::-1], labels.reset_index(drop=True)):
         np.testing.assert_array_equal(labels_of(tissue_pair, one), tissue_pair.labels)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_labels_of_a_series_go_by_the_names_of_the_cells(tissue: SimulatedTissue
 
 
 @pytest.mark.parametrize("how", ["names", "numbers", "fractions", "few fractions"])
-def test_names_of_cells_and_measurements_are_no_labels(how: str, tissue: SimulatedTissue) -> None:
+def test_names_of_cells_and_measurements_are_not_labels(how: str, tissue: SimulatedTissue) -> None:
     sc, n_cells = tissue.sc.copy(), tissue.sc.n_obs
     values = {
         "names": sc.obs_names.to_numpy(),
@@ -106,8 +106,8 @@ def test_a_slice_for_every_cell_is_refused(tissue: SimulatedTissue) -> None:
         pair(tissue.sc, st, slices="name")
 
 
-def test_groups_called_by_numbers_are_labels(tissue: SimulatedTissue) -> None:
-    """Clusters of R are floats, and parts of them may be called 1.1 and 1.2."""
+def test_groups_named_by_numbers_are_labels(tissue: SimulatedTissue) -> None:
+    """Clusters from R are floats, and subclusters may be called 1.1 and 1.2."""
     sc = tissue.sc.copy()
     sc.obs["cell_type"] = sc.obs["cell_type"].cat.codes / 10 + 1
     assert pair(sc, tissue.st).findings["reference"]["labels"] == "cell_type"

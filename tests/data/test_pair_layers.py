@@ -18,7 +18,7 @@ KINDS = ["memory", "backed", "h5ad", "zarr"]
 
 @pytest.fixture
 def source(tmp_path: Path, write_as: Any) -> Any:
-    """Function that gives an AnnData back in memory, backed, or as a path."""
+    """Function that returns an AnnData in memory, backed, or as a path."""
 
     def given(data: ad.AnnData, kind: str) -> Any:
         if kind == "memory":
@@ -30,7 +30,7 @@ def source(tmp_path: Path, write_as: Any) -> Any:
 
 
 def scaled(make_side: Any, *, spatial: bool = False) -> tuple[ad.AnnData, np.ndarray]:
-    """Two genes, z-scored, with the counts of five in ``raw``."""
+    """Two z-scored genes, with the counts of five genes in `raw`."""
     counts = make_side(GENES, n_cells=30, spatial=spatial)
     counts.var["kind"] = "a"
     data = counts[:, ["Vip", "Gad1"]].copy()
@@ -68,7 +68,7 @@ def test_raw_of_the_tissue_too(make_side: Any) -> None:
         pair(make_side(GENES), data, st_layer="row")
 
 
-def test_a_layer_named_raw_comes_before_the_slot(make_side: Any) -> None:
+def test_a_layer_named_raw_takes_precedence_over_the_slot(make_side: Any) -> None:
     data, _ = scaled(make_side)
     data.layers["raw"] = np.ones(data.shape, dtype=np.float32)
     assert pair(data, make_side(GENES, spatial=True), sc_layer="raw").sc.genes.tolist() == ["Vip", "Gad1"]
@@ -76,7 +76,7 @@ def test_a_layer_named_raw_comes_before_the_slot(make_side: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layer", ["counts", "my_values", "raw"])
-def test_without_x_the_counts_are_taken_with_a_word(
+def test_without_x_the_counts_are_used_with_a_caution(
     kind: str, layer: str, make_side: Any, source: Any
 ) -> None:
     counts = make_side(GENES, n_cells=30)
@@ -94,7 +94,7 @@ def test_without_x_the_counts_are_taken_with_a_word(
     assert made.findings["reference"]["layer"] == layer
 
 
-def test_without_x_several_layers_are_asked_for(make_side: Any) -> None:
+def test_without_x_several_layers_need_a_choice(make_side: Any) -> None:
     counts = make_side(GENES)
     data = ad.AnnData(obs=counts.obs, var=counts.var, layers={"a": counts.X, "b": counts.X})
     with pytest.raises(KeyMissingError, match=r"\.X: expected a matrix of counts, got none\. Choose a layer"):

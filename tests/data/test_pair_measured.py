@@ -1,4 +1,4 @@
-"""What was not measured, though zeros stand for it: genes of some slices, background, empty cells."""
+"""Values that were not measured but are stored as zeros: genes of some slices, background and empty cells."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def sc(make_side: Any) -> anndata.AnnData:
 
 @pytest.fixture
 def joined(make_side: Any) -> anndata.AnnData:
-    """Two slices in turns, of which the second did not measure Gene3 and Gene4."""
+    """Two interleaved slices; the second did not measure Gene3 and Gene4."""
     tissue = make_side(GENES[:8], n_cells=60, spatial=True, seed=2)
     tissue.obs["section"] = ["a", "b"] * 30
     values = tissue.X.toarray()
@@ -35,7 +35,7 @@ def joined(make_side: Any) -> anndata.AnnData:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sparse", "dense", "nan", "sparse nan", "h5ad"])
-def test_genes_that_a_slice_did_not_measure_are_no_panel(
+def test_genes_that_a_slice_did_not_measure_are_not_on_the_panel(
     kind: str, sc: Any, joined: Any, tmp_path: Path, write_as: Any
 ) -> None:
     values = joined.X.toarray()
@@ -87,7 +87,7 @@ def test_a_rare_gene_may_be_missing_in_a_slice_by_chance(sc: Any, joined: Any) -
 
 @pytest.mark.parametrize("column", ["batch", "donor_id", "orig.ident", "Dataset"])
 @pytest.mark.parametrize("kind", ["sparse", "dense", "h5ad"])
-def test_genes_that_a_batch_of_the_reference_lacks_are_said(
+def test_genes_that_a_batch_of_the_reference_lacks_are_reported(
     kind: str, column: str, make_side: Any, joined: Any, tmp_path: Path, write_as: Any
 ) -> None:
     reference = make_side(GENES, n_cells=90, seed=1)
@@ -105,7 +105,7 @@ def test_genes_that_a_batch_of_the_reference_lacks_are_said(
     assert pair(reference, joined).findings["reference_genes_partly_measured"] == {}
 
 
-def test_a_few_cells_of_a_batch_tell_nothing(sc: Any, joined: Any) -> None:
+def test_batches_of_few_cells_are_not_judged(sc: Any, joined: Any) -> None:
     sc.obs["batch"] = ["one"] * 50 + ["two"] * 10
     sc.X = sc.X.toarray()
     sc.X[50:, 9] = 0
@@ -139,7 +139,7 @@ def test_panels_without_common_genes_are_refused(sc: Any, joined: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [[0, 1], [False, True], ["0", "1"], [0.0, 1.0]])
-def test_spots_of_the_background_are_left_out(
+def test_background_spots_are_left_out(
     values: Any, sc: Any, joined: Any, tmp_path: Path, write_as: Any
 ) -> None:
     joined.obs["in_tissue"] = (
@@ -166,7 +166,7 @@ def test_spots_of_the_background_are_left_out(
     assert imputer.impute(progress=False).obs_names.tolist() == kept.obs_names.tolist()
 
 
-def test_spots_without_a_word_on_tissue_are_said(sc: Any, joined: Any) -> None:
+def test_spots_without_a_column_for_tissue_are_reported(sc: Any, joined: Any) -> None:
     joined.obs["in_tissue"] = [1.0, np.nan] * 30
     made = pair(sc, joined)
     assert made.st.n_cells == 60
@@ -177,7 +177,7 @@ def test_spots_without_a_word_on_tissue_are_said(sc: Any, joined: Any) -> None:
     assert any(said in one for one in pair(sc, joined).cautions)
 
 
-def test_background_alone_is_refused(sc: Any, joined: Any) -> None:
+def test_only_background_spots_are_refused(sc: Any, joined: Any) -> None:
     joined.obs["in_tissue"] = 0
     with pytest.raises(InputError, match=r"in_tissue'\]: expected spots on tissue, got 0 for all 60 spots"):
         pair(sc, joined)

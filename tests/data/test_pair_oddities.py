@@ -1,4 +1,4 @@
-"""Odd inputs at the door: each is put right with a word, or refused with the way out."""
+"""Odd inputs: each is corrected with a caution, or refused with advice."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def fitted(sc: Any, tissue: Any, **more: Any) -> cellweft.Imputer:
 
 
 @pytest.mark.parametrize("order", [["y", "x"], ["array_row", "array_col"], ["extra", "Y", "X"]])
-def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tissue: Any) -> None:
+def test_data_frames_of_coordinates_are_read_by_column_name(order: list[str], sc: Any, tissue: Any) -> None:
     places = np.column_stack([np.arange(20.0), np.arange(20.0)[::-1] * 2 + 7])
     values = {"x": places[:, 0], "y": places[:, 1], "array_col": places[:, 0], "array_row": places[:, 1]}
     frame = {name: values.get(name.lower(), np.ones(20)) for name in order}
@@ -55,14 +55,14 @@ def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tiss
     ],
     ids=["zeros", "one far place", "far", "complex"],
 )
-def test_coordinates_that_are_none_are_refused(places: Any, message: str, sc: Any, tissue: Any) -> None:
+def test_invalid_coordinates_are_refused(places: Any, message: str, sc: Any, tissue: Any) -> None:
     tissue.obsm["spatial"] = places
     with pytest.raises(InputError, match=message):
         pair(sc, tissue)
     assert pair(sc, tissue, coordinates="none").coordinates is None
 
 
-def test_cells_on_one_line_are_said(sc: Any, tissue: Any) -> None:
+def test_cells_on_one_line_are_reported(sc: Any, tissue: Any) -> None:
     tissue.obsm["spatial"] = np.column_stack([np.arange(20.0), np.zeros(20)])
     assert any("all cells lie on a line" in one for one in pair(sc, tissue).cautions)
 
@@ -78,9 +78,7 @@ def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
 
 
 @pytest.mark.slow
-def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_placed(
-    sc: Any, tissue: Any
-) -> None:
+def test_duplicate_reference_barcodes_are_reported_and_refused_for_placement(sc: Any, tissue: Any) -> None:
     sc.obs_names = ["AAAC-1", "AAAC-1", *sc.obs_names[2:]]
     made = pair(sc, tissue)
     assert any(
@@ -96,7 +94,7 @@ def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "zarr", "h5ad"])
-def test_pictures_of_visium_are_carried(
+def test_images_of_visium_are_kept_in_results(
     kind: str, sc: Any, tissue: Any, tmp_path: Path, write_as: Any
 ) -> None:
     image = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8)
@@ -117,7 +115,7 @@ def test_pictures_of_visium_are_carried(
 
 
 @pytest.mark.slow
-def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
+def test_annotation_that_cannot_be_written_is_reported_and_omitted(
     sc: Any, tissue: Any, tmp_path: Path
 ) -> None:
     tissue.obs["flag"] = [True, None] * 10
@@ -143,9 +141,7 @@ def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
 
 
 @pytest.mark.slow
-def test_an_imputer_that_is_given_other_sizes_names_the_argument(
-    sc: Any, tissue: Any, tmp_path: Path
-) -> None:
+def test_an_imputer_given_other_cell_sizes_names_the_argument(sc: Any, tissue: Any, tmp_path: Path) -> None:
     sc.obs["nUMI"] = np.linspace(500, 900, 30)
     fitted(sc, tissue, size_factor="nUMI").save(tmp_path / "model")
     loaded = cellweft.load(tmp_path / "model")
@@ -190,7 +186,7 @@ def test_placeholders_among_numbers_are_refused(mark: str, sc: Any, tissue: Any,
         pair(tmp_path / "counts.csv", tissue)
 
 
-def test_counts_of_a_dense_and_a_sparse_table_with_explicit_zeros_are_alike(sc: Any, tissue: Any) -> None:
+def test_dense_counts_equal_sparse_counts_with_explicit_zeros(sc: Any, tissue: Any) -> None:
     stored = sp.csr_matrix(sc.X)
     stored.data[:3] = 0
     one, two = sc.copy(), sc.copy()
@@ -200,7 +196,7 @@ def test_counts_of_a_dense_and_a_sparse_table_with_explicit_zeros_are_alike(sc: 
     )
 
 
-def test_a_few_cells_far_from_all_others_are_told(sc: Any, make_side: Any) -> None:
+def test_a_few_cells_far_from_all_others_are_reported(sc: Any, make_side: Any) -> None:
     st = make_side(GENES[:8], n_cells=200, spatial=True, seed=2)
     st.obsm["spatial"] = np.random.default_rng(0).random((200, 2)) * 1000
     assert not any("far from all others" in one for one in pair(sc, st).cautions)
@@ -208,12 +204,12 @@ def test_a_few_cells_far_from_all_others_are_told(sc: Any, make_side: Any) -> No
     told = next(one for one in pair(sc, st).cautions if "far from all others" in one)
     assert "1 cell far from all others, the first at row 17 (1e+07, 3)" in told
     assert "more than 10 times the width of the tissue" in told
-    st.obsm["spatial"][:100] += 1e6  # two pieces are two pieces, however far apart
+    st.obsm["spatial"][:100] += 1e6  # two distant pieces of tissue give no caution
     st.obsm["spatial"][17] = 500
     assert not any("far from all others" in one for one in pair(sc, st).cautions)
 
 
-def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue: Any) -> None:
+def test_cell_types_that_differ_only_in_case_or_spaces_are_reported(sc: Any, tissue: Any) -> None:
     names = ["CD4+ T", "CD4- T", "B", "B ", "b"]
     sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
     said = [one for one in pair(sc, tissue).cautions if "differ only in case or spaces" in one]
@@ -223,7 +219,7 @@ def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue
     ]
 
 
-def test_a_coordinate_that_numbers_the_cells_is_said(sc: Any, tissue: Any) -> None:
+def test_a_coordinate_that_only_numbers_the_cells_is_reported(sc: Any, tissue: Any) -> None:
     tissue.obsm["spatial"] = np.column_stack([np.arange(tissue.n_obs), tissue.obsm["spatial"][:, 1]])
     assert any(
         "column 1 of the coordinates only numbers the cells" in one for one in pair(sc, tissue).cautions
@@ -235,7 +231,7 @@ def test_a_coordinate_that_numbers_the_cells_is_said(sc: Any, tissue: Any) -> No
 def test_names_that_no_format_can_store_are_refused(sc: Any, tissue: Any, side: str, slot: str) -> None:
     inputs = {"sc": sc, "st": tissue}
     names = ["a\ud800", *getattr(inputs[side], slot)[1:]]
-    setattr(inputs[side], slot, pd.Index(names, dtype=object))  # pandas 3 has no other type for such names
+    setattr(inputs[side], slot, pd.Index(names, dtype=object))  # pandas 3 has no other dtype for such names
     message = rf"^{side}.*\.{slot}: expected names that UTF-8 can encode, got half of .* in 'a\\ud800'"
     with pytest.raises(InputError, match=message):
         pair(**inputs)

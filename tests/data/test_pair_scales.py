@@ -1,4 +1,4 @@
-"""Scales at the door: logarithms and roots are undone on either side, wherever the matrix lies."""
+"""Scales in `pair`: logarithms and square roots are undone on either side, for any storage of the matrix."""
 
 import pickle
 import re
@@ -91,7 +91,7 @@ def test_binary_logarithms_of_millions_become_natural_ones(sc: Any, tissue: Any)
     )
 
 
-def test_what_was_said_is_taken(sc: Any, tissue: Any) -> None:
+def test_a_given_scale_is_used(sc: Any, tissue: Any) -> None:
     logs = changed(sc, np.log1p)
     made = pair(logs, tissue, sc_scale="log")
     assert made.sc.scale == "log"
@@ -105,7 +105,7 @@ def test_what_was_said_is_taken(sc: Any, tissue: Any) -> None:
     )
 
 
-def test_logarithms_that_cannot_be_are_refused(sc: Any, tissue: Any) -> None:
+def test_values_too_large_for_logarithms_are_refused(sc: Any, tissue: Any) -> None:
     said = r"sc_scale: .*because the scale is given as 'log2_raw', got values up to 1e\+30 in"
     with pytest.raises(SettingError, match=said):
         pair(changed(sc, lambda x: x * 100), tissue, sc_scale="log2_raw")
@@ -122,20 +122,20 @@ def test_expected_counts_are_normalised_by_their_totals(sc: Any, tissue: Any) ->
     assert "divided by a size (normalised)" not in said
 
 
-def test_a_size_that_logarithms_do_not_use_is_said(sc: Any, tissue: Any) -> None:
+def test_a_size_that_is_not_used_for_logarithms_is_reported(sc: Any, tissue: Any) -> None:
     logs = changed(sc, lambda x: np.log1p(millions(x)))
     logs.obs["nCount"] = 1000.0
     said = pair(logs, tissue, size_factor="nCount").cautions
     assert any("the cell sizes are not used" in one and "size_factor='nCount'" in one for one in said)
 
 
-def test_a_guess_is_said(sc: Any, tissue: Any) -> None:
+def test_a_guess_is_reported(sc: Any, tissue: Any) -> None:
     draws = np.random.default_rng(0)
     made = pair(changed(sc, lambda x: draws.uniform(0, 8, x.shape)), tissue)
     assert any("was guessed only from the size of the values" in one for one in made.cautions)
 
 
-def test_a_side_that_undoes_its_values_can_be_sent(
+def test_a_side_that_undoes_logarithms_can_be_pickled(
     sc: Any, tissue: Any, tmp_path: Path, write_as: Any
 ) -> None:
     made = pair(write_as(changed(sc, np.log1p), tmp_path, "h5ad"), tissue)
@@ -144,7 +144,7 @@ def test_a_side_that_undoes_its_values_can_be_sent(
 
 
 @pytest.mark.slow
-def test_imputing_does_not_depend_on_how_counts_were_stored(sc: Any, tissue: Any) -> None:
+def test_imputation_does_not_depend_on_how_counts_were_stored(sc: Any, tissue: Any) -> None:
     settings = {"steps": 5, "level_steps": 5}
     plain, undone = (
         cellweft.Imputer(settings=settings, reliability=False).fit(one, progress=False).impute(progress=False)
@@ -155,7 +155,7 @@ def test_imputing_does_not_depend_on_how_counts_were_stored(sc: Any, tissue: Any
     assert (inputs["reference"]["scale"], inputs["spatial"]["scale"]) == ("log_raw", "sqrt_raw")
 
 
-def test_smoothed_logarithms_are_said(sc: Any, tissue: Any) -> None:
+def test_smoothed_logarithms_are_reported(sc: Any, tissue: Any) -> None:
     def smoothed(counts: Any) -> Any:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         near = (shares + np.roll(shares, 1, axis=0) + np.roll(shares, 2, axis=0)) / 3
@@ -167,14 +167,14 @@ def test_smoothed_logarithms_are_said(sc: Any, tissue: Any) -> None:
     assert not any(said in one for one in pair(as_usual, tissue).cautions)
 
 
-def test_small_totals_are_not_called_none(sc: Any, tissue: Any) -> None:
+def test_small_totals_are_not_rounded_to_zero(sc: Any, tissue: Any) -> None:
     volumes = np.random.default_rng(4).uniform(100, 900, (60, 1))
     made = pair(sc, changed(tissue, lambda counts: counts / volumes), st_scale="raw")
     assert re.search(r"raw counts, 0\.\d+ in a typical cell", made.summary())
     assert any("of the counts above zero (all of them) are not whole" in one for one in made.cautions)
 
 
-def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
+def test_implausible_cell_sizes_are_reported(sc: Any, tissue: Any) -> None:
     sc.obs["same"], sc.obs["log"] = 1.0, np.log1p(np.asarray(sc.X.sum(axis=1)).ravel())
     sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
     told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
@@ -183,7 +183,7 @@ def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
     assert "the cell sizes, " not in told["total"]
 
 
-def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None:
+def test_a_reference_of_two_scales_or_sums_is_reported(sc: Any, tissue: Any) -> None:
     def joined(first: Any, second: Any) -> Any:
         def change(counts: Any) -> Any:
             shares = counts / counts.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Other cells on the spots of a known pair: what stays, what is theirs, what is refused."""
+"""Other cells for the spots of an existing pair: what is kept, what is replaced, and errors."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_the_same_cells_are_the_same_pair(tissue: SimulatedTissue, tissue_pair: 
     assert again.findings == tissue_pair.findings
 
 
-def test_the_spots_and_the_panel_stay(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+def test_the_spots_and_the_panel_are_kept(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
     other = with_reference(tissue_pair, tissue.sc[:10].copy())
     assert other.st is tissue_pair.st
     assert other.coordinates is tissue_pair.coordinates
@@ -33,8 +33,8 @@ def test_the_spots_and_the_panel_stay(tissue: SimulatedTissue, tissue_pair: Pair
     np.testing.assert_array_equal(other.st_shared, tissue_pair.st_shared)
 
 
-def test_the_cells_are_the_others(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
-    """In another order, with their genes in another order and other cases."""
+def test_the_cells_are_replaced(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    """The new cells are in another order, with their genes in another order and in other case."""
     order = np.random.default_rng(0).permutation(tissue.sc.n_obs)[:40]
     cells = tissue.sc[order].copy()[:, ::-1].copy()
     cells.var_names = [name.upper() for name in cells.var_names]
@@ -44,7 +44,7 @@ def test_the_cells_are_the_others(tissue: SimulatedTissue, tissue_pair: Pair) ->
         name.lower() for name in tissue_pair.shared_genes
     ]
     assert other.labels.tolist() == cells.obs["cell_type"].astype(str).tolist()  # type: ignore[union-attr]
-    # The same values but for the size that these cells are brought to, the median of their own.
+    # The same values except for the target size, which is the median of these cells.
     plain = np.expm1(panel_values(tissue_pair)[order]) / tissue_pair.sc.target
     np.testing.assert_allclose(np.expm1(panel_values(other)) / other.sc.target, plain, rtol=1e-5, atol=1e-9)
 
@@ -60,7 +60,7 @@ def test_the_summary_is_of_the_new_cells(tissue: SimulatedTissue, tissue_pair: P
     assert "cells         40" in other.summary()
 
 
-def test_more_genes_than_the_panel_are_no_trouble(tissue: SimulatedTissue) -> None:
+def test_more_genes_than_the_panel_are_accepted(tissue: SimulatedTissue) -> None:
     known = pair(tissue.sc[:, :20].copy(), tissue.st)
     other = with_reference(known, tissue.sc)
     assert (known.sc.n_genes, other.sc.n_genes) == (20, 28)
@@ -73,7 +73,7 @@ def test_a_smaller_panel_is_kept(tissue: SimulatedTissue, tissue_pair: Pair) -> 
     np.testing.assert_array_equal(other.shared_genes, tissue_pair.shared_genes[2:7])
 
 
-def test_a_path(tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_the_reference_may_be_a_path(tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path) -> None:
     tissue.sc[:20].copy().write_h5ad(tmp_path / "cells.h5ad")
     before = (tmp_path / "cells.h5ad").read_bytes()
     other = with_reference(tissue_pair, tmp_path / "cells.h5ad")
@@ -125,7 +125,7 @@ def test_genes_of_the_panel_that_are_missing_are_named(tissue: SimulatedTissue, 
         (lambda x: 0 * x, InputError, "all of them empty"),
     ],
 )
-def test_what_pair_refuses_is_refused(
+def test_errors_of_pair_are_raised(
     tissue: SimulatedTissue, tissue_pair: Pair, values: object, error: type, message: str
 ) -> None:
     cells = tissue.sc.copy()

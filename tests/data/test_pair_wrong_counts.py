@@ -1,4 +1,4 @@
-"""Sums, wrong counts, ranks and dates among the counts of a table: refused or said, never taken as is."""
+"""Sums, wrong counts, ranks and dates among the counts of a table: each is refused or reported."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def reference() -> ad.AnnData:
 
 
 @pytest.mark.parametrize("place", [0, 17, N_CELLS])
-def test_a_row_of_sums_is_refused_wherever_it_stands(counts: pd.DataFrame, place: int) -> None:
+def test_a_row_of_sums_is_refused_at_any_position(counts: pd.DataFrame, place: int) -> None:
     rows = counts.T.to_dict("list")
     names = [*rows]
     names.insert(place, "odd")
@@ -85,20 +85,20 @@ def test_a_row_of_sums_is_refused_wherever_it_stands(counts: pd.DataFrame, place
 
 
 @pytest.mark.parametrize("name", ["Total", "SUM", "Mean", "grand total", "Average", "<total>"])
-def test_rows_called_as_statistics_are_refused(counts: pd.DataFrame, name: str) -> None:
+def test_rows_named_like_statistics_are_refused(counts: pd.DataFrame, name: str) -> None:
     counts.loc[name] = 1
     with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows named like sums"):
         pair(reference(), as_anndata(counts), coordinates="none")
 
 
-def test_a_column_of_sums_is_refused_whatever_its_name(counts: pd.DataFrame) -> None:
+def test_a_column_of_sums_is_refused_with_any_name(counts: pd.DataFrame) -> None:
     counts["odd"] = counts.sum(axis=1)
     with pytest.raises(FormatError, match=r"st .*, column 'odd': expected a gene, got the sums of all other"):
         pair(reference(), as_anndata(counts), coordinates="none")
 
 
 @pytest.mark.parametrize("name", ["Total", "sum", "nCount_RNA", "counts", "Mean"])
-def test_columns_called_as_sums_are_no_genes(counts: pd.DataFrame, name: str) -> None:
+def test_columns_named_like_sums_are_not_genes(counts: pd.DataFrame, name: str) -> None:
     plain = pair(reference(), as_anndata(counts), coordinates="none")
     counts[name] = 7
     made = pair(reference(), as_anndata(counts), coordinates="none")
@@ -106,7 +106,7 @@ def test_columns_called_as_sums_are_no_genes(counts: pd.DataFrame, name: str) ->
     assert made.findings["spatial"]["features_left_out"] == {"annotation of cells": [name]}
 
 
-def test_a_cell_with_half_of_all_counts_is_a_cell(counts: pd.DataFrame) -> None:
+def test_a_cell_with_half_of_all_counts_is_kept(counts: pd.DataFrame) -> None:
     total = counts.to_numpy().sum()
     counts.loc["large"] = [int(total), *[0] * (len(GENES) - 1)]
     assert pair(reference(), as_anndata(counts), coordinates="none").st.n_cells == N_CELLS + 1
@@ -124,23 +124,23 @@ def test_one_wrong_count_does_not_make_a_gene_annotation(
         paired(counts, tmp_path)
 
 
-def test_what_is_only_detected_or_not_is_said(counts: pd.DataFrame, tmp_path: Path) -> None:
+def test_binary_values_are_reported(counts: pd.DataFrame, tmp_path: Path) -> None:
     assert said(paired((counts > 0).astype(int), tmp_path), "all values are 0 or 1")
     assert not said(paired(counts, tmp_path), "all values are 0 or 1")
 
 
-def test_ranks_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
+def test_ranks_are_reported(counts: pd.DataFrame, tmp_path: Path) -> None:
     ranks = counts.rank(axis=1, method="first").astype(int)
     assert said(paired(ranks, tmp_path), "every cell has 55 counts, as with ranks")
 
 
-def test_dates_of_spreadsheets_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
+def test_dates_of_spreadsheets_are_reported(counts: pd.DataFrame, tmp_path: Path) -> None:
     made = paired(counts.rename(columns={"Marchf1": "1-Mar", "Septin2": "2-Sep"}), tmp_path)
     assert said(made, "'1-Mar', '2-Sep' may be genes whose names a spreadsheet converted to dates")
 
 
 @pytest.mark.parametrize("values", [["low", "high"], [True, False], ["2020-01-01", "2020-01-02"]])
-def test_annotation_named_like_genes_of_the_other_side_is_said(
+def test_annotation_named_like_genes_of_the_other_side_is_reported(
     counts: pd.DataFrame, tmp_path: Path, values: list[object]
 ) -> None:
     counts["Mbp"] = values * (N_CELLS // 2)
@@ -151,9 +151,7 @@ def test_annotation_named_like_genes_of_the_other_side_is_said(
     )
 
 
-def test_features_that_are_called_no_genes_but_are_genes_of_the_other_side_are_said(
-    counts: pd.DataFrame,
-) -> None:
+def test_genes_of_the_other_side_with_another_feature_type_are_reported(counts: pd.DataFrame) -> None:
     tissue = as_anndata(counts)
     tissue.var["feature_types"] = ["Gene Expression"] * 8 + ["Custom"] * 2
     made = pair(reference(), tissue, coordinates="none")

@@ -1,4 +1,4 @@
-"""Public datasets: downloaded once from a local server, checked, read."""
+"""Public datasets are downloaded once (here from a local server), checked and read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cellweft.errors import FormatError, MissingFileError, ServiceError, Setting
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """A server of a folder, which counts what it is asked for."""
+    """A server of a folder that records the requested paths."""
 
     asked: list[str]
 
@@ -30,12 +30,12 @@ class Handler(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Print no log."""
 
 
 @pytest.fixture
 def served(tmp_path: Path, tissue: SimulatedTissue, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The embryo, small, on a local server; what has been asked for."""
+    """A small embryo dataset on a local server; returns the requested paths."""
     pytest.importorskip("pooch")
     folder = tmp_path / "served"
     folder.mkdir()
@@ -60,7 +60,7 @@ def test_a_dataset_is_downloaded_once(served: list[str], tissue: SimulatedTissue
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["embryo.h5ad"]
 
 
-def test_another_file_than_the_published_one_is_refused(
+def test_a_file_that_differs_from_the_published_one_is_refused(
     served: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(public.DATASETS["embryo_seqfish"], sha256="0" * 64)
@@ -83,7 +83,7 @@ def test_a_server_that_does_not_answer(
     assert not served
 
 
-def test_a_file_that_is_there_is_read(tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_an_existing_file_is_read(tissue: SimulatedTissue, tmp_path: Path) -> None:
     tissue.st.write_h5ad(tmp_path / "mine.h5ad")
     assert load_public("cortex_osmfish", path=tmp_path / "mine.h5ad").shape == tissue.st.shape
     with pytest.raises(MissingFileError, match=r"path: .*osmFISH, .* is at http://linnarssonlab.org"):
@@ -93,7 +93,7 @@ def test_a_file_that_is_there_is_read(tissue: SimulatedTissue, tmp_path: Path) -
         load_public("cortex_osmfish", path=tmp_path / "text.h5ad")
 
 
-def test_what_no_source_states_a_checksum_of_has_to_be_fetched_by_hand() -> None:
+def test_a_dataset_without_a_checksum_must_be_downloaded_by_hand() -> None:
     with pytest.raises(
         SettingError, match=r"path: expected a file of cortex_starmap.*starmapresources.*pass"
     ):
@@ -102,7 +102,7 @@ def test_what_no_source_states_a_checksum_of_has_to_be_fetched_by_hand() -> None
         load_public("embryo")
 
 
-def test_every_dataset_says_where_it_is() -> None:
+def test_every_dataset_has_a_source() -> None:
     table = list_public()
     assert table.index.tolist() == list(DATASETS)
     assert table["page"].str.startswith("http").all()

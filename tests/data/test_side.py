@@ -1,4 +1,4 @@
-"""The parts of an input that nobody looks at until they are asked for, and a side that is cut."""
+"""Parts of an input that are read only when used, and subsets of a side."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from cellweft.data.io import damaged
 
 @pytest.fixture
 def both(make_side: Any) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Two inputs; the reference with a table, a sparse matrix and an array in obsm, and something in uns."""
+    """Two inputs; obsm of the reference has a table, a sparse matrix and an array, and uns has an entry."""
     sc, st = make_side(["A", "B", "C"], n_cells=9), make_side(["A", "B", "C"], spatial=True)
     sc.obsm["lived"] = np.arange(18.0).reshape(9, 2)
     sc.obsm["table"] = pd.DataFrame({"x": np.arange(9)}, index=sc.obs_names)
@@ -54,14 +54,14 @@ def test_obsm_and_uns_follow_the_cells(both: Any, tmp_path: Path, given: Callabl
     assert "other" not in part.obsm
 
 
-def test_what_is_handed_out_is_a_copy(both: Any) -> None:
+def test_returned_values_are_copies(both: Any) -> None:
     sc, st = both
     side = pair(sc, st).sc
     side.obsm["lived"][:] = -1
     assert sc.obsm["lived"].min() == 0
 
 
-def test_nothing_is_read_before_it_is_asked_for(
+def test_nothing_is_read_before_it_is_used(
     both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sc, st = both

@@ -1,4 +1,4 @@
-"""Coordinates, slices and labels are found, checked and measured."""
+"""Coordinates, slices and labels: how they are found and checked, and the spacing of cells."""
 
 import re
 
@@ -30,7 +30,7 @@ def table(**columns: object) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("key", ["spatial", "X_spatial"])
-def test_obsm_comes_first(key: str) -> None:
+def test_obsm_takes_precedence(key: str) -> None:
     coordinates, found = find_coordinates(
         table(x=[9, 9, 9], y=[9, 9, 9]), {"X_pca": PLACES * 2, key: PLACES}, None
     )
@@ -49,7 +49,7 @@ def test_usual_columns_are_found_in_any_case(keys: tuple[str, str, str], upper: 
     assert found.startswith("obs[")
 
 
-def test_a_third_column_that_stands_still_or_is_text_is_no_dimension() -> None:
+def test_a_constant_or_text_third_column_is_not_a_dimension() -> None:
     for z in ([2, 2, 2], ["a", "b", "c"]):
         coordinates, _ = find_coordinates(table(x=PLACES[:, 0], y=PLACES[:, 1], z=z), {}, None)
         assert coordinates is not None
@@ -93,7 +93,7 @@ def test_bad_coordinates_are_refused() -> None:
         find_coordinates(table(x=["left", "b", "c"], y=[0, 1, 2]), {}, None)
 
 
-def test_slices_are_found_where_they_tell_cells_apart() -> None:
+def test_slices_are_found_if_they_distinguish_cells() -> None:
     obs = pd.DataFrame({"sample": ["one"] * 40, "Section": [1] * 20 + [2] * 20, "slice_id": range(40)})
     slices, found = find_slices(obs, None)
     assert slices is not None
@@ -121,7 +121,7 @@ def test_labels_are_found_and_missing_ones_are_unknown() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), three=st.booleans())
-def test_spacing_equals_a_naive_loop_whatever_the_order(seed: int, three: bool) -> None:
+def test_spacing_equals_a_naive_loop(seed: int, three: bool) -> None:
     random = np.random.default_rng(seed)
     places, slices = random.normal(size=(30, 3 if three else 2)), random.choice(["a", "b"], 30)
     nearest = []
@@ -133,14 +133,14 @@ def test_spacing_equals_a_naive_loop_whatever_the_order(seed: int, three: bool) 
     assert spot_spacing(places[order], slices[order]) == pytest.approx(np.median(nearest))
 
 
-def test_spacing_of_cells_at_one_place() -> None:
+def test_spacing_of_cells_at_one_position() -> None:
     assert spot_spacing(np.zeros((4, 2))) is None
     assert spot_spacing(np.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])) == 5.0
     assert spot_spacing(PLACES, np.array(["a", "b", "c"])) is None
 
 
 @pytest.mark.parametrize("block", [1, 7, 40])
-def test_blocks_of_the_search_leave_no_trace(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_the_block_size_of_the_search_does_not_matter(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     random = np.random.default_rng(4)
     places = np.concatenate([random.normal(size=(30, 2)), np.zeros((5, 2)), -np.zeros((5, 2))])
     expected = spot_spacing(places)
@@ -148,7 +148,7 @@ def test_blocks_of_the_search_leave_no_trace(monkeypatch: pytest.MonkeyPatch, bl
     assert spot_spacing(places) == expected
 
 
-def test_a_draw_of_many_cells_depends_on_where_they_lie_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_many_cells_depends_only_on_their_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(5)
     places = random.random((20_000, 2))
     whole = spot_spacing(places)
@@ -176,7 +176,7 @@ def test_labels_of_any_type_are_the_text_of_their_values() -> None:
         assert len({id(one) for one in found}) == len(set(found))
 
 
-def test_anndata_is_read_as_it_is() -> None:
+def test_anndata_is_read_unchanged() -> None:
     data = anndata.AnnData(np.ones((3, 2), dtype=np.float32), obs=table(), obsm={"spatial": PLACES})
     assert find_coordinates(data.obs, data.obsm, None)[1] == "obsm['spatial']"
 
@@ -201,7 +201,7 @@ SECTION_COLUMNS = [
 
 @pytest.mark.parametrize("column", SECTION_COLUMNS)
 @pytest.mark.parametrize("start", [0.0, 150.0])
-def test_sections_in_one_frame_are_found(column: str, start: float) -> None:
+def test_sections_in_one_coordinate_frame_are_found(column: str, start: float) -> None:
     names = ["a"] * 60 + ["b"] * 60
     places = np.concatenate([square(60, 1), square(60, 2, start=start)])
     found, name = guess_slices(pd.DataFrame({"n": range(120), column: names}), places)
@@ -209,7 +209,7 @@ def test_sections_in_one_frame_are_found(column: str, start: float) -> None:
     assert (found.tolist(), name) == (names, column)
 
 
-def test_sections_at_the_very_same_places_are_found() -> None:
+def test_sections_with_identical_positions_are_found() -> None:
     places = np.concatenate([square(60, 1)] * 2)
     assert guess_slices(pd.DataFrame({"batch": [0] * 60 + [1] * 60}), places)[1] == "batch"
 
@@ -218,13 +218,13 @@ def test_parts_of_one_section_are_not_slices() -> None:
     places = square(400, 3)
     layers = np.where(places[:, 0] < 50, "L1", "L2")
     assert guess_slices(pd.DataFrame({"region": layers}), places) == (None, "")
-    assert guess_slices(pd.DataFrame({"batch": layers}), places) == (None, "batch")  # which should be said
+    assert guess_slices(pd.DataFrame({"batch": layers}), places) == (None, "batch")  # to be reported
     assert guess_slices(pd.DataFrame({"batch": ["a"] * 400}), places) == (None, "")
     assert guess_slices(pd.DataFrame({"batch": [str(one) for one in range(400)]}), places) == (None, "")
     assert guess_slices(pd.DataFrame({"kind": ["a", "b"] * 200}), places) == (None, "")
 
 
-def test_one_slice_can_be_asked_for() -> None:
+def test_one_slice_can_be_requested() -> None:
     obs = pd.DataFrame({"section": ["a", "b"] * 20})
     assert find_slices(obs, None)[1] == "section"
     assert find_slices(obs, "none") == (None, "")
@@ -280,21 +280,21 @@ def test_arrays_that_look_like_coordinates_are_suggested() -> None:
         "embryo",
     ],
 )
-def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> None:
+def test_other_columns_whose_cells_lie_in_separate_sections_are_named(column: str) -> None:
     places = np.concatenate([square(60, 1), square(60, 2)])
     obs = pd.DataFrame({"sample_type": ["x", "y"] * 60, column: [1] * 60 + [2] * 60})
     assert guess_slices(obs, places) == (None, column)
-    halves = np.sort(square(120, 1), axis=0)  # which touch
+    halves = np.sort(square(120, 1), axis=0)  # the halves touch
     assert guess_slices(obs, halves) == (None, "")
 
 
-def test_a_column_of_spots_on_tissue_tells_no_sections() -> None:
+def test_a_column_of_spots_on_tissue_does_not_indicate_sections() -> None:
     places = np.concatenate([square(60, 1), square(60, 2)])
     assert guess_slices(pd.DataFrame({"in_tissue": [0, 1] * 60}), places) == (None, "")
 
 
 @pytest.mark.parametrize("names", [("row", "col"), ("ypos", "xpos"), ("array_row", "array_col")])
-def test_frames_in_the_order_of_rows_are_turned(names: tuple[str, str]) -> None:
+def test_data_frames_with_rows_first_are_reordered(names: tuple[str, str]) -> None:
     places = pd.DataFrame({names[0]: [5.0, 6.0, 7.0], names[1]: [1.0, 3.0, 2.0]})
     found, _ = find_coordinates(pd.DataFrame(index=range(3)), {"spatial": places}, None)
     np.testing.assert_array_equal(found, [[1, 5], [3, 6], [2, 7]])
@@ -311,7 +311,7 @@ def test_frames_in_the_order_of_rows_are_turned(names: tuple[str, str]) -> None:
         ("tissue", [1, 1, 1], None),
     ],
 )
-def test_columns_that_tell_the_background(
+def test_columns_that_mark_the_background(
     column: str, values: list[object], expected: list[int] | None
 ) -> None:
     found = find_tissue(pd.DataFrame({column: values}))

@@ -1,4 +1,4 @@
-"""True places and compositions: where they are found, what is refused."""
+"""True positions and compositions: where they are read from, and errors."""
 
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ def found(both: Any) -> Pair:
     ],
     ids=["obsm", "obs", "obs with spaces", "array", "lists", "table in another order"],
 )
-def test_places(found: Pair, truth: Any) -> None:
+def test_true_positions(found: Pair, truth: Any) -> None:
     places = true_places(found, truth)
     np.testing.assert_array_equal(places, PLACES)
     assert places.dtype == np.float64
 
 
-def test_places_from_a_file_and_of_some_cells(both: Any, tmp_path: Path) -> None:
+def test_true_positions_from_a_file_and_of_some_cells(both: Any, tmp_path: Path) -> None:
     sc, st = both
     sc.write_h5ad(tmp_path / "sc.h5ad")
     np.testing.assert_array_equal(true_places(pair(tmp_path / "sc.h5ad", st), "obsm:lived"), PLACES)
@@ -81,13 +81,13 @@ def test_places_from_a_file_and_of_some_cells(both: Any, tmp_path: Path) -> None
         ),
     ],
 )
-def test_places_that_are_refused(found: Pair, truth: Any, error: type, message: str) -> None:
+def test_invalid_true_positions_are_refused(found: Pair, truth: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message) as raised:
         true_places(found, truth)
     assert "coordinates=" not in str(raised.value)
 
 
-def test_bad_places_in_the_file(both: Any) -> None:
+def test_bad_true_positions_in_the_file(both: Any) -> None:
     sc, st = both
     sc.obsm["lived"][4, 1] = np.nan
     sc.obsm["deep"] = np.arange(36.0).reshape(12, 3)
@@ -97,7 +97,7 @@ def test_bad_places_in_the_file(both: Any) -> None:
         true_places(pair(sc, st), "obsm:deep")
 
 
-def test_places_need_spots_with_places(both: Any) -> None:
+def test_true_positions_need_spots_with_coordinates(both: Any) -> None:
     with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         true_places(pair(*both, coordinates="none"), "obsm:lived")
 
@@ -146,12 +146,12 @@ def test_composition_from_a_file_and_of_some_spots(both: Any, tmp_path: Path) ->
         ),
     ],
 )
-def test_compositions_that_are_refused(found: Pair, truth: Any, error: type, message: str) -> None:
+def test_invalid_compositions_are_refused(found: Pair, truth: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         true_composition(found, truth)
 
 
-def test_names_that_do_not_fit(both: Any) -> None:
+def test_a_wrong_number_of_type_names_is_refused(both: Any) -> None:
     sc, st = both
     st.uns["shares_names"] = ["T1"]
     with pytest.raises(

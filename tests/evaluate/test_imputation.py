@@ -1,4 +1,4 @@
-"""Held-out genes and cells: who sees what, and what the table says of it."""
+"""Held-out genes and cells: what a method sees of the data, and the table of scores."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ def table(tissue: Pair) -> pd.DataFrame:
 
 @dataclass
 class Spy:
-    """Predicts the truth, tells how reliable it is, and notes what it was shown."""
+    """A method that predicts the truth with given reliability, and records the data that it was fitted to."""
 
     truth: Pair
     seed: int = 0
@@ -44,7 +44,7 @@ class Spy:
     broken: str = ""
 
     def __deepcopy__(self, _: dict) -> "Spy":
-        return self  # one list for all copies
+        return self  # all copies share one list
 
     def fit(self, pair: Pair) -> "Spy":
         self.shown.append({"genes": set(pair.shared_genes), "cells": list(pair.st.obs_names)})
@@ -78,7 +78,7 @@ def naive_predictions(tissue: Pair, method: object) -> np.ndarray:
 
 
 def hold_out(tissue: Pair, genes: np.ndarray) -> Pair:
-    """The tissue without genes, and the reference with the genes of the whole panel alone."""
+    """Return the tissue without some genes, and the reference with only the genes of the whole panel."""
     reference = panel_reference(tissue.sc, tissue.sc_shared)
     return replace(tissue, sc=reference, sc_shared=np.arange(len(tissue.shared_genes))).hold_out(genes)
 
@@ -111,9 +111,7 @@ def test_table_is_tidy(tissue: Pair, table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(("label", "method"), [("mean", reference_mean), ("knn:k=5", None)])
-def test_scores_are_those_of_a_naive_loop(
-    tissue: Pair, table: pd.DataFrame, label: str, method: object
-) -> None:
+def test_scores_equal_a_naive_loop(tissue: Pair, table: pd.DataFrame, label: str, method: object) -> None:
     method = method or (lambda train, test, genes: knn(train, test, genes, k=5))
     predicted, truth = naive_predictions(tissue, method), truth_of(tissue)
     for name, score in metrics.METRICS.items():
@@ -139,7 +137,7 @@ def test_folds_are_the_published_ones(tissue: Pair, table: pd.DataFrame) -> None
         assert set(fold.index[fold == number]) == set(genes[held])
 
 
-def test_the_mean_is_worth_no_correlation(table: pd.DataFrame) -> None:
+def test_the_mean_has_correlation_zero(table: pd.DataFrame) -> None:
     summary = values(table, method="mean", seed=0, level="summary", item="median over genes")
     assert summary["pearson"] == summary["spearman"] == 0.0
     assert summary["cosine"] > 0.5
@@ -184,7 +182,7 @@ def test_by_cells_shows_neither_held_out_genes_nor_cells(tissue: Pair) -> None:
 
 
 @pytest.mark.parametrize(("keep", "n_kept"), [(0.5, 6), (0.8, 10)])
-def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept: int) -> None:
+def test_by_fraction_keeps_a_fraction_of_the_genes(tissue: Pair, keep: float, n_kept: int) -> None:
     spy = Spy(tissue)
     found = evaluate_imputation(tissue, [spy], by="fraction", keep=keep)
     (one,) = spy.shown
@@ -197,7 +195,7 @@ def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept
 
 
 @pytest.mark.parametrize("by", ["genes", "cells", "fraction"])
-def test_splits_do_not_hang_on_the_seed(tissue: Pair, by: str) -> None:
+def test_splits_do_not_depend_on_the_seed(tissue: Pair, by: str) -> None:
     spy = Spy(tissue)
     evaluate_imputation(
         tissue, [spy], by=by, **{} if by == "fraction" else {"folds": 2}, seeds=(3, 8), cluster=False
@@ -208,7 +206,7 @@ def test_splits_do_not_hang_on_the_seed(tissue: Pair, by: str) -> None:
     assert [one["for"] for one in first] == [one["for"] for one in second]
 
 
-def test_same_call_same_table(tissue: Pair, table: pd.DataFrame) -> None:
+def test_the_same_call_gives_the_same_table(tissue: Pair, table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(evaluate_imputation(tissue, ["mean", "knn:k=5"], seeds=(0, 1)), table)
 
 
@@ -306,7 +304,7 @@ def test_too_few_genes_to_hold_out(tissue: Pair) -> None:
         evaluate_imputation(tissue.panel(tissue.shared_genes[:3]), ["mean"], folds=2)
 
 
-def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> None:
+def test_table_records_how_it_was_computed(tissue: Pair, table: pd.DataFrame) -> None:
     told = table.attrs["cellweft"]
     assert told["seeds"] == [0, 1]
     assert told["parameters"] == {
@@ -329,7 +327,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_scores_come_back_from_disk(tmp_path: Path, table: pd.DataFrame, suffix: str) -> None:
+def test_scores_are_read_back_from_disk(tmp_path: Path, table: pd.DataFrame, suffix: str) -> None:
     path, beside = write_scores(table, tmp_path / f"scores.{suffix}")
     assert (path.name, beside.name) == (f"scores.{suffix}", "scores.json")
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted([path.name, beside.name])
@@ -338,7 +336,7 @@ def test_scores_come_back_from_disk(tmp_path: Path, table: pd.DataFrame, suffix:
     assert json.loads(beside.read_text(encoding="utf-8")) == table.attrs["cellweft"]
 
 
-def test_scores_are_not_written_over_others(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_scores_do_not_overwrite_others(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "scores.csv"
     (tmp_path / "scores.json").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"scores\.json: expected a path that does not exist yet"):
@@ -355,7 +353,7 @@ def test_scores_of_another_format(tmp_path: Path, table: pd.DataFrame) -> None:
         write_scores(table, tmp_path / "scores.xlsx")
 
 
-def test_nothing_is_left_when_the_disk_is_full(
+def test_nothing_remains_if_the_disk_is_full(
     tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -375,12 +373,12 @@ def counts_of(tissue: Pair) -> np.ndarray:
     return np.asarray(stored.toarray(), dtype=np.float64)
 
 
-def test_counts_are_scored_beside_logs(tissue: Pair, table: pd.DataFrame) -> None:
+def test_counts_are_scored_in_addition_to_logs(tissue: Pair, table: pd.DataFrame) -> None:
     both = evaluate_imputation(tissue, ["mean", "knn:k=5"], scale="counts", seeds=(0, 1))
     is_count = both.metric.str.endswith("_counts")
     pd.testing.assert_frame_equal(
         both[~is_count].reset_index(drop=True), table, check_exact=True
-    )  # the scores of logs are the same to the last bit
+    )  # the scores of log values are identical to the last bit
     assert set(both.metric[is_count & (both.level == "gene")]) == {f"{one}_counts" for one in metrics.METRICS}
     counts, genes = counts_of(tissue), np.sort(tissue.shared_genes)
     predicted = naive_predictions(tissue, lambda train, test, genes: knn(train, test, genes, k=5))
@@ -393,7 +391,7 @@ def test_counts_are_scored_beside_logs(tissue: Pair, table: pd.DataFrame) -> Non
         np.testing.assert_allclose(told[genes[held]], expected, atol=1e-5)
 
 
-def test_a_method_may_make_its_own_counts(tissue: Pair) -> None:
+def test_a_method_may_predict_counts_itself(tissue: Pair) -> None:
     class Counting(Spy):
         def predict(self, genes: np.ndarray, pair: Pair, scale: str = "log") -> np.ndarray:
             if scale == "log":
@@ -407,7 +405,7 @@ def test_a_method_may_make_its_own_counts(tissue: Pair) -> None:
     assert table.attrs["cellweft"]["parameters"]["scale"] == "counts"
 
 
-def test_counts_of_a_tissue_without_them_cannot_be_scored() -> None:
+def test_counts_cannot_be_scored_for_a_tissue_without_counts() -> None:
     simulated = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12, seed=2)
     logs = simulated.st.copy()
     logs.X = np.log1p(logs.X.toarray() / logs.X.toarray().sum(axis=1, keepdims=True) * 50)

@@ -1,4 +1,4 @@
-"""The baselines against naive loops, and the numbers they are known for on real pairs."""
+"""The baselines against naive loops, and their known scores on real pairs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def new_genes(tissue: Pair) -> np.ndarray:
 
 
 def sides(tissue: Pair, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """What cells are compared by, from its definition: reference and spatial cells x panel genes."""
+    """Return the values by which cells are compared: reference and spatial cells x panel genes."""
     reference = tissue.sc.dense(slice(0, tissue.sc.n_cells), tissue.sc_shared).astype(float)
     spatial = tissue.st.dense(slice(0, tissue.st.n_cells), tissue.st_shared).astype(float)
     if space == "log":
@@ -57,7 +57,7 @@ def similarity(cell: np.ndarray, other: np.ndarray) -> float:
     return float(cell @ other / np.sqrt((cell @ cell) * (other @ other)))
 
 
-def test_reference_mean_naive(tissue: Pair, new_genes: np.ndarray) -> None:
+def test_reference_mean_equals_a_naive_loop(tissue: Pair, new_genes: np.ndarray) -> None:
     values = tissue.sc.dense(slice(0, tissue.sc.n_cells), new_genes)
     expected = [sum(float(one) for one in values[:, gene]) / len(values) for gene in range(len(new_genes))]
     predicted = reference_mean(tissue, tissue, new_genes)
@@ -66,7 +66,7 @@ def test_reference_mean_naive(tissue: Pair, new_genes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("space", ["zscore", "log"])
 @pytest.mark.parametrize("weights", ["cosine", "uniform"])
-def test_knn_naive(tissue: Pair, new_genes: np.ndarray, space: str, weights: str) -> None:
+def test_knn_equals_a_naive_loop(tissue: Pair, new_genes: np.ndarray, space: str, weights: str) -> None:
     reference, spatial = sides(tissue, space)
     values = tissue.sc.dense(slice(0, tissue.sc.n_cells), new_genes)
     predicted = knn(tissue, tissue, new_genes, k=7, space=space, weights=weights)
@@ -78,7 +78,7 @@ def test_knn_naive(tissue: Pair, new_genes: np.ndarray, space: str, weights: str
 
 
 @pytest.mark.parametrize("space", ["zscore", "log"])
-def test_attention_naive(tissue: Pair, new_genes: np.ndarray, space: str) -> None:
+def test_attention_equals_a_naive_loop(tissue: Pair, new_genes: np.ndarray, space: str) -> None:
     reference, spatial = sides(tissue, space)
     values = tissue.sc.dense(slice(0, tissue.sc.n_cells), new_genes)
     predicted = attention(tissue, tissue, new_genes, temperature=0.2, space=space)
@@ -92,7 +92,7 @@ def test_knn_of_all_cells_is_the_mean(tissue: Pair, new_genes: np.ndarray) -> No
     np.testing.assert_allclose(everything, reference_mean(tissue, tissue, new_genes), atol=TOLERANCE)
 
 
-def test_attention_at_the_ends_of_temperature(tissue: Pair, new_genes: np.ndarray) -> None:
+def test_attention_at_extreme_temperatures(tissue: Pair, new_genes: np.ndarray) -> None:
     hot = attention(tissue, tissue, new_genes, temperature=1e6)
     np.testing.assert_allclose(hot, reference_mean(tissue, tissue, new_genes), atol=TOLERANCE)
     cold = attention(tissue, tissue, new_genes, temperature=1e-6)
@@ -100,7 +100,7 @@ def test_attention_at_the_ends_of_temperature(tissue: Pair, new_genes: np.ndarra
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_shape_kind_and_range(tissue: Pair, new_genes: np.ndarray, name: str) -> None:
+def test_shape_dtype_and_range(tissue: Pair, new_genes: np.ndarray, name: str) -> None:
     predicted = VARIANTS[name](tissue, tissue, new_genes, seed=3)
     assert predicted.shape == (80, len(new_genes))
     assert predicted.dtype == np.float32
@@ -110,7 +110,9 @@ def test_shape_kind_and_range(tissue: Pair, new_genes: np.ndarray, name: str) ->
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_gene_does_not_hang_on_the_others_asked_for(tissue: Pair, new_genes: np.ndarray, name: str) -> None:
+def test_a_gene_does_not_depend_on_other_requested_genes(
+    tissue: Pair, new_genes: np.ndarray, name: str
+) -> None:
     whole = VARIANTS[name](tissue, tissue, new_genes)
     order = [4, 0, 4]
     np.testing.assert_allclose(
@@ -121,7 +123,7 @@ def test_a_gene_does_not_hang_on_the_others_asked_for(tissue: Pair, new_genes: n
 @pytest.mark.parametrize("name", VARIANTS)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 99))
-def test_a_cell_does_not_hang_on_the_others_predicted(
+def test_a_cell_does_not_depend_on_other_predicted_cells(
     tissue: Pair, new_genes: np.ndarray, name: str, seed: int
 ) -> None:
     whole = VARIANTS[name](tissue, tissue, new_genes)
@@ -131,7 +133,7 @@ def test_a_cell_does_not_hang_on_the_others_predicted(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_blocks_change_nothing(
+def test_block_size_does_not_matter(
     tissue: Pair, new_genes: np.ndarray, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = VARIANTS[name](tissue, tissue, new_genes)
@@ -171,7 +173,7 @@ def test_empty_cells_and_constant_genes(name: str) -> None:
     assert np.isfinite(predicted).all()
 
 
-def test_an_empty_cell_attends_to_all_alike_in_log_space() -> None:
+def test_an_empty_cell_attends_to_all_cells_equally_in_log_space() -> None:
     counts = np.array([[1.0, 2.0, 3.0], [4.0, 1.0, 1.0], [2.0, 2.0, 1.0]], dtype="f4")
     spatial = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]], dtype="f4")
     one = pair(named(counts), named(spatial), coordinates="none")
@@ -180,7 +182,7 @@ def test_an_empty_cell_attends_to_all_alike_in_log_space() -> None:
     np.testing.assert_allclose(predicted[0], reference_mean(one, one, genes)[0], rtol=TOLERANCE)
 
 
-def test_only_the_panel_is_looked_at(tissue: Pair) -> None:
+def test_only_the_panel_is_used(tissue: Pair) -> None:
     """A held-out gene must not help to predict itself."""
     held = tissue.sc_shared[:1]
     train = tissue.panel(tissue.shared_genes[1:])
@@ -193,7 +195,7 @@ def test_only_the_panel_is_looked_at(tissue: Pair) -> None:
         ad.AnnData(mirrored.tocsr(), obs=simulated.st.obs, var=simulated.st.var),
         coordinates="none",
     )
-    # its counts are in the totals: these are kept, to change the gene alone
+    # the totals contain the gene's counts; they are kept, so that only the gene itself changes
     spatial = dataclasses.replace(other.st, totals=tissue.st.totals, target=tissue.st.target)
     other = dataclasses.replace(other, st=spatial).panel(tissue.shared_genes[1:])
     for name, method in VARIANTS.items():
@@ -233,7 +235,7 @@ def only_shared(reference: ad.AnnData, spatial: ad.AnnData) -> Pair:
     return pair(*sides)
 
 
-# (cosine, Pearson), medians over genes, as measured before this code was written
+# (cosine, Pearson): medians over genes, measured before this code was written
 KNOWN = {
     ("osmfish_ref_allen_ssp_sc33", "osmfish_benchmark_st"): {
         "mean": (0.770, 0.000),
@@ -257,12 +259,12 @@ KNOWN = {
         "attention log": (0.588, 0.329),
     },
 }
-KNOWN_TOLERANCE = 0.0015  # they were noted to three digits
+KNOWN_TOLERANCE = 0.0015  # the values were noted to three digits
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("files", KNOWN, ids=lambda files: files[1])
-def test_known_numbers(shared_data: Path, files: tuple[str, str]) -> None:
+def test_known_scores(shared_data: Path, files: tuple[str, str]) -> None:
     # both sides normalised over the shared genes alone, without size factors
     one = only_shared(*(ad.read_h5ad(shared_data / f"{name}.h5ad") for name in files))
     methods = {**VARIANTS, "knn log": partial(knn, space="log")}

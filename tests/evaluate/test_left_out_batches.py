@@ -1,4 +1,4 @@
-"""References without one of their batches: what is left and scored, and what table and errors say."""
+"""References without one of their batches: what remains, its scores, and the text of tables and errors."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,9 +39,10 @@ def made() -> tuple[anndata.AnnData, anndata.AnnData]:
 
 
 class Watching:
-    """The mean of each gene, which notes the references that it was given."""
+    """A method that predicts the mean of each gene, and records the references that it was fitted to."""
 
-    seen: ClassVar[list[tuple[int, int, set[str]]]] = []  # each fit has a copy of its own, but one class
+    # fits use copies, so the record belongs to the class
+    seen: ClassVar[list[tuple[int, int, set[str]]]] = []
 
     def fit(self, pair: Pair) -> "Watching":
         labels = set() if pair.labels is None else set(map(str, pair.labels))
@@ -76,7 +77,7 @@ def test_each_batch_is_left_out_in_turn(made: tuple[anndata.AnnData, anndata.Ann
 
 
 @pytest.mark.parametrize("protocol", ["cut", "published"])
-def test_a_row_is_what_the_other_donors_alone_give(
+def test_a_row_equals_a_run_with_only_the_other_donors(
     made: tuple[anndata.AnnData, anndata.AnnData], protocol: Any
 ) -> None:
     sc, st = made
@@ -93,14 +94,14 @@ def test_a_row_is_what_the_other_donors_alone_give(
     np.testing.assert_allclose(found, expected[found.index], rtol=1e-5)
 
 
-def test_without_batches_there_is_none_to_leave_out(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
+def test_without_batches_none_is_left_out(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
     with pytest.raises(
         KeyMissingError, match=r"leave_out_batch.*created without reference_batch=.*reference_batch='COLUMN'"
     ):
         cellweft.evaluate_imputation(cellweft.pair(*made), ["mean"], leave_out_batch=True)
 
 
-def test_an_error_tells_the_batch(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
+def test_an_error_names_the_batch(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
     pair = cellweft.pair(*made, reference_batch="donor")
     with pytest.raises(Exception, match="70") as caught:
         cellweft.evaluate_imputation(

@@ -1,4 +1,4 @@
-"""Names and objects to methods that can be fitted."""
+"""Names and objects are resolved to methods that can be fitted."""
 
 import dataclasses
 import sys
@@ -69,7 +69,7 @@ class Plain:
         ("auto:k=3+graph=edges+expression", ("auto", {"k": 3, "graph": "edges+expression"})),
     ],
 )
-def test_parse(spec: str, expected: tuple[str, dict]) -> None:
+def test_names_with_settings_are_parsed(spec: str, expected: tuple[str, dict]) -> None:
     name, found = parse_method(spec)
     assert (name, found) == expected
     assert [type(one) for one in found.values()] == [type(one) for one in expected[1].values()]
@@ -115,12 +115,12 @@ def test_unknown_setting_of_a_baseline() -> None:
 
 
 @pytest.mark.parametrize("methods", [[], "knn"])
-def test_no_list_of_methods(methods: list | str) -> None:
+def test_a_list_of_methods_is_required(methods: list | str) -> None:
     with pytest.raises(SettingError, match="methods: expected a list of methods"):
         resolve_methods(methods)
 
 
-def test_a_name_twice() -> None:
+def test_a_duplicate_name_is_refused() -> None:
     with pytest.raises(SettingError, match="methods: expected unique names, got 'knn' twice"):
         resolve_methods(["knn", "mean", "knn"])
 
@@ -135,7 +135,7 @@ def test_baselines_by_name_are_the_functions(tissue: Pair) -> None:
 
 
 class FakeImputer(Frozen):
-    """Takes what an Imputer takes and keeps it."""
+    """Records the arguments that an Imputer would get."""
 
     built: ClassVar[list[dict]] = []
 
@@ -153,7 +153,8 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(embedding=table, gene_sets=sets, edges=edges)
     found = resolve_methods(specs, network=network, reliability=True, device="cpu")
     assert [one.label for one in found] == specs
-    assert len(FakeImputer.built) == 2  # settings that an Imputer refuses must show at once
+    # one Imputer per name, so that settings that it refuses raise immediately
+    assert len(FakeImputer.built) == 2
     for method, preset, given_settings in zip(
         found, ["auto", "stimpute"], [{}, {"graph": "none", "alpha": 0.5}], strict=True
     ):
@@ -171,7 +172,7 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
 
-def test_what_an_object_has_learned_is_not_copied(tissue: Pair) -> None:
+def test_fitted_attributes_of_an_object_are_not_copied(tissue: Pair) -> None:
     class Learned:
         def __deepcopy__(self, _: dict) -> None:
             raise AssertionError("a fitted model was copied to be thrown away")
@@ -206,7 +207,7 @@ def test_labels_of_objects() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "got"), [(3, "a int"), (Frozen, "the class Frozen"), (None, "a NoneType")])
-def test_objects_that_are_no_methods(wrong: object, got: str) -> None:
+def test_objects_that_are_not_methods(wrong: object, got: str) -> None:
     with pytest.raises(
         InputError, match=rf"methods: expected names, or objects with fit\(pair\).* got {got}"
     ):

@@ -1,4 +1,4 @@
-"""Every score: a case by hand, a naive loop, its properties, its values for columns without a score."""
+"""Every score: a hand-computed case, a naive loop, its properties, and columns without a score."""
 
 import math
 
@@ -13,12 +13,12 @@ from cellweft._errors import InputError
 from cellweft.evaluate import metrics
 from cellweft.evaluate.metrics import METRICS
 
-# sums of up to some thousand float64 in another order
+# sums of up to a few thousand float64 in another order
 TOLERANCE = 1e-9
 
 
 def matrices(low: int = 0) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
-    """Two matrices of one shape, cells x genes: a column is either constant or far from it."""
+    """Two matrices of the same shape, cells x genes; each column is constant or clearly varies."""
     values = st.integers(low, 64).map(lambda whole: whole / 8)
     shapes = st.tuples(st.integers(2, 12), st.integers(1, 5))
     return shapes.flatmap(
@@ -27,7 +27,7 @@ def matrices(low: int = 0) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
 
 
 def naive(name: str, x: np.ndarray, y: np.ndarray) -> float:
-    """The score of one column, from its definition and one number at a time."""
+    """Return the score of one column from its definition, one number at a time."""
     n = len(x)
     mean_x, mean_y = math.fsum(x) / n, math.fsum(y) / n
     var_x = math.fsum((a - mean_x) ** 2 for a in x) / n
@@ -74,7 +74,7 @@ def naive_js(x: np.ndarray, y: np.ndarray) -> float:
     return total
 
 
-# one gene in three cells, (0, 1, 2) against (0, 0, 3), worked out on paper
+# one gene in three cells, (0, 1, 2) against (0, 0, 3), computed by hand
 BY_HAND = {
     "pearson": 3 / math.sqrt(2 * 6),  # centred: (-1, 0, 1) and (-1, -1, 2)
     "spearman": 1.5 / math.sqrt(2 * 1.5),  # ranks (1, 2, 3) and (1.5, 1.5, 3)
@@ -91,7 +91,7 @@ def test_by_hand(name: str) -> None:
 
 
 def test_js_by_hand() -> None:
-    # p = (1/2, 1/2), q = (1, 0), middle (3/4, 1/4)
+    # p = (1/2, 1/2), q = (1, 0), mean (3/4, 1/4)
     expected = (0.5 * math.log(2 / 3) + 0.5 * math.log(2) + math.log(4 / 3)) / 2
     assert metrics.js(np.array([[4.0], [4.0]]), np.array([[3.0], [0.0]])) == pytest.approx([expected])
 
@@ -105,7 +105,7 @@ def test_ssim_by_hand() -> None:
 @pytest.mark.parametrize("name", METRICS)
 @settings(max_examples=25, deadline=None)
 @given(sides=matrices(low=-64))
-def test_equals_naive_loop(name: str, sides: tuple[np.ndarray, np.ndarray]) -> None:
+def test_every_score_equals_a_naive_loop(name: str, sides: tuple[np.ndarray, np.ndarray]) -> None:
     truth, prediction = sides
     expected = [naive(name, truth[:, gene], prediction[:, gene]) for gene in range(truth.shape[1])]
     np.testing.assert_allclose(METRICS[name](truth, prediction), expected, rtol=1e-7, atol=1e-7)
@@ -195,21 +195,21 @@ def test_columns_without_a_score(
         assert expected is None or score == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_constant_column_is_constant_in_spite_of_rounding() -> None:
+def test_a_constant_column_is_constant_despite_rounding() -> None:
     # the mean of a thousand times 0.1 is not 0.1
     constant = np.full((1000, 1), 0.1)
     assert metrics.pearson(np.arange(1000.0)[:, None], constant)[0] == 0.0
     assert metrics.rmse_z(np.arange(1000.0)[:, None], constant)[0] == math.sqrt(2)
 
 
-def test_tiny_values_do_not_vanish() -> None:
+def test_tiny_values_are_not_rounded_to_zero() -> None:
     tiny = np.array([[1e-200], [3e-200], [2e-200]])
     assert metrics.pearson(tiny, tiny) == pytest.approx([1.0])
     assert metrics.cosine(tiny, tiny) == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     truth, prediction = rng.poisson(1.0, (50, 7)).astype(np.float32), rng.random((50, 7), dtype=np.float32)
     whole = METRICS[name](truth, prediction)
@@ -217,7 +217,7 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(METRICS[name](truth, prediction), whole, atol=TOLERANCE)
 
 
-def test_scores_of_cells_are_those_of_the_transpose() -> None:
+def test_scores_of_cells_equal_those_of_the_transpose() -> None:
     rng = np.random.default_rng(2)
     truth, prediction = rng.random((6, 9)), rng.random((6, 9))
     by_cell = metrics.pearson(truth.T, prediction.T)
@@ -235,7 +235,7 @@ def test_inputs_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2, 1), (3,)])
-def test_shapes_differ(shape: tuple[int, ...]) -> None:
+def test_different_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(
         InputError, match=r"cells x genes\) of the same shape .* got shapes \(3, 2\) \(truth\)"
     ):
@@ -248,7 +248,7 @@ def test_no_cells() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_not_finite(bad: float) -> None:
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(InputError, match="prediction: expected finite values, got NaN or infinity"):
         metrics.js(np.ones((3, 2)), np.array([[1.0, 1.0], [1.0, bad], [1.0, 1.0]]))
 

@@ -1,4 +1,4 @@
-"""Cells of known place: what the table says of a placement, and what is refused."""
+"""Placement of cells with known positions: the table of scores, and errors."""
 
 import inspect
 import json
@@ -47,7 +47,7 @@ def table(tissue: Pair) -> pd.DataFrame:
 
 @dataclass
 class Oracle:
-    """Knows the truth, notes what it was given, and may answer wrongly."""
+    """A method that knows the truth, records the data that it was fitted to, and can return wrong values."""
 
     made: PseudoSpots
     seed: int = 0
@@ -76,7 +76,7 @@ class Oracle:
         distance = np.linalg.norm(places[:, None] - places[None], axis=2)
         np.fill_diagonal(distance, 0.0 if self.wrong == "self" else np.inf)
         found = np.argsort(distance, axis=1)[:, : k - (self.wrong == "fewer")]
-        # nearest last: only the values may tell
+        # nearest last, so that only the values give the order
         found = found[:, ::-1]
         values = 1 / (1 + np.take_along_axis(distance, found, axis=1))
         starts = np.arange(0, found.size + 1, found.shape[1])
@@ -108,7 +108,7 @@ def test_table_is_tidy(tissue: Pair, table: pd.DataFrame) -> None:
     cell, kind, summary = (table[table.level == level] for level in ("cell", "type", "summary"))
     assert set(cell.metric) == {"location_error"}
     assert set(cell.item) == set(tissue.sc.obs_names)
-    assert set(cell.method) == {"cosine", "random", "centre"}  # nnls places none
+    assert set(cell.method) == {"cosine", "random", "centre"}  # nnls places no cells
     assert len(cell) == 2 * 3 * tissue.sc.n_cells
     assert set(kind.metric) == {"celltype_pcc"}
     assert len(kind) == 2 * 4 * len(set(kind.item))
@@ -120,7 +120,7 @@ def test_table_is_tidy(tissue: Pair, table: pd.DataFrame) -> None:
     assert {"location_error_mean", "hits@5"}.isdisjoint(summary[summary.method == "nnls"].metric)
 
 
-def test_scores_are_those_of_the_metrics(made: PseudoSpots, tissue: Pair, table: pd.DataFrame) -> None:
+def test_scores_equal_those_of_the_metrics(made: PseudoSpots, tissue: Pair, table: pd.DataFrame) -> None:
     true, placed = made.cells.obsm["spatial_true"], best_cosine(tissue, seed=1)
     errors = location_errors(true, placed.coordinates())
     cell = table[(table.level == "cell") & (table.method == "cosine") & (table.seed == 1)]
@@ -143,7 +143,9 @@ def test_scores_are_those_of_the_metrics(made: PseudoSpots, tissue: Pair, table:
 
 
 @pytest.mark.parametrize(("name", "method"), [("cosine", best_cosine), ("nnls", nnls_composition)])
-def test_types_are_those_of_the_metrics(tissue: Pair, table: pd.DataFrame, name: str, method: Any) -> None:
+def test_scores_of_types_equal_those_of_the_metrics(
+    tissue: Pair, table: pd.DataFrame, name: str, method: Any
+) -> None:
     truth, predicted = true_composition(tissue, "obsm:composition"), method(tissue).deconvolve()
     types = [one for one in truth.columns if truth[one].any()]
     scores = pd.Series(composition_pcc(truth[types].to_numpy(), predicted[types].to_numpy()), types)
@@ -151,7 +153,7 @@ def test_types_are_those_of_the_metrics(tissue: Pair, table: pd.DataFrame, name:
     pd.testing.assert_series_equal(rows[types], scores, check_names=False)
     assert value(table, "celltype_pcc", "all types", method=name) == pytest.approx(scores.mean())
     counts = pd.Series(tissue.labels).value_counts()[types]
-    assert counts.is_unique  # ties would rank by name
+    assert counts.is_unique  # ties would be ranked by name
     frequent = scores[counts.nlargest(4).index].mean()
     assert value(table, "celltype_pcc@4", "4 most frequent types", method=name) == pytest.approx(frequent)
     groups = type_groups(counts.to_numpy())
@@ -166,13 +168,13 @@ def test_a_perfect_placement(made: PseudoSpots, tissue: Pair) -> None:
     for item, ending in (("all cells", ""), ("caught cells", "_caught"), ("uncaught cells", "_uncaught")):
         assert value(found, f"location_error_mean{ending}", item, method="Oracle") == 0
         assert value(found, f"hits@25{ending}", item, method="Oracle") == 25
-        assert value(found, f"hits@3{ending}", item, method="Oracle") == 3  # the nearest of the 25
+        assert value(found, f"hits@3{ending}", item, method="Oracle") == 3  # the three nearest of the 25
     assert value(found, "celltype_pcc", "all types", method="Oracle") == pytest.approx(1)
     assert value(found, "celltype_pcc@14", "14 most frequent types", method="Oracle") == pytest.approx(1)
     assert oracle.shown == [tissue]
 
 
-def test_baselines_are_what_they_are_known_for(table: pd.DataFrame) -> None:
+def test_baselines_have_their_known_order(table: pd.DataFrame) -> None:
     error, hits = (
         {m: value(table, name, "all cells", method=m) for m in ("cosine", "random", "centre")}
         for name in ("location_error_mean", "hits@20")
@@ -222,10 +224,10 @@ def test_progress_is_reported_and_the_table_written(
     assert json.loads(beside.read_text())["parameters"]["by"] == "place"
 
 
-def test_truths_may_be_given_and_one_is_enough(made: PseudoSpots, tissue: Pair, table: pd.DataFrame) -> None:
+def test_truths_may_be_arrays_and_one_is_enough(made: PseudoSpots, tissue: Pair, table: pd.DataFrame) -> None:
     places, shares = made.cells.obsm["spatial_true"], made.spots.obsm["composition"]
     first = evaluate_placement(tissue, ["cosine", "nnls"], truth=places, hits=[5])
-    assert set(first.method) == {"cosine"}  # the other places no cell
+    assert set(first.method) == {"cosine"}  # nnls places no cells
     assert set(first.level) == {"cell", "summary"}
     assert value(first, "hits@5", "all cells") == value(table, "hits@5", "all cells")
     assert first.attrs["cellweft"]["parameters"]["truth"] == "given"
@@ -235,7 +237,7 @@ def test_truths_may_be_given_and_one_is_enough(made: PseudoSpots, tissue: Pair, 
     assert value(second, "celltype_pcc", "all types") == pytest.approx(expected)
 
 
-def test_cells_that_are_not_told_apart(made: PseudoSpots) -> None:
+def test_without_a_valid_column_cells_in_spots_are_not_distinguished(made: PseudoSpots) -> None:
     plain = made.cells.copy()
     unclear = plain.obs["caught"].astype("boolean")
     unclear.iloc[3] = pd.NA
@@ -285,14 +287,14 @@ def test_which_cells_are_in_a_spot(made: PseudoSpots, tissue: Pair) -> None:
         (np.ones(500), InputError, "caught: expected True or False for each of 500 cells, got float64"),
     ],
 )
-def test_what_says_nothing_of_the_cells_in_spots(
+def test_invalid_rules_for_cells_in_spots_are_refused(
     tissue: Pair, caught: Any, error: type, message: str
 ) -> None:
     with pytest.raises(error, match=message):
         evaluate_placement(tissue, ["cosine"], truth=TRUTH["truth"], caught=caught)
 
 
-def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tissue: Pair) -> None:
+def test_cells_in_spots_need_true_positions_and_boxes_need_a_grid(made: PseudoSpots, tissue: Pair) -> None:
     with pytest.raises(SettingError, match="caught: expected the true positions as well, got no truth"):
         evaluate_placement(tissue, ["nnls"], truth_composition=TRUTH["truth_composition"], caught="boxes")
     row = made.spots[made.spots.obsm["spatial"][:, 1] == made.spots.obsm["spatial"][0, 1]].copy()
@@ -303,7 +305,7 @@ def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tis
 
 
 @pytest.mark.parametrize("shape", ["discs", "boxes"])
-def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
+def test_pseudo_spots_are_accepted_as_input(shape: Any) -> None:
     cells = simulate_tissue(n_spatial=200, n_genes=40, n_panel=20, seed=1).st
     made = pseudo_spots(cells, spacing=40, shape=shape)
     found = evaluate_placement(made, ["cosine"], hits=[5])
@@ -316,7 +318,7 @@ def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
     assert {"location_error_mean_caught", "hits@5_uncaught"} <= set(found.metric)
 
 
-def test_what_is_no_pair_is_refused() -> None:
+def test_other_objects_than_a_pair_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Create one"
     ):
@@ -324,7 +326,7 @@ def test_what_is_no_pair_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_hits_by_embedding_are_those_of_the_largest_products(made: PseudoSpots, tissue: Pair) -> None:
+def test_hits_by_embedding_use_the_largest_products(made: PseudoSpots, tissue: Pair) -> None:
     found = evaluate_placement(
         tissue, [cellweft.Placer(preset="stem", settings={"steps": 3})], **TRUTH, hits=[4, 9]
     )
@@ -347,7 +349,7 @@ def test_hits_by_embedding_are_those_of_the_largest_products(made: PseudoSpots, 
     assert "hits@4" in set(found.metric)
 
 
-def test_types_of_one_side_do_not_count(made: PseudoSpots, tissue: Pair) -> None:
+def test_types_on_only_one_side_are_not_scored(made: PseudoSpots, tissue: Pair) -> None:
     shares = made.spots.obsm["composition"].assign(Foreign=0.1)
     first = shares.columns[0]
     nowhere = shares.assign(**{first: 0.0})
@@ -371,7 +373,7 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
     )
     columns = ["level", "item", "metric"]
     one, other = (each.sort_values(columns, ignore_index=True) for each in (one, other))
-    hits = one.metric.str.startswith("hits@20")  # cells at one place are told apart at random
+    hits = one.metric.str.startswith("hits@20")  # cells at the same position are ordered at random
     assert one[columns].equals(other[columns])
     np.testing.assert_allclose(other.value[~hits], one.value[~hits], rtol=1e-9)  # sums in another order
     np.testing.assert_allclose(other.value[hits], one.value[hits], rtol=0.2)
@@ -407,7 +409,7 @@ def test_bad_settings(tissue: Pair, changes: dict[str, Any], error: type, messag
         evaluate_placement(tissue, arguments.pop("methods"), **arguments)
 
 
-def test_a_pair_without_labels_or_places(made: PseudoSpots) -> None:
+def test_a_pair_without_labels_or_coordinates(made: PseudoSpots) -> None:
     bare = made.cells.copy()
     bare.obs = bare.obs[["caught"]]
     with pytest.raises(KeyMissingError, match="labels: expected a type for every cell of the reference"):
@@ -440,7 +442,7 @@ def test_each_evaluation_has_only_the_parameters_that_it_uses(tissue: Pair) -> N
         ("order", InputError, "composition: expected .* got different spots, or a different order"),
     ],
 )
-def test_methods_that_answer_wrongly(
+def test_methods_with_invalid_results_are_refused(
     made: PseudoSpots, tissue: Pair, wrong: str, error: type, message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:

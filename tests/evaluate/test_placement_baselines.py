@@ -1,4 +1,4 @@
-"""Baselines that place cells against naive loops, what they give by name, and methods of one's own."""
+"""Placement baselines against naive loops, baselines by name, and user-defined methods."""
 
 import dataclasses
 import sys
@@ -43,7 +43,7 @@ PLACE_CELLS = [name for name in PLACERS if name != "nnls"]
 
 @pytest.fixture(scope="module")
 def tissue() -> Pair:
-    """Cells of a simulated tissue, and spots summed from them."""
+    """Cells of a simulated tissue, and spots that are sums of these cells."""
     cells = simulate_tissue(n_spatial=260, n_genes=60, n_panel=30, seed=1).st
     made = pseudo_spots(cells, spacing=40, radius=25)
     return pair(made.cells, made.spots)
@@ -51,13 +51,13 @@ def tissue() -> Pair:
 
 @pytest.fixture(scope="module")
 def sliced(tissue: Pair) -> Pair:
-    """The same with the spots in two slices, which lie over one another."""
+    """The same with the spots in two overlapping slices."""
     slices = np.where(np.arange(tissue.st.n_cells) % 3, "front", "back")
     return dataclasses.replace(tissue, slices=slices)
 
 
 def values(tissue: Pair, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """What cells and spots are compared by, from its definition."""
+    """Return the values by which cells and spots are compared, from their definition."""
     cells = tissue.sc.dense(slice(0, tissue.sc.n_cells), tissue.sc_shared).astype(float)
     spots = tissue.st.dense(slice(0, tissue.st.n_cells), tissue.st_shared).astype(float)
     if space == "log":
@@ -66,7 +66,7 @@ def values(tissue: Pair, space: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ranked_spots(tissue: Pair, space: str) -> list[np.ndarray]:
-    """Spots by falling cosine, a cell at a time."""
+    """Return the spots in the order of falling cosine, one cell at a time."""
     cells, spots = values(tissue, space)
     cosines = [spots @ cell / np.linalg.norm(spots, axis=1) / np.linalg.norm(cell) for cell in cells]
     return [np.argsort(-one, kind="stable") for one in cosines]
@@ -74,7 +74,7 @@ def ranked_spots(tissue: Pair, space: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("space", ["log", "zscore"])
 @pytest.mark.parametrize("k", [1, 4])
-def test_nearest_spots_naive(tissue: Pair, k: int, space: str) -> None:
+def test_nearest_spots_equal_a_naive_loop(tissue: Pair, k: int, space: str) -> None:
     found = best_cosine(tissue, space=space) if k == 1 else knn_regression(tissue, k=k, space=space)
     expected = [tissue.coordinates[one[:k]].mean(axis=0) for one in ranked_spots(tissue, space)]
     np.testing.assert_allclose(found.coordinates(), expected, rtol=TOLERANCE)
@@ -91,7 +91,7 @@ def test_slices_are_never_mixed(sliced: Pair) -> None:
         assert set(slices[graph[cell].indices]) == {slices[cell]}
 
 
-def test_random_and_centre(tissue: Pair, sliced: Pair) -> None:
+def test_random_and_central_positions(tissue: Pair, sliced: Pair) -> None:
     drawn = [random_spot(tissue, seed=seed).coordinates() for seed in (0, 0, 1)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).any()
@@ -104,7 +104,7 @@ def test_random_and_centre(tissue: Pair, sliced: Pair) -> None:
 
 
 @pytest.mark.parametrize("name", ["cosine", "knn-regression"])
-def test_composition_naive(tissue: Pair, name: str) -> None:
+def test_composition_equals_a_naive_loop(tissue: Pair, name: str) -> None:
     found = PLACERS[name](tissue)
     composition = found.deconvolve()
     k = 1 if name == "cosine" else 5
@@ -131,18 +131,18 @@ def test_compositions_are_tables(tissue: Pair, name: str) -> None:
     pd.testing.assert_frame_equal(found.deconvolve("cell_type"), composition)
     halves = np.arange(tissue.sc.n_cells) % 2
     assert found.deconvolve(halves).columns.tolist() == ["0", "1"]
-    # what all cells are makes up all spots
+    # a label that all cells share fills all spots
     np.testing.assert_allclose(found.deconvolve(np.zeros(tissue.sc.n_cells)), 1)
 
 
-def test_the_centre_knows_no_composition(tissue: Pair) -> None:
+def test_the_centre_gives_the_overall_composition(tissue: Pair) -> None:
     composition = tissue_centre(tissue).deconvolve()
     overall = pd.Series(tissue.labels).value_counts(normalize=True).sort_index()
     np.testing.assert_allclose(composition, np.broadcast_to(overall, composition.shape))
 
 
 @pytest.mark.parametrize("weights", ["variance", "uniform"])
-def test_nnls_naive(tissue: Pair, weights: str) -> None:
+def test_nnls_equals_a_naive_loop(tissue: Pair, weights: str) -> None:
     composition = nnls_composition(tissue, weights=weights).deconvolve()
     cells, spots = (np.expm1(one) for one in values(tissue, "log"))
     types = np.unique(tissue.labels)
@@ -151,17 +151,17 @@ def test_nnls_naive(tissue: Pair, weights: str) -> None:
     scale = 1 / cells.std(axis=0) if weights == "variance" else 1
     for spot, row in zip(spots, composition.to_numpy(), strict=True):
         fitted = nnls((profiles * scale).T, spot * scale)[0]
-        np.testing.assert_allclose(row, fitted / fitted.sum(), atol=1e-6)  # two ways through one fit
+        np.testing.assert_allclose(row, fitted / fitted.sum(), atol=1e-6)  # two algorithms for the same fit
 
 
-def test_nnls_finds_what_spots_are_made_of() -> None:
+def test_nnls_recovers_the_composition_of_spots() -> None:
     stream = np.random.default_rng(0)
     profiles = stream.gamma(1.0, 2.0, (3, 40))
     types = np.repeat(list("ABC"), 60)
     cells = ad.AnnData(stream.poisson(profiles[np.arange(180) // 60] * 5).astype(np.float32))
     cells.obs["cell_type"] = types
     shares = stream.dirichlet(np.ones(3), 50)
-    # shares of counts: profiles have one sum
+    # proportions of counts, because all profiles have the same sum
     mixed = shares @ (profiles / profiles.sum(axis=1, keepdims=True))
     spots = ad.AnnData(stream.poisson(mixed * 30_000).astype(np.float32))
     spots.obsm["spatial"] = stream.normal(size=(50, 2))
@@ -171,7 +171,7 @@ def test_nnls_finds_what_spots_are_made_of() -> None:
     np.testing.assert_allclose(found.deconvolve(), shares, atol=0.05)
 
 
-def test_nnls_of_types_that_are_alike(tissue: Pair) -> None:
+def test_nnls_of_similar_types(tissue: Pair) -> None:
     twins = np.array([f"{kind} {number % 2}" for number, kind in enumerate(tissue.labels)])
     assert np.isfinite(nnls_composition(tissue).deconvolve(twins)).all(axis=None)
     nothing = dataclasses.replace(tissue, st=dataclasses.replace(tissue.st, totals=tissue.st.totals * 0))
@@ -179,7 +179,7 @@ def test_nnls_of_types_that_are_alike(tissue: Pair) -> None:
     np.testing.assert_allclose(nnls_composition(nothing).deconvolve().iloc[0], overall)
 
 
-# Neighbours
+# Nearest neighbours
 
 
 def naive_neighbors(places: np.ndarray, k: int) -> list[set[int]]:
@@ -199,7 +199,7 @@ def mapped(tissue: Pair, places: np.ndarray, *, seed: int = 0) -> MappedCells:
 
 
 @pytest.mark.parametrize("block", [1.0, 64e6])
-def test_neighbors_naive(tissue: Pair, monkeypatch: pytest.MonkeyPatch, block: float) -> None:
+def test_neighbors_equal_a_naive_loop(tissue: Pair, monkeypatch: pytest.MonkeyPatch, block: float) -> None:
     monkeypatch.setattr(placement_baselines, "BLOCK_BYTES", block)
     places = np.random.default_rng(0).uniform(0, 200, (90, 2))
     graph = mapped(tissue, places).neighbors(7)
@@ -212,12 +212,12 @@ def test_neighbors_naive(tissue: Pair, monkeypatch: pytest.MonkeyPatch, block: f
         distance = np.linalg.norm(places[row.indices] - places[cell], axis=1)
         np.testing.assert_allclose(
             row.data, 1 / (1 + distance / tissue.spacing), rtol=1e-6
-        )  # shaken a little
+        )  # positions have a tiny random shift
 
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), n_cells=st.integers(2, 20))
-def test_every_cell_has_k_others(tissue: Pair, data: Any, n_cells: int) -> None:
+def test_every_cell_has_k_neighbours(tissue: Pair, data: Any, n_cells: int) -> None:
     k = data.draw(st.integers(1, n_cells - 1))
     places = np.array(
         data.draw(st.lists(st.tuples(*[st.integers(0, 2)] * 2), min_size=n_cells, max_size=n_cells))
@@ -231,12 +231,12 @@ def test_every_cell_has_k_others(tissue: Pair, data: Any, n_cells: int) -> None:
         assert distance[others].max() <= farthest
 
 
-def test_cells_at_one_place_have_neighbours_by_chance(tissue: Pair) -> None:
+def test_cells_at_the_same_position_have_random_neighbours(tissue: Pair) -> None:
     places = np.ones((400, 2))
     graphs = [mapped(tissue, places, seed=seed).neighbors(20) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(graphs[0].indices, graphs[1].indices)
     assert (graphs[0].indices != graphs[2].indices).any()
-    # the order in the file must not help: near in the file would be a distance of some 10
+    # the file order must not matter; neighbours by file order would differ by about 10
     gaps = np.abs(graphs[0].indices.reshape(400, 20) - np.arange(400)[:, None])
     assert gaps.mean() == pytest.approx(400 / 3, rel=0.1)
 
@@ -251,7 +251,7 @@ def test_neighbors_out_of_range(tissue: Pair, k: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["cosine", "knn-regression", "nnls"])
-def test_permuting_cells_permutes_places(tissue: Pair, name: str) -> None:
+def test_permuting_cells_permutes_positions(tissue: Pair, name: str) -> None:
     order = np.random.default_rng(0).permutation(tissue.sc.n_cells)
     moved = dataclasses.replace(tissue, sc=tissue.sc.subset(order), labels=tissue.labels[order])
     one, other = PLACERS[name](tissue), PLACERS[name](moved)
@@ -261,7 +261,7 @@ def test_permuting_cells_permutes_places(tissue: Pair, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cosine", "knn-regression", "nnls"])
-def test_blocks_do_not_matter(tissue: Pair, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_block_size_does_not_matter(tissue: Pair, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     space = {} if name == "nnls" else {"space": "zscore"}
     expected = PLACERS[name](tissue, **space)
     places, composition = expected.coordinates(), expected.deconvolve()
@@ -287,12 +287,12 @@ def test_empty_cells_and_spots_are_placed(tissue: Pair) -> None:
         assert np.isfinite(found.deconvolve()).all(axis=None)
         places = found.coordinates()
         assert places is None or np.isfinite(places).all()
-    # nothing is less like a cell than an empty spot
+    # an empty spot is the least similar spot for every cell
     assert 3 not in best_cosine(empty).first[np.arange(80) != 3]
 
 
 @pytest.mark.parametrize("name", PLACE_CELLS)
-def test_spots_without_places(tissue: Pair, name: str) -> None:
+def test_spots_without_coordinates(tissue: Pair, name: str) -> None:
     lost = dataclasses.replace(tissue, coordinates=None)
     with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         PLACERS[name](lost)
@@ -326,12 +326,12 @@ def test_settings_out_of_range(tissue: Pair, name: str, setting: dict, message: 
         PLACERS[name](tissue, **setting)
 
 
-def test_rows_of_a_sparse_matrix() -> None:
+def test_rows_are_put_into_a_sparse_matrix() -> None:
     made = by_rows(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[2, 0], [1, 2]]), n_columns=3)
     assert made.toarray().tolist() == [[2, 0, 1], [0, 3, 4]]
 
 
-# By name
+# Baselines by name
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ class Frozen:
 
 
 class Fake(Frozen):
-    """Takes what a Placer takes and keeps it."""
+    """Records the arguments that a Placer would get."""
 
     built: ClassVar[list[dict]] = []
 
@@ -380,7 +380,7 @@ def test_presets_become_placers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cellweft.place.placer", module)
     found = resolve_placers(["auto", "stem:steps=10"], device="cpu")
     assert [one.label for one in found] == ["auto", "stem:steps=10"]
-    assert len(Fake.built) == 2  # settings that a Placer refuses must show at once
+    assert len(Fake.built) == 2  # one Placer per name, so that settings that it refuses raise immediately
     for method, preset, given_settings in zip(found, ["auto", "stem"], [{}, {"steps": 10}], strict=True):
         method.make(9)
         assert Fake.built[-1] == {"preset": preset, "settings": given_settings, "seed": 9, "device": "cpu"}
@@ -414,7 +414,7 @@ def test_objects_are_copied_and_given_the_seed(tissue: Pair) -> None:
         ([Frozen], InputError, "got the class Frozen"),
     ],
 )
-def test_methods_that_are_none(methods: Any, error: type, message: str) -> None:
+def test_objects_that_are_not_methods(methods: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         resolve_placers(methods)
 
@@ -428,14 +428,14 @@ def test_baseline_before_fit() -> None:
 
 
 def test_embryo(shared_data: Path) -> None:
-    """A spot is the sum of some of the cells: the most similar one is near."""
+    """A spot is the sum of some of the cells, so the most similar spot is near."""
     embryo = pair(shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")
     true = embryo.sc.obs[["x_global", "y_global"]].to_numpy()
     errors = {
         name: np.linalg.norm(PLACERS[name](embryo).coordinates() - true, axis=1).mean()
         for name in ("cosine", "random", "centre")
     }
-    # found: 12.18, 88.99 and 66.12
+    # measured: 12.18, 88.99 and 66.12
     assert errors["cosine"] == pytest.approx(12.2, abs=0.2)
     assert errors["random"] > 80
     assert errors["centre"] == pytest.approx(66.1, abs=0.1)

@@ -1,4 +1,4 @@
-"""Scores of placements: a case by hand, a naive loop, their properties, what they refuse."""
+"""Scores of placements: a hand-computed case, a naive loop, their properties, and errors."""
 
 import math
 from typing import Any
@@ -26,14 +26,14 @@ TOLERANCE = 1e-12
 
 
 def grid_places(n_cells: st.SearchStrategy[int]) -> st.SearchStrategy[np.ndarray]:
-    """Places on a small grid: many cells share one, many are as far from another."""
+    """Positions on a small grid, so that many cells share a position and many distances are equal."""
     return n_cells.flatmap(
         lambda n: hnp.arrays(np.float64, (n, 2), elements=st.integers(0, 3).map(lambda whole: whole / 2))
     )
 
 
 def naive_hits(true: np.ndarray, neighbors: np.ndarray) -> list[int]:
-    """The definition, a cell at a time: a true neighbour is no farther than the K-th nearest other cell."""
+    """Return hits by definition, cell by cell: a true neighbour is no farther than the K-th nearest cell."""
     found = []
     for cell, predicted in enumerate(neighbors):
         distance = [math.dist(true[cell], other) for other in true]
@@ -55,7 +55,7 @@ def test_location_errors_by_hand() -> None:
 
 
 @given(true=hnp.arrays(np.float64, (6, 2), elements=st.integers(-50, 50)), seed=st.integers(0, 99))
-def test_location_errors_are_a_naive_loop_and_move_with_the_cells(true: np.ndarray, seed: int) -> None:
+def test_location_errors_equal_a_naive_loop_in_any_order_of_cells(true: np.ndarray, seed: int) -> None:
     stream = np.random.default_rng(seed)
     predicted, order = stream.normal(0, 30, true.shape), stream.permutation(6)
     found = location_errors(true, predicted)
@@ -67,12 +67,12 @@ def test_location_errors_are_a_naive_loop_and_move_with_the_cells(true: np.ndarr
 def test_hits_by_hand() -> None:
     true = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
     neighbors = np.array([[1, 2], [3, 2], [3, 0], [0, 1]])
-    # of cell 0: both; of 1: 2 alone; of 2: 0 alone; of 3: 1 alone
+    # hits of cell 0: both; of 1: 2 alone; of 2: 0 alone; of 3: 1 alone
     assert hits(true, neighbors).tolist() == [2, 1, 1, 1]
     assert hit_number(true, neighbors) == 1.25
 
 
-def test_cells_at_one_place_leave_themselves_out() -> None:
+def test_cells_at_the_same_position_are_not_their_own_neighbours() -> None:
     true = np.array([[0.0, 0.0]] * 3 + [[5.0, 5.0]] * 3)
     for k, best in ((1, 1), (2, 2)):
         others = np.array([[(cell // 3) * 3 + (cell + step) % 3 for step in (1, 2)] for cell in range(6)])
@@ -83,19 +83,19 @@ def test_cells_at_one_place_leave_themselves_out() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(true=grid_places(st.integers(2, 14)), data=st.data())
-def test_hits_are_a_naive_loop_whatever_the_order(true: np.ndarray, data: Any) -> None:
+def test_hits_equal_a_naive_loop_in_any_order(true: np.ndarray, data: Any) -> None:
     n_cells = len(true)
     k = data.draw(st.integers(1, n_cells - 1))
     neighbors = draw_neighbors(n_cells, k, data.draw(st.integers(0, 99)))
     found = hits(true, neighbors)
     assert found.tolist() == naive_hits(true, neighbors)
     order = np.random.default_rng(0).permutation(n_cells)
-    place = np.argsort(order)  # of each old cell among the new ones
+    place = np.argsort(order)  # the new index of each old cell
     np.testing.assert_array_equal(hits(true[order], place[neighbors[order]]), found[order])
     np.testing.assert_array_equal(hits(true, neighbors[:, ::-1]), found)
 
 
-def test_hits_are_those_of_two_sets_where_all_distances_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hits_are_set_intersections_if_all_distances_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = np.random.default_rng(1)
     true, k = stream.normal(size=(60, 3)), 7
     neighbors = draw_neighbors(60, k, 2)
@@ -105,11 +105,11 @@ def test_hits_are_those_of_two_sets_where_all_distances_differ(monkeypatch: pyte
     expected = [len(set(one) & set(other)) for one, other in zip(nearest, neighbors, strict=True)]
     assert hits(true, neighbors).tolist() == expected
     assert hit_number(true, nearest) == k
-    monkeypatch.setattr(placement_metrics, "_BLOCK_VALUES", 1)  # a cell at a time
+    monkeypatch.setattr(placement_metrics, "_BLOCK_VALUES", 1)  # one cell at a time
     assert hits(true, neighbors).tolist() == expected
 
 
-def test_all_other_cells_are_all_hits() -> None:
+def test_with_all_other_cells_as_neighbours_all_are_hits() -> None:
     true = np.array([[0.0], [1.0], [1.0]])
     assert hit_number(true, np.array([[1, 2], [0, 2], [0, 1]])) == 2.0
 
@@ -128,7 +128,7 @@ def test_all_other_cells_are_all_hits() -> None:
         (np.array([1, 0, 0]), r"shape \(3,\)"),
     ],
 )
-def test_neighbors_that_are_none(neighbors: np.ndarray, got: str) -> None:
+def test_invalid_neighbors_are_refused(neighbors: np.ndarray, got: str) -> None:
     with pytest.raises(InputError, match=f"neighbors: expected indices of other cells.* got {got}"):
         hits(np.array([[0.0], [1.0], [2.0]]), neighbors)
 
@@ -151,7 +151,7 @@ def test_neighbors_that_are_none(neighbors: np.ndarray, got: str) -> None:
         ),
     ],
 )
-def test_places_that_are_none(true: np.ndarray, predicted: np.ndarray, message: str) -> None:
+def test_invalid_positions_are_refused(true: np.ndarray, predicted: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         location_errors(true, predicted)
 
@@ -159,7 +159,7 @@ def test_places_that_are_none(true: np.ndarray, predicted: np.ndarray, message: 
 def test_composition_by_hand() -> None:
     true = np.array([[0.0, 0.5, 0.0], [1.0, 0.5, 0.0], [0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
     predicted = np.array([[0.1, 0.2, 0.2], [0.3, 0.1, 0.2], [0.1, 0.9, 0.2], [0.3, 0.3, 0.2]])
-    # the same up to scale; the same in all spots, first in truth, then in the prediction
+    # equal up to scale; constant over spots in the truth; constant over spots in the prediction
     np.testing.assert_allclose(composition_pcc(true, predicted), [1.0, 0.0, 0.0], atol=TOLERANCE)
 
 
@@ -167,7 +167,7 @@ def test_composition_by_hand() -> None:
     both=hnp.arrays(np.float64, (2, 7, 3), elements=st.integers(0, 8).map(lambda whole: whole / 8)),
     seed=st.integers(0, 99),
 )
-def test_composition_is_a_naive_loop_and_moves_with_types(both: np.ndarray, seed: int) -> None:
+def test_composition_equals_a_naive_loop_in_any_order_of_types(both: np.ndarray, seed: int) -> None:
     true, predicted = both
     found = composition_pcc(true, predicted)
     for kind in range(3):
@@ -182,7 +182,7 @@ def test_composition_is_a_naive_loop_and_moves_with_types(both: np.ndarray, seed
     np.testing.assert_array_equal(found, metrics.pearson(true, predicted))
 
 
-def test_composition_of_other_shapes() -> None:
+def test_compositions_of_different_shapes_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"predicted: expected two matrices \(spots x types\) of the same shape"
     ):
@@ -195,18 +195,18 @@ def test_composition_of_other_shapes() -> None:
         composition_pcc(np.ones((3, 2)), np.full((3, 2), np.nan))
 
 
-def test_groups_are_the_published_ranks() -> None:
+def test_groups_of_types_follow_the_published_ranks() -> None:
     cells = np.array([1, 20, 3, 40, 5, 60, 7, 80, 9, 100, 11, 12])
     groups = type_groups(cells)
     ranked = groups[np.argsort(-cells)]
     assert ranked.tolist() == ["major"] * 5 + ["moderate"] * 5 + ["rare"] * 2
     assert type_groups(np.array([])).tolist() == []
-    # of types that are as frequent, the first ranks higher
+    # types of equal frequency are ranked in their order
     assert type_groups(np.ones(12)).tolist() == ["major"] * 5 + ["moderate"] * 5 + ["rare"] * 2
 
 
 @given(cells=st.lists(st.integers(0, 999), unique=True, max_size=15), seed=st.integers(0, 99))
-def test_groups_hang_on_frequency_alone(cells: list[int], seed: int) -> None:
+def test_groups_of_types_depend_only_on_frequency(cells: list[int], seed: int) -> None:
     counts = np.array(cells)
     groups = type_groups(counts)
     assert set(groups) <= set(GROUPS)
@@ -216,6 +216,6 @@ def test_groups_hang_on_frequency_alone(cells: list[int], seed: int) -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.ones((2, 2)), np.array([1.0, np.nan])])
-def test_frequencies_that_are_none(wrong: np.ndarray) -> None:
+def test_invalid_frequencies_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match="frequencies: expected one finite number for each type"):
         type_groups(wrong)

@@ -1,4 +1,4 @@
-"""Genes that are planted to give held-out ones away: they move no score, and noise scores nothing."""
+"""Copies of held-out genes elsewhere in the data: they change no score, and pure noise scores nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from cellweft.impute.imputer import Imputer
 
 QUICK = {"steps": 8, "fold_steps": 6, "level_steps": 6, "level_hidden": 6}
 SMALL = "k=8+hidden=8+epochs=1+rounds=1"
-UNMOVED = 0.002  # no gene's score moves by more when a copy is planted on one side
+UNMOVED = 0.002  # largest change of a gene's score if a copy is planted on one side
 Sides = tuple[ad.AnnData, ad.AnnData]
 
 
@@ -27,7 +27,7 @@ def sides() -> Sides:
 
 
 def with_gene(side: ad.AnnData, values: np.ndarray, name: str) -> ad.AnnData:
-    """The data with one more gene."""
+    """Return the data with one more gene."""
     more = ad.AnnData(
         sp.csr_matrix(values.reshape(-1, 1), dtype=np.float32),
         obs=side.obs[[]],
@@ -48,7 +48,7 @@ def by_gene(sc: ad.AnnData, st: ad.AnnData, methods: list, **options: object) ->
 
 
 def abundant(st: ad.AnnData, sc: ad.AnnData) -> str:
-    """The gene of the panel with most counts: the one whose copy would show most."""
+    """Return the panel gene with most counts, because its copy would have the largest effect."""
     shared = [gene for gene in st.var_names if gene in sc.var_names]
     return max(shared, key=lambda gene: values_of(st, gene).sum())
 
@@ -70,7 +70,7 @@ def twin_in_reference(sc: ad.AnnData, st: ad.AnnData, gene: str) -> Sides:
 
 
 def beside_the_matrix(sc: ad.AnnData, st: ad.AnnData, gene: str) -> Sides:
-    """In obs under a usual name of totals, in obsm under one of embeddings, and in layers, of both sides."""
+    """Add the gene on both sides to obs (as a common name of totals), obsm (as an embedding) and layers."""
     made = []
     for side in (sc, st):
         planted, values = side.copy(), values_of(side, gene)
@@ -82,7 +82,7 @@ def beside_the_matrix(sc: ad.AnnData, st: ad.AnnData, gene: str) -> Sides:
 
 
 def of_all_methods(sc: ad.AnnData, st: ad.AnnData) -> pd.DataFrame:
-    """Scores of every kind of method, and what auto says of its genes."""
+    """Return scores of every kind of method, and the reliability that auto gives."""
     methods = ["knn:k=5", "attention", Imputer(settings=QUICK)]
     first = by_gene(sc, st, methods, reliability=True)
     return first.join(by_gene(sc, st, [f"stimpute:{SMALL}"]))
@@ -97,17 +97,17 @@ def unplanted(sides: Sides) -> pd.DataFrame:
 @pytest.mark.parametrize(
     "plant", [in_tissue, in_reference, twin_in_tissue, twin_in_reference, beside_the_matrix]
 )
-def test_a_copy_on_one_side_moves_no_score(
+def test_a_copy_on_one_side_changes_no_score(
     sides: Sides, unplanted: pd.DataFrame, plant: Callable[..., Sides]
 ) -> None:
     after = of_all_methods(*plant(*sides, abundant(sides[1], sides[0])))
-    assert unplanted.index.equals(after.index)  # no gene more is scored
+    assert unplanted.index.equals(after.index)  # no additional gene is scored
     assert float((after - unplanted).abs().max(axis=None)) <= UNMOVED
 
 
 @pytest.mark.parametrize("also_in_reference", [False, True])
 @pytest.mark.parametrize("as_object", [False, True])
-def test_a_copy_among_what_is_known_of_genes_moves_no_score(
+def test_a_copy_in_gene_relations_changes_no_score(
     sides: Sides, also_in_reference: bool, as_object: bool
 ) -> None:
     sc, st = sides
@@ -134,7 +134,7 @@ def test_a_copy_among_what_is_known_of_genes_moves_no_score(
     assert float((after - before).abs().max(axis=None)) <= UNMOVED
 
 
-def test_a_copy_on_both_sides_is_a_gene_of_the_panel(sides: Sides) -> None:
+def test_a_copy_on_both_sides_counts_as_a_panel_gene(sides: Sides) -> None:
     gene = abundant(sides[1], sides[0])
     sc, st = (with_gene(side, values_of(side, gene), "Copy") for side in sides)
     assert any("same values in every cell of both inputs" in one for one in pair(sc, st).cautions)
@@ -143,7 +143,7 @@ def test_a_copy_on_both_sides_is_a_gene_of_the_panel(sides: Sides) -> None:
 
 @pytest.fixture(scope="module")
 def noisy() -> Sides:
-    """Both sides with a gene of noise that is three tenths of the counts, and as much of each cell's."""
+    """Both sides with a gene of noise that makes up about 30% of all counts."""
     tissue = simulate_tissue(n_spatial=400, n_reference=400, n_genes=24, n_panel=24, seed=3)
     made = []
     for seed, side in enumerate((tissue.sc, tissue.st)):
@@ -158,7 +158,7 @@ def noisy() -> Sides:
 @pytest.mark.parametrize("logarithms", [False, True])
 def test_noise_cannot_be_read_from_the_totals(noisy: Sides, logarithms: bool) -> None:
     sc, st = noisy
-    if logarithms:  # as many files come: the totals are in every value
+    if logarithms:  # as in many files; the totals affect every value
         st = st.copy()
         total = np.asarray(st.X.sum(axis=1))
         st.X = sp.csr_matrix(np.log1p(np.asarray(st.X.todense()) / np.maximum(total, 1) * np.median(total)))
@@ -193,7 +193,7 @@ def test_the_table_says_how_genes_were_held_out(sides: Sides, protocol: str, sai
     assert ("obs['size'] of the spatial data is not used." in text) == (protocol == "cut")
 
 
-def test_the_published_protocol_is_as_it_was(sides: Sides, tmp_path: Path) -> None:
+def test_the_published_protocol_is_unchanged(sides: Sides, tmp_path: Path) -> None:
     one = pair(*sides)
     kept, held = one.shared_genes[4:], one.shared_genes[:4]
     seen = []

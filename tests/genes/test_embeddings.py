@@ -1,4 +1,4 @@
-"""Embedding tables are read from every format alike, and bad ones are refused with the next step."""
+"""Embedding tables: every format gives the same table, and invalid tables are refused with the next step."""
 
 import pickle
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_every_format_gives_the_same_table(tmp_path: Path, kind: str) -> None:
     assert table.source == str(path)
 
 
-@pytest.mark.parametrize("header", ["gene,d0,d1", ",d0,d1", "d0,d1"])  # the last as R writes it
+@pytest.mark.parametrize("header", ["gene,d0,d1", ",d0,d1", "d0,d1"])  # the last is the form of R
 def test_genes_keep_names_that_look_like_something_else(tmp_path: Path, header: str) -> None:
     names = ["NA", "nan", "None", "null", "TRUE", "FALSE", "007", "1e3"]
     path = tmp_path / "table.csv"
@@ -85,7 +85,7 @@ def test_genes_keep_names_that_look_like_something_else(tmp_path: Path, header: 
     np.testing.assert_array_equal(table.values, [[row, 1] for row in range(len(names))])
 
 
-def test_a_gene_that_pandas_took_for_missing_is_refused(tmp_path: Path) -> None:
+def test_a_gene_that_pandas_read_as_missing_is_refused(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "table.csv")
     read = pd.read_csv(tmp_path / "table.csv", index_col=0)
     with pytest.raises(
@@ -104,13 +104,13 @@ def test_memory_gives_the_same_table_and_is_not_changed() -> None:
     assert read_embedding(table) is table
 
 
-def test_the_source_tells_about_itself(tmp_path: Path) -> None:
+def test_metadata_of_the_source_are_kept(tmp_path: Path) -> None:
     assert read_embedding(write(tmp_path, "h5ad")).metadata == {"note": "esm2"}
     assert read_embedding(write(tmp_path, "npz")).metadata == {"model": "esm2"}
     assert read_embedding(write(tmp_path, "parquet")).metadata == {}
 
 
-def test_names_match_exactly_first_and_then_by_case() -> None:
+def test_names_match_exactly_and_then_ignoring_case() -> None:
     table = EmbeddingTable(
         genes=np.array(["GAD1", "Gad1", "Sst"]),
         values=np.arange(1, 7, dtype=np.float32).reshape(3, 2),
@@ -137,7 +137,7 @@ def test_matching_equals_a_loop(asked: list[str]) -> None:
     np.testing.assert_array_equal(values, [row for _, row in expected])
 
 
-def test_wrong_genes_are_told_with_examples_of_both_sides() -> None:
+def test_other_genes_are_refused_with_examples_of_both_sides() -> None:
     with pytest.raises(
         GeneError, match=r"'ENSMUSG1'.*none of them; its genes are 'Gad1', 'NA', 'Sst'.*species"
     ):
@@ -166,12 +166,12 @@ def test_bad_vectors_are_named(tmp_path: Path, change: float, message: str, kind
         read_embedding(source)
 
 
-def test_a_gene_that_stands_twice_is_named() -> None:
+def test_a_duplicate_gene_is_named() -> None:
     with pytest.raises(GeneError, match="each gene once, got 'Gad1' more than once"):
         read_embedding(pd.concat([frame(), frame().iloc[:1]]))
 
 
-def test_what_is_no_number_is_named(tmp_path: Path) -> None:
+def test_values_that_are_not_numbers_are_named(tmp_path: Path) -> None:
     said = r"only gene names and numbers, got column 'species' of type (object|str)"
     with pytest.raises(InputError, match=said):
         read_embedding(frame().assign(species="mouse"))
@@ -194,7 +194,7 @@ def test_a_table_without_names_or_rows_is_refused() -> None:
         EmbeddingTable(genes=np.array(["a", "b"]), values=VALUES, source="t")
 
 
-def test_missing_and_unknown_files_are_told(tmp_path: Path) -> None:
+def test_missing_and_unknown_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         MissingFileError, match=r"esm\.parquet: expected an embedding table, got nothing at this path"
     ):
@@ -210,14 +210,14 @@ def test_missing_and_unknown_files_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".h5ad"])
-def test_a_damaged_file_is_told(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"table{suffix}"
     path.write_text("gene,d0\nGad1,1")
     with pytest.raises(FormatError, match=rf"expected a readable \{suffix} table, got "):
         read_embedding(path)
 
 
-def test_an_npz_whose_directory_is_damaged_is_told(tmp_path: Path) -> None:
+def test_an_npz_with_a_damaged_directory_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "table.npz"
     np.savez(path, genes=np.array(GENES), embeddings=np.ones((len(GENES), 2)))
     path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
@@ -226,7 +226,7 @@ def test_an_npz_whose_directory_is_damaged_is_told(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Whoever unpickles it makes a file."""
+    """An object that creates a file if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -236,7 +236,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("name", ["esm.pkl", "esm.pickle", "esm.parquet", "esm.npz", "esm.csv"])
-def test_a_pickle_is_refused_unopened_with_the_way_out(tmp_path: Path, name: str) -> None:
+def test_a_pickle_is_refused_unopened_with_advice(tmp_path: Path, name: str) -> None:
     trap = tmp_path / "sprung"
     (tmp_path / name).write_bytes(pickle.dumps({"Gad1": Trap(trap)}))
     with pytest.raises(FormatError, match=r"got a pickle\. cellweft never unpickles(.|\n)*to_parquet"):
@@ -245,7 +245,7 @@ def test_a_pickle_is_refused_unopened_with_the_way_out(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["esm.pt", "esm.npz"])
-def test_a_torch_file_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+def test_a_torch_file_is_refused_with_advice(tmp_path: Path, name: str) -> None:
     torch.save({"Gad1": torch.ones(2)}, tmp_path / name)
     with pytest.raises(FormatError, match=r"got a pickle\. cellweft never unpickles(.|\n)*to_parquet"):
         read_embedding(tmp_path / name)
@@ -258,7 +258,7 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["esm.pkl", "esm.pt"])
-def test_the_way_out_works(tmp_path: Path, name: str) -> None:
+def test_the_advice_works(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name == "esm.pkl":
         path.write_bytes(pickle.dumps(dict(zip(GENES, VALUES, strict=True))))

@@ -1,4 +1,4 @@
-"""Gene sets: what a GMT says, by hand and against a naive loop; what is no GMT; genes found by name."""
+"""Gene sets: GMT files by hand and against a naive loop, invalid files, and genes found by name."""
 
 import gzip
 import math
@@ -31,18 +31,18 @@ def test_a_gmt_by_hand(path: Path) -> None:
     sets = read_gene_sets(path)
     assert sets.genes.tolist() == ["Gad1", "Gad2", "Slc32a1", "Sst"]
     assert as_dict(sets) == {0: {"Gad1", "Gad2", "Slc32a1"}, 1: {"Gad1", "Gad2", "Sst"}, 2: set(sets.genes)}
-    assert set(sets.members.data) == {1.0}, "a gene counts once in a set"
+    assert set(sets.members.data) == {1.0}, "a set counts a gene once"
     np.testing.assert_allclose(sets.information, [math.log(4 / 3), math.log(4 / 3), 0])
     assert repr(sets) == f"GeneSets(4 genes in 3 sets from {path})"
 
 
-def test_gzip_weights_behind_commas_and_carriage_returns(tmp_path: Path) -> None:
+def test_gzip_weights_after_commas_and_carriage_returns(tmp_path: Path) -> None:
     path = tmp_path / "sets.gmt.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbfGABA\t\tGad1,1.0\tGad2,0.5\r\n"))
     assert read_gene_sets(path).genes.tolist() == ["Gad1", "Gad2"]
 
 
-def test_sets_in_memory_are_those_of_a_file(path: Path) -> None:
+def test_sets_in_memory_equal_those_of_a_file(path: Path) -> None:
     given_ = {
         "GABA": ["Gad1", "Gad2", "Slc32a1"],
         "neuron": ("Gad1", "Gad2", "Sst"),
@@ -55,7 +55,7 @@ def test_sets_in_memory_are_those_of_a_file(path: Path) -> None:
     assert read_gene_sets(first) is first
 
 
-def test_several_sources_are_put_together(path: Path) -> None:
+def test_several_sources_are_combined(path: Path) -> None:
     together = read_gene_sets([path, {"glia": ["Gfap", "Gad1"]}])
     assert as_dict(together)[3] == {"Gfap", "Gad1"}
     assert together.members.shape == (5, 4)
@@ -81,13 +81,13 @@ def test_information_equals_a_naive_loop(sets: dict[str, list[str]]) -> None:
         assert found.information[column] >= 0
 
 
-def test_genes_are_found_by_name_then_without_case(path: Path) -> None:
+def test_genes_are_found_by_name_then_ignoring_case(path: Path) -> None:
     known, members = read_gene_sets(path).aligned(["SST", "Other", "Gad2"])
     assert known.tolist() == [True, False, True]
     assert members.toarray().tolist() == [[0, 1, 1], [0, 0, 0], [1, 1, 1]]
 
 
-def test_sets_of_other_genes_are_refused_with_both_namings(path: Path) -> None:
+def test_sets_of_other_genes_are_refused_with_examples_of_both_sides(path: Path) -> None:
     expected = r"sets\.gmt: expected sets of genes such as 'ENSMUSG1', 'ENSMUSG2', got none.*'Gad1', 'Gad2'"
     with pytest.raises(GeneError, match=expected):
         read_gene_sets(path).aligned(["ENSMUSG1", "ENSMUSG2"])
@@ -106,21 +106,21 @@ def test_sets_of_other_genes_are_refused_with_both_namings(path: Path) -> None:
         (b"GABA\tx\tGad\xff1\n", "not UTF-8 text"),
     ],
 )
-def test_what_is_no_gmt_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_gmt_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "sets.gmt"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=message):
         read_gene_sets(path)
 
 
-def test_a_letter_that_is_none_far_into_the_file(tmp_path: Path) -> None:
+def test_an_invalid_byte_far_into_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sets.gmt"
     path.write_bytes(b"GABA\tx\tGad1\n" * 9000 + b"late\tx\tGad\xff\n")
     with pytest.raises(FormatError, match="not UTF-8 text"):
         read_gene_sets(path)
 
 
-def test_what_is_not_there_or_empty_is_told(tmp_path: Path) -> None:
+def test_missing_and_empty_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"a GMT file .*got nothing at this path"):
         read_gene_sets(tmp_path / "sets.gmt")
     for nothing in ({}, [], {"empty": []}):

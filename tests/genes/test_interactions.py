@@ -1,4 +1,4 @@
-"""Lists of edges: every layout that is read, weights, repeated edges, bad input, genes found by name."""
+"""Edge lists: every supported layout, weights, repeated edges, invalid input, and genes found by name."""
 
 import gzip
 from pathlib import Path
@@ -58,7 +58,7 @@ def written(folder: Path, text: str, name: str = "edges.txt") -> Path:
     ],
     ids=range(14),
 )
-def test_layouts(tmp_path: Path, text: str, expected: dict[tuple[str, ...], float]) -> None:
+def test_every_layout_is_read(tmp_path: Path, text: str, expected: dict[tuple[str, ...], float]) -> None:
     found = read_edges(written(tmp_path, text))
     assert set(found.genes) == {"Gad1", "Gad2", "Sst"}
     assert as_dict(found) == pytest.approx(expected, abs=TOLERANCE)
@@ -81,18 +81,18 @@ def test_names_that_look_like_something_else(tmp_path: Path, separator: str) -> 
     assert len(table.pairs) == len(names)
 
 
-def test_names_are_taken_as_they_stand(tmp_path: Path) -> None:
+def test_names_are_kept_unchanged(tmp_path: Path) -> None:
     found = read_edges(written(tmp_path, "10090.ENSMUSP1 10090.ENSMUSP2 700\n"))
     assert found.genes.tolist() == ["10090.ENSMUSP1", "10090.ENSMUSP2"]
-    assert found.weights.tolist() == [1.0], "only what is called combined_score is on STRING's scale"
+    assert found.weights.tolist() == [1.0], "only a column called combined_score is on STRING's scale"
 
 
-def test_edges_have_no_direction_and_the_largest_weight_counts(tmp_path: Path) -> None:
+def test_edges_are_undirected_and_the_largest_weight_is_used(tmp_path: Path) -> None:
     text = "Gad1 Gad2 0.5\nGad2 Gad1 0.75\nGad1 Gad2 0.25\nSst Sst 1\nSst Vip 0\nVip Gad1 0.125\n"
     found = read_edges(written(tmp_path, text))
     assert as_dict(found) == {("Gad1", "Gad2"): 0.75, ("Gad1", "Vip"): 0.125}
     assert (found.n_self_loops, found.n_repeated) == (1, 2)
-    assert set(found.genes) == {"Gad1", "Gad2", "Sst", "Vip"}, "genes without an edge are known too"
+    assert set(found.genes) == {"Gad1", "Gad2", "Sst", "Vip"}, "genes without an edge are included"
     path = tmp_path / "edges.txt"
     assert repr(found) == (
         f"EdgeList(2 edges between 4 genes from {path}; 1 edge of a gene with itself left out; "
@@ -100,7 +100,7 @@ def test_edges_have_no_direction_and_the_largest_weight_counts(tmp_path: Path) -
     )
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_omitted_edges_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = written(tmp_path, "Gad1 Gad1\nGad1 Gad2\n")
     with caplog.at_level("INFO", logger="cellweft"):
         read_edges(path)
@@ -112,7 +112,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     ]
 
 
-def test_a_table_in_memory_is_a_file(tmp_path: Path) -> None:
+def test_a_table_in_memory_gives_the_same_as_a_file(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": ["Gad1", "Gad2"], "b": ["Gad2", "Sst"], "weight": [0.9, 0.45]})
     before = frame.copy()
     found = read_edges(frame)
@@ -123,7 +123,7 @@ def test_a_table_in_memory_is_a_file(tmp_path: Path) -> None:
     assert read_edges(found) is found
 
 
-def test_several_sources_are_put_together(tmp_path: Path) -> None:
+def test_several_sources_are_combined(tmp_path: Path) -> None:
     path = written(tmp_path, "Gad1 Gad2 900\nGad2 Sst 450\nSst Sst 1\n")
     frame = pd.DataFrame({"a": ["Sst", "Vip"], "b": ["Gad2", "Sst"], "weight": [0.75, 0.25]})
     found = read_edges([path, frame])
@@ -165,14 +165,14 @@ def test_reading_equals_a_naive_loop(edges: list[tuple[str, str, float]]) -> Non
     assert (dense > 0).sum() == 2 * len(naive)
 
 
-def test_genes_are_found_by_name_then_without_case() -> None:
+def test_genes_are_found_by_name_then_ignoring_case() -> None:
     found = read_edges(pd.DataFrame({"a": ["GAD1", "GAD2"], "b": ["GAD2", "SST"]}))
     known, edges = found.aligned(["Sst", "Vip", "Gad1", "GAD2"])
     assert known.tolist() == [True, False, True, True]
     assert edges.toarray().tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0]]
 
 
-def test_edges_of_other_genes_are_refused_with_both_namings(tmp_path: Path) -> None:
+def test_edges_of_other_genes_are_refused_with_examples_of_both_sides(tmp_path: Path) -> None:
     found = read_edges(written(tmp_path, "10090.ENSMUSP1 10090.ENSMUSP2 700\n"))
     expected = r"edges\.txt: expected edges of genes such as 'Gad1', 'Gad2', 'Sst', got none.*'10090\.E"
     with pytest.raises(
@@ -228,7 +228,7 @@ def test_bad_tables_and_paths(tmp_path: Path) -> None:
         read_edges([])
 
 
-def test_arrays_that_do_not_fit() -> None:
+def test_arrays_of_wrong_shape_are_refused() -> None:
     genes, weights = np.array(["a", "b"]), np.ones(1, dtype=np.float32)
     for pairs, given_ in (([[0, 2]], weights), ([[0, 1]], -weights), ([[0, 1], [1, 0]], weights)):
         with pytest.raises(InputError, match="pairs, genes and weights that do not match"):
@@ -238,7 +238,7 @@ def test_arrays_that_do_not_fit() -> None:
 @pytest.mark.parametrize(
     "text", ["gene1\tgene2\nGad1\tGad2\t0.9\nGad2\tSst\t0.4\n", "Gad1,Gad2\nGad2,Sst,0.4\n", "A B\nC D E\n"]
 )
-def test_columns_that_the_first_line_lacks_are_not_dropped(text: str, tmp_path: Path) -> None:
+def test_columns_missing_in_the_first_line_are_not_dropped(text: str, tmp_path: Path) -> None:
     message = r"got (rows with more than the 2 columns|.*Expected 2 fields in line 2, saw 3)"
     with pytest.raises(FormatError, match=message):
         read_edges(written(tmp_path, text))

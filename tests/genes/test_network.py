@@ -1,4 +1,4 @@
-"""What a gene graph is made from: only what is used is read."""
+"""Sources of a gene graph: only sources that are used are read."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def table() -> EmbeddingTable:
     return EmbeddingTable(genes=np.array(["Gad1", "Gad2"]), values=values, source="made up")
 
 
-def test_all_three_are_read(tmp_path: Path) -> None:
+def test_all_three_sources_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "esm.npz", genes=["Gad1", "Gad2"], embeddings=np.eye(2))
     (tmp_path / "sets.gmt").write_text("GABA\t\tGad1\tGad2\n")
     (tmp_path / "edges.txt").write_text("Gad1 Gad2\n")
@@ -36,7 +36,7 @@ def test_all_three_are_read(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_not_used_is_not_read(tmp_path: Path) -> None:
+def test_unused_sources_are_not_read(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     given_ = {"embedding": nowhere, "gene_sets": nowhere, "edges": nowhere}
     assert read_network(["expression"], **given_).sources == {}
@@ -46,7 +46,7 @@ def test_what_is_not_used_is_not_read(tmp_path: Path) -> None:
     assert read_network(["embedding", "edges"]).sources == Network().sources == {}
 
 
-def test_what_is_in_memory_stays_what_it_is() -> None:
+def test_sources_in_memory_are_kept() -> None:
     given_ = table()
     found = read_network(
         ["embedding", "gene_sets", "edges"],

@@ -1,4 +1,4 @@
-"""Write the golden files of a version: once, at its release, into a folder of its name, never over others."""
+"""Write the golden files of a version once, at its release, to a new folder with its name."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ PLACER = {"steps": 4, "hidden": 8, "middle": 6, "latent": 4, "models": 1}
 
 
 def main(folder: Path) -> None:
-    """Fit every preset to a small tissue, and write inputs, models and what they predict."""
+    """Fit every preset to a small tissue, and write inputs, models and predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     made = cellweft.datasets.simulate_tissue(n_spatial=20, n_reference=24, n_genes=12, n_panel=6, seed=3)
     made.sc.write_h5ad(folder / "sc.h5ad", compression="gzip")

@@ -1,4 +1,4 @@
-"""Learned attention on a pair: on what its predictions may depend, and that panel genes are left out."""
+"""Learned attention on a pair: what its predictions depend on, and out-of-fold predictions of the panel."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ from cellweft.impute.base import FitContext, predict_all
 from cellweft.nn.config import AttentionSettings
 
 ROUNDING = 5e-6
-"""A gene's float32 sums may be taken in another order in other company; values lie below 8."""
+"""With other genes, float32 sums may be taken in another order; values are below 8."""
 
 QUICK = AttentionSettings(steps=5, fold_steps=4, level_steps=5, level_hidden=6)
 
@@ -46,7 +46,7 @@ def all_genes(of: Pair) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted(tissue_pair: Pair) -> tuple[AttentionPredictor, OutOfFold]:
-    """Attention and levels of the tissue, and its panel left out; not to be changed."""
+    """Attention and levels of the tissue, and out-of-fold predictions; tests must not change them."""
     one, held_out = fit(tissue_pair)
     assert held_out is not None
     return one, held_out
@@ -59,16 +59,16 @@ def one(fitted: tuple[AttentionPredictor, OutOfFold]) -> AttentionPredictor:
 
 @pytest.fixture(scope="module")
 def whole(one: AttentionPredictor, tissue_pair: Pair) -> np.ndarray:
-    """Its predictions of all genes."""
+    """Predictions of all genes."""
     return predict(one, tissue_pair, all_genes(tissue_pair))
 
 
-# On what a prediction may depend
+# Independence of predictions
 
 
 @given(asked=st.lists(st.integers(0, 27), min_size=1, max_size=12))
 @settings(max_examples=10, deadline=None)
-def test_a_gene_does_not_depend_on_the_others_asked_for(
+def test_a_gene_does_not_depend_on_other_requested_genes(
     one: AttentionPredictor, whole: np.ndarray, tissue_pair: Pair, asked: list[int]
 ) -> None:
     some = predict(one, tissue_pair, np.array(asked))
@@ -89,7 +89,7 @@ def test_a_cell_does_not_depend_on_the_others(
 @pytest.mark.parametrize(
     ("cells", "genes", "values"), [(1, 512, 1), (7, 1, 99), (89, 5, 2**20), (4096, 27, 64)]
 )
-def test_blocks_do_not_matter(
+def test_block_size_does_not_matter(
     one: AttentionPredictor,
     whole: np.ndarray,
     tissue_pair: Pair,
@@ -106,7 +106,7 @@ def test_blocks_do_not_matter(
     np.testing.assert_allclose(again, whole, rtol=0, atol=ROUNDING)
 
 
-def test_blocks_of_similarity_do_not_matter(
+def test_block_size_of_similarity_does_not_matter(
     one: AttentionPredictor, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = one.similarity(tissue_pair)
@@ -116,7 +116,7 @@ def test_blocks_of_similarity_do_not_matter(
     assert (before <= 1 + ROUNDING).all()
 
 
-def test_the_order_of_the_files_does_not_matter(
+def test_the_order_of_cells_in_files_does_not_matter(
     one: AttentionPredictor, whole: np.ndarray, tissue: SimulatedTissue
 ) -> None:
     order = np.random.default_rng(0).permutation(tissue.st.n_obs)
@@ -132,7 +132,7 @@ def test_no_cell_and_no_gene(one: AttentionPredictor, tissue_pair: Pair) -> None
     assert one.similarity(nobody).shape == (0,)
 
 
-# What the predictions are
+# Values of predictions
 
 
 def test_predictions_are_finite_and_at_or_above_zero(
@@ -151,10 +151,10 @@ def test_reference_cells_without_counts_are_left_out(one: AttentionPredictor, ti
     assert one.queries.max() < 99
 
 
-def test_a_gene_that_is_zero_in_the_reference_is_the_same_everywhere_or_nearly(
+def test_a_gene_that_is_zero_in_the_reference_is_nearly_constant(
     one: AttentionPredictor, whole: np.ndarray, tissue_pair: Pair
 ) -> None:
-    """It has no pattern, so what is left is the level that panel genes suggest for so rare a gene."""
+    """Such a gene has no pattern, so only the level that panel genes suggest for so rare a gene remains."""
     zero = np.flatnonzero(tissue_pair.sc.empty_genes)
     assert len(zero) == 2
     assert whole[:, zero].max() < 0.02
@@ -165,7 +165,7 @@ def test_a_gene_that_is_zero_in_the_reference_is_the_same_everywhere_or_nearly(
     np.testing.assert_allclose(predicted[:5], whole[:5, zero], rtol=0, atol=ROUNDING)
 
 
-def test_the_sample_gets_the_predictions_of_its_cells(
+def test_predictions_of_the_sample_equal_those_of_its_cells(
     one: AttentionPredictor, whole: np.ndarray, tissue_pair: Pair
 ) -> None:
     cells, genes = sample_cells(tissue_pair, 0), np.array([3, 20, 11])
@@ -176,18 +176,20 @@ def test_the_sample_gets_the_predictions_of_its_cells(
     assert within.shape == (99, 3)
 
 
-def test_without_levels_the_references_level_stands(one: AttentionPredictor, tissue_pair: Pair) -> None:
+def test_without_levels_the_level_of_the_reference_is_used(
+    one: AttentionPredictor, tissue_pair: Pair
+) -> None:
     bare, genes = dataclasses.replace(one, levels=None), all_genes(tissue_pair)
     _, carried, _ = one.sampled(genes)
     predicted = predict(bare, tissue_pair, genes)
     np.testing.assert_allclose(predicted[sample_cells(tissue_pair, 0)], carried, rtol=0, atol=ROUNDING)
 
 
-# Genes left out
+# Out-of-fold predictions
 
 
 def as_logs(of: Pair, tissue: SimulatedTissue, change: dict[str, np.ndarray] | None = None) -> Pair:
-    """Return the pair from its logarithms, of which a gene can be changed alone."""
+    """Return the pair made from its logarithms, so that a gene can be changed on its own."""
     values = of.st.dense(slice(None))
     for name, order in (change or {}).items():
         column = list(of.st.genes).index(name)
@@ -196,8 +198,10 @@ def as_logs(of: Pair, tissue: SimulatedTissue, change: dict[str, np.ndarray] | N
     return pair(tissue.sc, side, st_scale="log")
 
 
-def test_a_gene_is_left_out_of_what_carries_it(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
-    """A gene whose measured values are shuffled over the cells is carried as before, with its whole part."""
+def test_a_gene_is_left_out_of_the_attention_that_predicts_it(
+    tissue: SimulatedTissue, tissue_pair: Pair
+) -> None:
+    """If the values of a gene are shuffled, the out-of-fold values of its whole fold stay the same."""
     usable = np.flatnonzero(~tissue_pair.st.empty_cells)
     order = np.arange(90)
     order[usable] = np.random.default_rng(0).permutation(usable)
@@ -232,7 +236,7 @@ def test_every_gene_of_the_panel_is_left_out_once(
     assert (held_out.predicted >= 0).all()
 
 
-def test_a_part_is_carried_as_by_a_fit_without_it(
+def test_out_of_fold_values_equal_those_of_a_fit_without_the_fold(
     fitted: tuple[AttentionPredictor, OutOfFold], tissue_pair: Pair
 ) -> None:
     _, held_out = fitted
@@ -245,16 +249,14 @@ def test_a_part_is_carried_as_by_a_fit_without_it(
         np.testing.assert_allclose(within, held_out.within[:, out], atol=ROUNDING)
 
 
-def test_predictions_do_not_depend_on_whether_the_panel_is_predicted_too(
-    whole: np.ndarray, tissue_pair: Pair
-) -> None:
+def test_predictions_do_not_depend_on_out_of_fold_predictions(whole: np.ndarray, tissue_pair: Pair) -> None:
     without, held_out = fit(tissue_pair, cross=False)
     assert held_out is None
     np.testing.assert_array_equal(predict(without, tissue_pair, all_genes(tissue_pair)), whole)
 
 
 @pytest.mark.parametrize("n_panel", [2, 3, 4, 5])
-def test_a_panel_too_small_for_parts_has_no_levels(tissue_pair: Pair, n_panel: int) -> None:
+def test_a_panel_too_small_for_folds_has_no_levels(tissue_pair: Pair, n_panel: int) -> None:
     small = tissue_pair.panel(tissue_pair.shared_genes[:n_panel])
     one, held_out = fit(small)
     assert one.levels is None
@@ -263,11 +265,12 @@ def test_a_panel_too_small_for_parts_has_no_levels(tissue_pair: Pair, n_panel: i
     assert np.isfinite(predicted).all()
     reference = small.sc.dense(slice(None))
     assert (predicted >= 0).all()
-    assert (predicted <= reference.max(axis=0) + ROUNDING).all()  # weighted means of the reference
+    # predictions are weighted means of the reference
+    assert (predicted <= reference.max(axis=0) + ROUNDING).all()
 
 
 @pytest.mark.parametrize(("folds", "n_panel"), [(3, 6), (2, 4), (6, 12)])
-def test_two_genes_in_a_part_are_enough(tissue_pair: Pair, folds: int, n_panel: int) -> None:
+def test_two_genes_in_a_fold_are_enough(tissue_pair: Pair, folds: int, n_panel: int) -> None:
     one, held_out = fit(
         tissue_pair.panel(tissue_pair.shared_genes[:n_panel]),
         settings_=dataclasses.replace(QUICK, folds=folds),
@@ -291,10 +294,10 @@ def test_the_sample_is_a_draw_of_cells_with_counts(
     assert held_out.truth.shape == one.model.sample.shape == (30, 12)
 
 
-def test_a_reference_gene_in_one_cell_far_from_the_tissue_is_not_blown_up(
+def test_a_gene_of_one_remote_reference_cell_is_not_amplified(
     one: AttentionPredictor, tissue_pair: Pair
 ) -> None:
-    """What attention carries of it is next to nothing and hardly varies: so must its prediction."""
+    """Attention transfers almost nothing of this gene, nearly without variation."""
     matrix = np.asarray(one.columns.dense(all_genes(tissue_pair)))
     matrix[:, 0] = 0
     matrix[3, 0] = 1e-5

@@ -1,4 +1,4 @@
-"""Fitted methods as operators on values of the reference: genes, labels and layers, carried by one call."""
+"""Fitted methods as linear operators that transfer genes, labels and layers of the reference."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from cellweft.nn.neighbors import NeighborMean
 from cellweft.nn.operator import PartOfReference, on_all_cells
 
 ROUNDING = 2e-6
-"""float32 sums in blocks of another shape; values stay below 8."""
+"""float32 sums in blocks of another shape; values are below 8"""
 
 SHORT = {"steps": 4, "level_steps": 4, "fold_steps": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def fitted(request: pytest.FixtureRequest, tissue_pair: Pair) -> FittedMethod:
-    """Methods that carry values alone: attention without levels, stImpute without its gene network."""
+    """Methods that only take weighted means: attention without levels, stImpute without its gene network."""
     imputer = Imputer(reliability=False, **KINDS[request.param]).fit(tissue_pair)
     if imputer.preset == "stimpute":
         return imputer.fitted_
@@ -45,7 +45,9 @@ def measured(tissue_pair: Pair) -> np.ndarray:
     return tissue_pair.st.dense(slice(0, 90), tissue_pair.st_shared)
 
 
-def test_one_hot_labels_give_shares(fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair) -> None:
+def test_one_hot_labels_give_proportions(
+    fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair
+) -> None:
     operator = fitted.operator(measured)
     assert operator.shape == (90, tissue_pair.sc.n_cells)
     labels = torch.eye(4)[torch.arange(tissue_pair.sc.n_cells) % 4]
@@ -63,7 +65,7 @@ def test_log_expression_gives_the_prediction(
     np.testing.assert_allclose(fitted.operator(measured).apply(values), predicted, rtol=0, atol=ROUNDING)
 
 
-def test_blocks_and_company_do_not_matter(
+def test_blocks_and_other_cells_do_not_matter(
     fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = torch.from_numpy(np.random.default_rng(0).random((tissue_pair.sc.n_cells, 5), dtype=np.float32))
@@ -80,16 +82,16 @@ def test_blocks_and_company_do_not_matter(
     np.testing.assert_allclose(fitted.operator(measured).apply(values), whole, rtol=0, atol=ROUNDING)
 
 
-def test_the_transpose_is_that_of_the_same_matrix(
+def test_the_transpose_belongs_to_the_same_matrix(
     fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair
 ) -> None:
     operator = fitted.operator(measured)
-    matrix = operator.apply(torch.eye(tissue_pair.sc.n_cells))  # cells x reference
+    matrix = operator.apply(torch.eye(tissue_pair.sc.n_cells))  # spatial cells x reference cells
     np.testing.assert_allclose(operator.apply_transpose(torch.eye(90)), matrix.T, rtol=0, atol=ROUNDING)
     assert not matrix[:, tissue_pair.sc.empty_cells].any()
 
 
-def test_a_copy_carries_the_same(fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair) -> None:
+def test_a_copy_gives_the_same(fitted: FittedMethod, measured: np.ndarray, tissue_pair: Pair) -> None:
     values = torch.from_numpy(np.random.default_rng(0).random((tissue_pair.sc.n_cells, 5), dtype=np.float32))
     there, before = fitted.to(torch.device("cpu")), fitted.operator(measured).apply(values)
     torch.testing.assert_close(there.operator(measured).apply(values), before, rtol=0, atol=0)
@@ -99,7 +101,7 @@ def test_a_copy_carries_the_same(fitted: FittedMethod, measured: np.ndarray, tis
     )
 
 
-def test_cells_that_an_operator_does_not_see_count_nothing() -> None:
+def test_unusable_reference_cells_have_weight_zero() -> None:
     mean = NeighborMean(neighbors=torch.tensor([[0, 1], [1, 1]]), n_reference=2)
     usable = np.array([True, False, True])
     operator = on_all_cells(mean, usable, torch.device("cpu"))

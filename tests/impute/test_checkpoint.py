@@ -1,4 +1,4 @@
-"""A run that was killed goes on where it was, and its result is that of a run that was not."""
+"""A killed run resumes where it stopped, with the same result as an uninterrupted run."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the disk be full at the 8th block; the list is emptied to have room again."""
+    """Simulate a full disk at the 8th block; clear the list to free space again."""
     write, left = ResultWriter.write, [7]
 
     def fail(
@@ -62,7 +62,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def partial_in(path: Path) -> Path:
-    """Return where the incomplete output of a run lies that was killed, or failed."""
+    """Return the path of the incomplete output of a killed or failed run."""
     (partial,) = resume_folder(path).glob(f".*{PARTIAL}")
     return partial
 
@@ -82,7 +82,7 @@ def same(one: anndata.AnnData, other: anndata.AnnData) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
-def test_a_run_that_goes_on_does_not_judge_the_genes_again(
+def test_a_resumed_run_does_not_score_the_genes_again(
     auto: Imputer, tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "imputed.zarr"
@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_does_not_judge_the_genes_again(
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("interval", [None, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_failed_run_goes_on(
+def test_a_failed_run_can_be_resumed(
     auto: Imputer,
     tmp_path: Path,
     failing: list[int],
@@ -130,7 +130,7 @@ def test_a_failed_run_goes_on(
 
 
 def files_of(path: Path) -> dict[str, bytes]:
-    """Return all that lies on the disk of a matrix X."""
+    """Return all arrays of a matrix X on disk."""
     matrix = path / "X"
     return {str(one.relative_to(matrix)): one.read_bytes() for one in matrix.rglob("*") if one.is_file()}
 
@@ -147,7 +147,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("interval", "dtype", "cut"), [(None, "float32", 0.05), (0.9, "float16", 0.3), (None, "float32", 0)]
 )
-def test_a_sparse_result_is_the_dense_one_cut(
+def test_a_sparse_result_equals_the_dense_one_after_the_cut(
     auto: Imputer, tmp_path: Path, interval: float | None, dtype: cellweft._typing.OutputType, cut: float
 ) -> None:
     options: dict[str, Any] = {"interval": interval, "dtype": dtype}
@@ -164,13 +164,13 @@ def test_a_sparse_result_is_the_dense_one_cut(
         assert set(sparse.layers) - {None} == (set() if interval is None else {"lower", "upper"})
         assert (
             cellweft.pair(path, path, sc_scale="log", st_scale="log").sc.n_genes == 28
-        )  # as any other input
+        )  # as for any other input
     assert "sparse" not in dense.uns["cellweft"]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
-def test_a_sparse_run_that_failed_goes_on(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
+def test_a_failed_sparse_run_can_be_resumed(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
     path = tmp_path / "imputed.zarr"
     with pytest.raises(OutputError, match="No space left"):
         auto.impute_to(path, sparse=0.1, resume=True)
@@ -189,7 +189,7 @@ def test_a_sparse_run_that_failed_goes_on(auto: Imputer, tmp_path: Path, failing
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
 @pytest.mark.parametrize(("at", "resume"), [(0, True), (21, True), (11, False)])
-def test_a_run_that_failed_while_it_joined_goes_on(
+def test_a_run_that_failed_while_joining_parts_can_be_resumed(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, resume: bool
 ) -> None:
     path, read, left = tmp_path / "imputed.zarr", SparseParts._read, [at]
@@ -217,7 +217,7 @@ def test_a_run_that_failed_while_it_joined_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
-def test_another_cut_is_other_work(
+def test_another_cut_starts_again(
     auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "imputed.zarr"
@@ -248,7 +248,7 @@ imputer.impute_to("imputed.zarr", sparse=0.1, resume=True, progress=progress)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
-def test_a_run_that_was_killed_while_it_joined_goes_on(
+def test_a_run_killed_while_joining_parts_can_be_resumed(
     tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -274,7 +274,7 @@ def test_a_run_that_was_killed_while_it_joined_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
-def test_without_resume_nothing_is_left(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
+def test_without_resume_nothing_remains(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
     with pytest.raises(OutputError, match="Nothing incomplete was left"):
         auto.impute_to(tmp_path / "imputed.zarr")
     assert failing
@@ -283,7 +283,7 @@ def test_without_resume_nothing_is_left(auto: Imputer, tmp_path: Path, failing: 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
-def test_other_work_starts_anew(
+def test_different_work_starts_again(
     auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "imputed.zarr"
@@ -308,13 +308,13 @@ def test_a_larger_budget_keeps_the_tiles(
     failing.clear()
     told: list[int] = []
     auto.impute_to(path, resume=True, progress=lambda _, done, total: told.append(done))
-    assert told[0] > 16 * 5  # what was there counts
+    assert told[0] > 16 * 5  # finished tiles are included
     np.testing.assert_allclose(anndata.read_zarr(path).X, auto.impute().X, rtol=0, atol=5e-6)
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Count how often anything is learned, by the name of the method."""
+    """Record the name of the method whenever one is fitted."""
     fits: list[str] = []
     for method in (AttentionMethod, StImputeMethod):
 
@@ -327,7 +327,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_fit_is_taken_from_its_checkpoint(
+def test_a_fit_is_read_from_its_checkpoint(
     auto: Imputer, tissue_pair: Pair, tmp_path: Path, fits: list[str]
 ) -> None:
     folder = tmp_path / "fit"
@@ -343,7 +343,7 @@ def test_a_fit_is_taken_from_its_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_other_work_is_not_taken(
+def test_a_checkpoint_of_different_work_is_not_used(
     tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path, fits: list[str]
 ) -> None:
     def fit(on: Pair = tissue_pair, **options: Any) -> None:
@@ -363,16 +363,16 @@ def test_a_checkpoint_of_other_work_is_not_taken(
     moved.X = counts
     for number, other in enumerate((relabelled, moved), start=4):
         pair = cellweft.pair(tissue.sc, other)
-        np.testing.assert_array_equal(pair.st.totals, known)  # the same but for its values
+        np.testing.assert_array_equal(pair.st.totals, known)  # only the values differ
         fit(pair)
         assert len(fits) == number
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.get_num_threads", lambda: 77)  # the last bits of a fit hang on it
+        patch.setattr("torch.get_num_threads", lambda: 77)  # the last bits of a fit depend on it
         fit(pair)
     assert len(fits) == 6
 
 
-def test_gene_relations_of_other_values_are_other_work(
+def test_gene_relations_with_other_values_start_again(
     tissue_pair: Pair, embeddings: EmbeddingTable, quick: dict[str, Any], tmp_path: Path, fits: list[str]
 ) -> None:
     table = tmp_path / "esm.parquet"
@@ -385,7 +385,9 @@ def test_gene_relations_of_other_values_are_other_work(
         assert len(fits) == min(number, 2)
 
 
-def test_a_checkpoint_is_put_in_no_folder_of_others(auto: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_put_in_an_unrelated_folder(
+    auto: Imputer, tissue_pair: Pair, tmp_path: Path
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(OutputExistsError, match="mine: expected nothing at this path"):
@@ -395,7 +397,7 @@ def test_a_checkpoint_is_put_in_no_folder_of_others(auto: Imputer, tissue_pair: 
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_a_checkpoint_that_cannot_be_kept(
+def test_a_checkpoint_that_cannot_be_written(
     tissue_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
     def fail(*_: Any) -> None:
@@ -414,10 +416,10 @@ def test_a_checkpoint_that_cannot_be_kept(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
-def test_tiles_of_other_values_are_other_work(
+def test_tiles_of_other_values_start_again(
     tissue: SimulatedTissue, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two genes of the tissue change their labels between the runs, the fit is the same: so is no tile."""
+    """Between the runs two genes of the tissue swap their names. The fit is the same, but no tile is."""
     path, names = tmp_path / "imputed.zarr", tissue.st.var_names.tolist()
     relabelled = tissue.st.copy()
     relabelled.var_names = [names[1], names[0], *names[2:]]
@@ -439,7 +441,7 @@ def test_only_a_store_can_be_resumed(auto: Imputer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_half_precision_takes_half(auto: Imputer, tmp_path: Path) -> None:
+def test_half_precision_takes_half_the_space(auto: Imputer, tmp_path: Path) -> None:
     for suffix in (".zarr", ".h5ad"):
         half = auto.impute_to(tmp_path / f"half{suffix}", dtype="float16")
         read = anndata.read_zarr if suffix == ".zarr" else anndata.read_h5ad
@@ -449,8 +451,8 @@ def test_half_precision_takes_half(auto: Imputer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on(tmp_path: Path) -> None:
-    """The command is killed by the system in the middle of its work, without a word."""
+def test_a_killed_command_can_be_resumed(tmp_path: Path) -> None:
+    """The system kills the command in the middle of its work."""
     tissue = cellweft.datasets.simulate_tissue(
         n_spatial=24_000, n_reference=60, n_genes=24, n_panel=12, seed=0
     )

@@ -1,4 +1,4 @@
-"""Results on the scale of counts: what they are, where they come from, and what they need."""
+"""Results as counts: their definition, the count model, and what they require."""
 
 import json
 import pickle
@@ -22,11 +22,11 @@ GENES = ["Gene02", "Gene11", "Gene03"]
 
 @pytest.fixture(scope="module")
 def counting(tissue_pair: Pair) -> Imputer:
-    """Learned attention with reliability, hence with a count model; not to be changed."""
+    """Learned attention with reliability, and therefore with a count model; tests must not change it."""
     return Imputer(settings={"steps": 10, "level_steps": 10}).fit(tissue_pair, progress=False)
 
 
-def test_without_a_model_counts_are_the_linear_prediction_times_the_size(
+def test_without_a_model_counts_are_the_linear_prediction_times_the_cell_size(
     imputer: Imputer, tissue_pair: Pair
 ) -> None:
     counts = imputer.impute(GENES, scale="counts")
@@ -36,13 +36,13 @@ def test_without_a_model_counts_are_the_linear_prediction_times_the_size(
         np.expm1(imputer.impute(GENES).X.astype(float)) * totals[:, None] / np.median(totals[totals > 0])
     )
     np.testing.assert_allclose(counts.X, expected, rtol=1e-5, atol=1e-6)
-    assert (counts.X[5] == 0).all()  # a cell without counts
+    assert (counts.X[5] == 0).all()  # the cell has no counts
     assert counts.uns["cellweft"]["scale"].startswith("counts")
     assert counts.uns["cellweft"]["count_model"] == "none learned"
     assert imputer.impute(GENES).uns["cellweft"]["scale"].startswith("log-normalised")
 
 
-def test_a_learned_model_gives_the_level_of_the_panel(counting: Imputer, tissue_pair: Pair) -> None:
+def test_a_learned_model_reaches_the_level_of_the_panel(counting: Imputer, tissue_pair: Pair) -> None:
     model = counting.fitted_.count_model
     assert model is not None
     panel = list(tissue_pair.shared_genes)
@@ -57,7 +57,7 @@ def test_a_learned_model_gives_the_level_of_the_panel(counting: Imputer, tissue_
     np.testing.assert_allclose(counts, by_hand, rtol=1e-5)
 
 
-def test_size_factors_that_are_named_are_the_sizes(tissue: SimulatedTissue, fit_quickly: Any) -> None:
+def test_given_size_factors_are_the_cell_sizes(tissue: SimulatedTissue, fit_quickly: Any) -> None:
     sized = tissue.st.copy()
     sized.obs["area"] = np.linspace(1, 3, sized.n_obs)
     fitted = fit_quickly(on=pair(tissue.sc, sized, st_size_factor="area"))
@@ -67,7 +67,7 @@ def test_size_factors_that_are_named_are_the_sizes(tissue: SimulatedTissue, fit_
     np.testing.assert_allclose(fitted.impute(GENES, scale="counts").X, expected, rtol=1e-5)
 
 
-def test_intervals_hold_the_same_measurements_on_both_scales(counting: Imputer, tissue_pair: Pair) -> None:
+def test_intervals_cover_the_same_measurements_on_both_scales(counting: Imputer, tissue_pair: Pair) -> None:
     panel = list(tissue_pair.shared_genes)
     logs, counts = (counting.impute(panel, interval=0.8, scale=one) for one in ("log", "counts"))
     places = [list(tissue_pair.st.genes).index(gene) for gene in counts.var_names]
@@ -83,7 +83,7 @@ def test_intervals_hold_the_same_measurements_on_both_scales(counting: Imputer, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["4 GB", "0.6 GB"])
-def test_counts_stream_resume_and_load_alike(
+def test_counts_are_the_same_when_streamed_resumed_or_loaded(
     counting: Imputer, tissue_pair: Pair, tmp_path: Path, memory: str
 ) -> None:
     whole = counting.impute(scale="counts", interval=0.9)
@@ -99,14 +99,14 @@ def test_counts_stream_resume_and_load_alike(
     np.testing.assert_array_equal(counting.predict(whole.var_names, tissue_pair, scale="counts"), whole.X)
 
 
-def test_what_a_run_goes_on_with_is_of_its_scale(counting: Imputer) -> None:
+def test_a_run_only_resumes_results_of_its_scale(counting: Imputer) -> None:
     logs, counts = (
         counting._job(None, GENES, interval=None, memory="4 GB", scale=scale) for scale in ("log", "counts")
     )
     assert logs.mark(dtype="float32", sparse=None) != counts.mark(dtype="float32", sparse=None)
 
 
-def test_a_tissue_without_counts_has_none_to_give(
+def test_a_tissue_without_counts_cannot_give_counts(
     tissue: SimulatedTissue, fit_quickly: Any, tmp_path: Path
 ) -> None:
     logs = tissue.st.copy()
@@ -141,7 +141,7 @@ def test_a_size_of_zero_is_refused(tissue: SimulatedTissue) -> None:
         pair(tissue.sc, sized, st_size_factor="area")
 
 
-def test_other_processes_make_the_same_counts(counting: Imputer) -> None:
+def test_other_processes_give_the_same_counts(counting: Imputer) -> None:
     asked: dict[str, Any] = {"scale": "counts", "measured": "blend"}
     job = counting._job(None, None, interval=None, memory="4 GB", **asked)
     there = pickle.loads(pickle.dumps(_without_data(job)))
@@ -152,14 +152,14 @@ def test_other_processes_make_the_same_counts(counting: Imputer) -> None:
 
 
 def deeper(tissue: SimulatedTissue) -> anndata.AnnData:
-    """Cells of the same kinds, measured five times as deep."""
+    """Cells of the same types, measured five times as deep."""
     other, stream = tissue.st.copy(), np.random.default_rng(0)
     other.X = type(other.X)(stream.poisson(5 * other.X.toarray()).astype(np.float32))
     other.layers.clear()
     return other
 
 
-def test_another_tissue_is_brought_to_the_depth_of_the_fit(
+def test_another_tissue_is_scaled_to_the_depth_of_the_fit(
     counting: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     panel, other = list(tissue_pair.shared_genes), pair(tissue.sc, deeper(tissue))
@@ -172,10 +172,10 @@ def test_another_tissue_is_brought_to_the_depth_of_the_fit(
         expected = counting.impute(genes, pair=other, progress=False).X
         np.testing.assert_array_equal(loaded.impute(genes, progress=False).X, expected)
     assert expected.mean() == pytest.approx(counting.impute(GENES, progress=False).X.mean(), rel=0.1)
-    assert other.st.target > 3 * tissue_pair.st.target  # the pair itself stays
+    assert other.st.target > 3 * tissue_pair.st.target  # the pair itself is unchanged
 
 
-def test_another_tissue_is_of_the_scale_of_the_fit(
+def test_another_tissue_must_have_the_scale_of_the_fit(
     counting: Imputer, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     logs, sized = tissue.st.copy(), tissue.st.copy()
@@ -206,7 +206,7 @@ def test_another_tissue_is_of_the_scale_of_the_fit(
         {"reference_cells": "many"},
     ],
 )
-def test_a_saved_model_that_tells_its_tissue_wrongly_is_refused(
+def test_a_saved_model_with_a_wrong_record_of_its_tissue_is_refused(
     counting: Imputer, tmp_path: Path, wrong: dict[str, Any]
 ) -> None:
     config = counting.save(tmp_path / "model") / "config.json"
@@ -215,7 +215,7 @@ def test_a_saved_model_that_tells_its_tissue_wrongly_is_refused(
         cellweft.load(tmp_path / "model")
 
 
-def test_a_saved_model_that_does_not_tell_its_tissue_is_read(
+def test_a_saved_model_without_a_record_of_its_tissue_is_read(
     counting: Imputer, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     config = counting.save(tmp_path / "model") / "config.json"

@@ -1,4 +1,4 @@
-"""The Imputer's contract: what goes in, what comes out, and on what a prediction may depend."""
+"""The contract of the Imputer: inputs, results, and what a prediction depends on."""
 
 import copy
 import hashlib
@@ -36,7 +36,7 @@ from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.impute.imputer import Imputer
 
 ROUNDING = 2e-6
-"""A gene's float32 sums may be taken in another order in other company; a few last bits of values below 8."""
+"""With other genes, float32 sums may be taken in another order; values are below 8."""
 
 Fit = Callable[..., Imputer]
 both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
@@ -60,7 +60,7 @@ def digest(data: anndata.AnnData) -> str:
     return found.hexdigest() + repr(data.uns)
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_result_read_lazily_equals_the_one_in_memory(imputer: Imputer, tmp_pat
 
 @pytest.mark.slow
 @both_formats
-def test_a_result_carries_the_cells_and_how_it_was_made(
+def test_a_result_has_the_cells_and_a_record(
     reliable_imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path, suffix: str
 ) -> None:
     written = read(reliable_imputer.impute_to(tmp_path / f"imputed{suffix}", genes=["Gene02", "Gene11"]))
@@ -124,7 +124,9 @@ def test_the_result_owns_its_arrays(imputer: Imputer, tissue: SimulatedTissue, t
     assert "lost" not in set(tissue_pair.st.obs["layer"])
 
 
-def test_without_coordinates_or_reliability_there_is_none(tissue: SimulatedTissue, fit_quickly: Fit) -> None:
+def test_without_coordinates_or_reliability_the_result_has_none(
+    tissue: SimulatedTissue, fit_quickly: Fit
+) -> None:
     bare = tissue.st.copy()
     del bare.obsm["spatial"]
     imputer = fit_quickly(on=pair(tissue.sc, bare, coordinates="none"))
@@ -170,12 +172,12 @@ def test_without_the_network_a_prediction_is_the_mean_of_the_nearest_cells(
         np.testing.assert_allclose(predicted[cell], reference[nearest].mean(axis=0), atol=ROUNDING)
 
 
-# On what a prediction may depend
+# Independence of predictions
 
 
 @given(asked=st.lists(st.integers(0, 27), min_size=1, max_size=12))
 @settings(max_examples=15, deadline=None)
-def test_a_gene_does_not_depend_on_the_others_asked_for(
+def test_a_gene_does_not_depend_on_other_requested_genes(
     imputer: Imputer, tissue_pair: Pair, asked: list[int]
 ) -> None:
     whole = imputer.predict(tissue_pair.sc.genes, tissue_pair)
@@ -235,7 +237,7 @@ def test_every_kind_of_input_gives_the_same_model(
 
 
 @pytest.mark.slow
-def test_inputs_are_left_as_they_were(
+def test_inputs_are_not_changed(
     fit_quickly: Fit, tissue: SimulatedTissue, tmp_path: Path, embeddings: EmbeddingTable
 ) -> None:
     paths = [tmp_path / "sc.h5ad", tmp_path / "st.h5ad"]
@@ -263,7 +265,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert np.abs(fit_quickly(seed=1, embedding=embeddings).impute().X - first.X).max() > 100 * ROUNDING
 
 
-def test_fitting_twice_is_fitting_once(imputer: Imputer, quick: dict[str, Any], tissue_pair: Pair) -> None:
+def test_fitting_twice_gives_the_same_model(
+    imputer: Imputer, quick: dict[str, Any], tissue_pair: Pair
+) -> None:
     again = Imputer(preset="stimpute", settings=quick, reliability=False)
     again.fit(tissue_pair.cells(np.arange(30))).fit(tissue_pair)
     np.testing.assert_array_equal(again.impute().X, imputer.impute().X)
@@ -283,7 +287,7 @@ def test_global_random_states_are_neither_read_nor_written(fit_quickly: Fit, imp
 # Which genes
 
 
-def test_genes_are_asked_for_in_any_way(imputer: Imputer, tissue_pair: Pair) -> None:
+def test_genes_may_be_requested_in_any_form(imputer: Imputer, tissue_pair: Pair) -> None:
     everything = imputer.impute()
     assert list(everything.var_names) == list(tissue_pair.sc.genes)
     np.testing.assert_array_equal(imputer.impute("all").X, everything.X)
@@ -294,11 +298,11 @@ def test_genes_are_asked_for_in_any_way(imputer: Imputer, tissue_pair: Pair) -> 
     assert list(imputer.impute(["Gene09", "Gene02"]).var_names) == ["Gene09", "Gene02"]
 
 
-def test_a_gene_asked_for_twice_comes_once(imputer: Imputer) -> None:
+def test_a_gene_requested_twice_is_returned_once(imputer: Imputer) -> None:
     assert list(imputer.impute(["Gene09", "gene02", "GENE09"]).var_names) == ["Gene09", "Gene02"]
 
 
-def test_an_unknown_gene_is_named_with_its_neighbours(imputer: Imputer, tmp_path: Path) -> None:
+def test_an_unknown_gene_is_named_with_similar_names(imputer: Imputer, tmp_path: Path) -> None:
     with pytest.raises(GeneError, match=r"'Gene7'.*Did you mean .*'Gene07'"):
         imputer.impute(["Gene02", "Gene7"])
     with pytest.raises(GeneError, match="Gene7"):
@@ -308,7 +312,7 @@ def test_an_unknown_gene_is_named_with_its_neighbours(imputer: Imputer, tmp_path
 
 @pytest.mark.slow
 @both_formats
-def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_path: Path, suffix: str) -> None:
+def test_no_genes_give_an_empty_result(reliable_imputer: Imputer, tmp_path: Path, suffix: str) -> None:
     written = read(reliable_imputer.impute_to(tmp_path / f"none{suffix}", genes=[]))
     for result in (reliable_imputer.impute([]), written):
         assert result.shape == (90, 0)
@@ -319,7 +323,7 @@ def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_pat
 # Embeddings
 
 
-def test_embeddings_count_only_between_genes_that_have_one(
+def test_embeddings_are_only_used_between_genes_that_have_one(
     fit_quickly: Fit, tissue_pair: Pair, embeddings: EmbeddingTable
 ) -> None:
     with_table, without = (fit_quickly(embedding=one).model_ for one in (embeddings, None))
@@ -329,7 +333,7 @@ def test_embeddings_count_only_between_genes_that_have_one(
     expression = tissue_pair.sc.dense(np.flatnonzero(~tissue_pair.sc.empty_cells))
     genes = np.arange(len(has_one))
     proteins, plain = (one.graph.weights(genes, expression) for one in (with_table, without))
-    # A row is scaled as a whole, so those of genes without a protein are the very same.
+    # Rows are scaled as a whole, so rows of genes without a protein are unchanged.
     np.testing.assert_array_equal(proteins[~has_one], plain[~has_one])
     assert all(np.abs(proteins[gene] - plain[gene]).max() > 1e-3 for gene in np.flatnonzero(has_one))
 
@@ -353,10 +357,10 @@ def test_a_table_of_other_genes_is_refused(fit_quickly: Fit) -> None:
         fit_quickly(embedding=wrong)
 
 
-# What is refused
+# Errors
 
 
-def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
+def test_methods_before_fit_are_refused(tissue_pair: Pair, tmp_path: Path) -> None:
     new, genes = Imputer(), ["Gene02"]
     calls: list[Callable[[], object]] = [
         new.impute,
@@ -398,12 +402,12 @@ def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
         ({"seed": None}, r"seed: expected a whole number"),
     ],
 )
-def test_wrong_arguments_show_at_construction(given_: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_refused_at_construction(given_: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Imputer(**given_)
 
 
-def test_settings_are_copied_and_the_preset_fills_the_rest(quick: dict[str, Any], tissue_pair: Pair) -> None:
+def test_settings_are_copied_and_completed_by_the_preset(quick: dict[str, Any], tissue_pair: Pair) -> None:
     mine = dict(quick)
     imputer = Imputer(preset="stimpute", settings=mine, reliability=False)
     mine["k"] = 3
@@ -412,19 +416,19 @@ def test_settings_are_copied_and_the_preset_fills_the_rest(quick: dict[str, Any]
     assert (used.k, used.alpha, used.latent) == (8, 0.7, 100)
 
 
-def test_settings_that_are_assigned_are_taken_by_the_next_fit(
+def test_assigned_settings_are_used_by_the_next_fit(
     quick: dict[str, Any], tissue_pair: Pair, fit_quickly: Fit
 ) -> None:
     imputer = fit_quickly()
     before = imputer.impute().X
     imputer.settings = quick | {"k": 3}
-    np.testing.assert_array_equal(imputer.impute().X, before)  # as it was fitted
+    np.testing.assert_array_equal(imputer.impute().X, before)  # the model is still the fitted one
     assert imputer.fit(tissue_pair).settings_.k == 3
     np.testing.assert_array_equal(imputer.impute().X, fit_quickly(settings={"k": 3}).impute().X)
 
 
 @pytest.mark.slow
-def test_every_hyper_parameter_that_is_assigned_is_taken(
+def test_every_assigned_hyper_parameter_is_used(
     quick: dict[str, Any], tissue_pair: Pair, embeddings: EmbeddingTable, fit_quickly: Fit
 ) -> None:
     imputer = Imputer(settings={"steps": 2, "level_steps": 2, "fold_steps": 2}, reliability=False)
@@ -443,7 +447,7 @@ def test_every_hyper_parameter_that_is_assigned_is_taken(
         imputer.fit(tissue_pair)
 
 
-def test_a_seed_that_is_assigned_does_not_change_what_was_fitted(
+def test_an_assigned_seed_does_not_change_the_fitted_model(
     fit_quickly: Fit, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     imputer = fit_quickly(seed=2)
@@ -479,7 +483,7 @@ def test_a_saved_model_keeps_the_history_of_its_training(
         ("edges", pd.DataFrame([["Gene01"]]), r"two"),
     ],
 )
-def test_wrong_arguments_show_when_they_are_assigned(
+def test_wrong_arguments_are_refused_on_assignment(
     quick: dict[str, Any], tissue_pair: Pair, name: str, value: object, message: str
 ) -> None:
     imputer = Imputer(preset="stimpute", settings=quick)
@@ -489,12 +493,10 @@ def test_wrong_arguments_show_when_they_are_assigned(
             call(tissue_pair)
 
 
-def test_settings_that_are_changed_in_place_are_checked_and_taken(
-    quick: dict[str, Any], tissue_pair: Pair
-) -> None:
+def test_settings_changed_in_place_are_checked_and_used(quick: dict[str, Any], tissue_pair: Pair) -> None:
     imputer = Imputer(preset="stimpute", settings=quick, reliability=False).fit(tissue_pair)
     imputer.settings["k"] = 3
-    assert imputer.attach(tissue_pair).settings_.k == 8  # as it was fitted
+    assert imputer.attach(tissue_pair).settings_.k == 8  # the model is still the fitted one
     assert imputer.fit(tissue_pair).settings_.k == 3
     imputer.settings["k"] = 0
     for call in (imputer.fit, lambda one: imputer.plan(pair=one)):
@@ -508,7 +510,7 @@ def test_an_imputer_can_be_copied(imputer: Imputer) -> None:
     np.testing.assert_array_equal(again.impute(["Gene02"]).X, imputer.impute(["Gene02"]).X)
 
 
-def test_a_plan_tells_of_the_settings_as_they_are(tissue_pair: Pair, fit_quickly: Fit) -> None:
+def test_a_plan_uses_the_current_settings(tissue_pair: Pair, fit_quickly: Fit) -> None:
     imputer = fit_quickly()
     small = imputer.plan().peak_bytes
     imputer.settings = {"hidden": 4000, "k": 90}
@@ -527,7 +529,7 @@ def test_genes_are_predicted_by_name(imputer: Imputer, tissue_pair: Pair) -> Non
 
 
 def test_k_may_be_as_large_as_the_reference_but_no_larger(fit_quickly: Fit) -> None:
-    assert np.isfinite(fit_quickly(settings={"k": 99}).impute().X).all()  # 100 cells, of which one is empty
+    assert np.isfinite(fit_quickly(settings={"k": 99}).impute().X).all()  # 100 cells, one of which is empty
     with pytest.raises(SettingError, match=r"settings\['k'\]: expected at most 99.*got 100.*smaller k"):
         fit_quickly(settings={"k": 100})
 
@@ -560,7 +562,8 @@ def test_a_budget_that_is_too_small_says_what_is_needed(imputer: Imputer, tissue
         imputer.plan(memory="1 MB")
     with pytest.raises(SettingError, match=r"memory: expected a size such as '4 GB'"):
         imputer.impute(memory="a lot")
-    many = tissue_pair.cells(np.zeros(1_000_000, dtype=int))  # 28 genes of them are 112 MB, their k 64 MB
+    # 28 genes of these cells are 112 MB, their neighbours 64 MB
+    many = tissue_pair.cells(np.zeros(1_000_000, dtype=int))
     with pytest.raises(MemoryBudgetError, match=r"1,000,000 cells x 28 genes, got 600 MB\. .*use impute_to"):
         imputer.impute(pair=many, memory="600 MB")
     assert imputer.plan(pair=many, memory="600 MB").peak_bytes <= 600e6
@@ -571,7 +574,7 @@ def test_a_budget_that_is_too_small_says_what_is_needed(imputer: Imputer, tissue
 
 @pytest.mark.slow
 @both_formats
-def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(
+def test_an_existing_output_is_only_replaced_on_request(
     imputer: Imputer, tmp_path: Path, suffix: str
 ) -> None:
     path = imputer.impute_to(tmp_path / f"imputed{suffix}", genes=["Gene02"])
@@ -584,7 +587,9 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(
         imputer.impute_to(tmp_path / "imputed.csv")
 
 
-def test_an_input_is_never_overwritten(fit_quickly: Fit, tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_an_output_never_overwrites_an_input(
+    fit_quickly: Fit, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
     path = tmp_path / "st.h5ad"
     tissue.st.write_h5ad(path)
     before = path.read_bytes()
@@ -595,7 +600,7 @@ def test_an_input_is_never_overwritten(fit_quickly: Fit, tissue: SimulatedTissue
 
 @pytest.mark.slow
 @both_formats
-def test_writing_that_fails_leaves_nothing(
+def test_a_failed_write_leaves_nothing(
     imputer: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr("cellweft.impute.planning._MOST_CELLS", 32)
@@ -620,7 +625,7 @@ def test_writing_that_fails_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_progress_is_told_to_the_end(quick: dict[str, Any], tissue_pair: Pair) -> None:
+def test_progress_is_reported_to_the_end(quick: dict[str, Any], tissue_pair: Pair) -> None:
     told: list[tuple[str, int, int]] = []
     imputer = Imputer(preset="stimpute", settings=quick).fit(
         tissue_pair, progress=lambda *step: told.append(step)

@@ -1,4 +1,4 @@
-"""Blended genes of the panel: the estimate by hand, what a gene sees of itself, and what it needs."""
+"""Blended panel genes: hand-computed estimates, predictions that do not see the gene, and requirements."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cellweft.metrics import pearson
 
 @pytest.fixture(scope="module")
 def blending(tissue_pair: Pair) -> Imputer:
-    """Learned attention, fitted in a blink; not to be changed."""
+    """Learned attention with minimal training; tests must not change it."""
     return Imputer(settings={"steps": 10, "level_steps": 5}, reliability=False).fit(tissue_pair)
 
 
@@ -34,7 +34,7 @@ def counts_of(tissue_pair: Pair) -> np.ndarray:
     return np.asarray(stored.toarray(), dtype=float)
 
 
-def test_the_regression_finds_what_made_the_counts() -> None:
+def test_the_regression_recovers_the_coefficients() -> None:
     stream = np.random.default_rng(0)
     features = np.column_stack([np.ones(4000), stream.standard_normal((4000, 2))])
     means = np.exp(features @ [1.0, 0.6, 1.0])
@@ -47,18 +47,18 @@ def test_the_regression_finds_what_made_the_counts() -> None:
     assert np.exp(features @ empty[0]).mean() < 1e-3
 
 
-def test_a_gamma_prior_gives_the_estimate_that_is_known_of_it() -> None:
+def test_a_gamma_prior_gives_its_known_estimate() -> None:
     stream = np.random.default_rng(0)
     means = stream.uniform(1, 5, 20_000)
     rates = means * stream.gamma(2.0, 0.5, len(means))
     counts = stream.poisson(rates).astype(float)
     estimate, weight = posterior(fit_shares(means, counts), means, counts)
-    by_hand = (counts + 2) * means / (means + 2)  # of a gamma of shape 2
+    by_hand = (counts + 2) * means / (means + 2)  # the estimate for a gamma prior of shape 2
     assert np.mean((estimate - rates) ** 2) < 1.02 * np.mean((by_hand - rates) ** 2)
     assert weight.mean() == pytest.approx((means / (means + 2)).mean(), abs=0.05)
 
 
-def test_predictions_without_error_take_no_measurement() -> None:
+def test_exact_predictions_give_measurements_little_weight() -> None:
     stream = np.random.default_rng(0)
     means = stream.uniform(1, 5, 20_000)
     counts = stream.poisson(means).astype(float)
@@ -67,7 +67,7 @@ def test_predictions_without_error_take_no_measurement() -> None:
     assert weight.mean() < 0.1
 
 
-def test_cells_that_no_prediction_told_apart_keep_their_counts() -> None:
+def test_uninformative_predictions_leave_the_counts_unchanged() -> None:
     stream = np.random.default_rng(0)
     on = stream.random(20_000) < 0.1
     counts = stream.poisson(np.where(on, 20.0, 0.1)).astype(float)
@@ -131,7 +131,7 @@ def test_a_hidden_gene_does_not_see_itself(blending: Imputer, tissue_pair: Pair)
     assert (hidden.patterns(measured) != hidden.patterns(other)).any()
 
 
-def test_genes_off_the_panel_stay_as_they_are(blending: Imputer, tissue_pair: Pair) -> None:
+def test_genes_off_the_panel_are_unchanged(blending: Imputer, tissue_pair: Pair) -> None:
     plain, blended = blending.impute(), blending.impute(measured="blend")
     off = ~plain.var["measured"].to_numpy()
     np.testing.assert_array_equal(blended.X[:, off], plain.X[:, off])
@@ -144,7 +144,9 @@ def test_genes_off_the_panel_stay_as_they_are(blending: Imputer, tissue_pair: Pa
 
 
 @pytest.mark.slow
-def test_blends_stream_and_load_alike(blending: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_blends_are_the_same_when_streamed_or_loaded(
+    blending: Imputer, tissue_pair: Pair, tmp_path: Path
+) -> None:
     whole = blending.impute(measured="blend", scale="counts")
     path = blending.impute_to(
         tmp_path / "out.zarr", measured="blend", scale="counts", memory="0.6 GB", resume=True
@@ -158,7 +160,7 @@ def test_blends_stream_and_load_alike(blending: Imputer, tissue_pair: Pair, tmp_
 
 
 @pytest.mark.slow
-def test_a_blend_is_nearer_to_the_other_half_of_the_counts() -> None:
+def test_a_blend_predicts_the_other_half_of_the_counts_better() -> None:
     tissue = simulate_tissue(n_spatial=500, n_reference=300, n_genes=60, n_panel=30, seed=4)
     stream = np.random.default_rng(0)
     counts = np.asarray(tissue.st.X.toarray()).astype(int)
@@ -181,7 +183,7 @@ def test_a_blend_is_nearer_to_the_other_half_of_the_counts() -> None:
 
 
 @pytest.mark.slow
-def test_what_blending_needs(
+def test_requirements_of_blending(
     blending: Imputer, imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingError, match=r"measured: expected one of 'predict', 'blend', got 'blended'"):

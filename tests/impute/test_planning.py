@@ -1,4 +1,4 @@
-"""Plans keep to their budget, grow with the work, and refuse before it starts."""
+"""Plans respect their budget, grow with the work, and refuse impossible work before it starts."""
 
 import dataclasses
 import math
@@ -22,13 +22,13 @@ SETTINGS = StImputeSettings(k=8, hidden=8)
 
 
 def sized(like: Pair, *, n_cells: int = 90, n_sc: int = 100) -> Pair:
-    """Return a pair of other sizes, whose values are never read."""
+    """Return a pair of another size, whose values are never read."""
     st_side = like.st.subset(np.zeros(n_cells, dtype=int))
     sc_side = like.sc.subset(np.zeros(n_sc, dtype=int))
     return dataclasses.replace(like, st=st_side, sc=sc_side)
 
 
-def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
+def test_a_plan_describes_the_request(tissue_pair: Pair) -> None:
     plan = make_plan(tissue_pair, 28, settings=SETTINGS, memory="4 GB")
     assert (plan.n_cells, plan.n_genes) == (90, 28)
     assert (plan.cells_per_block, plan.genes_per_block) == (90, 28)
@@ -52,7 +52,7 @@ def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
         imputer.plan(pair=tissue_pair), output_bytes=0
     )
     assert imputer.plan(pair=tissue_pair, sparse=0).kept == 1
-    bounded = imputer.plan(pair=tissue_pair, sparse=0.05, interval=0.9)  # whose bounds are dense
+    bounded = imputer.plan(pair=tissue_pair, sparse=0.05, interval=0.9)  # bounds are dense
     assert bounded.output_bytes == pytest.approx(plan.output_bytes + 2 * 4 * 90 * 28)
     with pytest.raises(SettingError, match="sparse: expected a number from 0 to 1, got -1"):
         imputer.plan(pair=tissue_pair, sparse=-1)
@@ -74,7 +74,7 @@ def test_a_plan_counts_intervals_and_a_result_in_memory(tissue_pair: Pair) -> No
         for asked in (None, 0.9)
     ]
     tile = 4 * plenty[0].cells_per_block * plenty[0].genes_per_block
-    assert plenty[1].peak_bytes - plenty[0].peak_bytes > 10 * tile  # both bounds, in float64 on the way
+    assert plenty[1].peak_bytes - plenty[0].peak_bytes > 10 * tile  # both bounds, temporarily in float64
     assert "28 genes in 10,000 cells with intervals of level 0.9, 4,096 cells" in str(held)
     assert str(held).endswith(", of which the result takes 3.36 MB")
     assert str(bounded).endswith(", result 3.36 MB before compression")
@@ -88,9 +88,7 @@ def test_a_plan_counts_intervals_and_a_result_in_memory(tissue_pair: Pair) -> No
     "asked",
     [{}, {"interval": 0.9}, {"scale": "counts", "interval": 0.9}, {"scale": "counts", "measured": "blend"}],
 )
-def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
-    tissue_pair: Pair, asked: dict[str, Any]
-) -> None:
+def test_an_imputation_in_memory_takes_no_more_than_planned(tissue_pair: Pair, asked: dict[str, Any]) -> None:
     quick = {"steps": 3, "fold_steps": 3, "level_steps": 3}
     imputer = Imputer(settings=quick, device="cpu").fit(tissue_pair)
     many = tissue_pair.cells(np.zeros(30_000, dtype=int))
@@ -102,14 +100,14 @@ def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    layers = [imputed.layers[name] for name in set(imputed.layers) - {None}]  # None is X, in anndata 0.13
+    layers = [imputed.layers[name] for name in set(imputed.layers) - {None}]  # None is X in anndata 0.13
     arrays = sum(one.nbytes for one in (imputed.X, *layers))
     assert plan.output_bytes == arrays
     assert arrays < taken <= plan.peak_bytes
     assert plan.peak_bytes >= nothing.peak_bytes + arrays
 
 
-def test_counts_and_blended_genes_count(tissue_pair: Pair) -> None:
+def test_plans_include_counts_and_blended_genes(tissue_pair: Pair) -> None:
     one, imputer = sized(tissue_pair, n_cells=10_000, n_sc=3000), Imputer(device="cpu")
     plain = imputer.plan(pair=one)
     counts, blend = imputer.plan(pair=one, scale="counts"), imputer.plan(pair=one, measured="blend")
@@ -166,7 +164,7 @@ def test_more_work_never_takes_less(
     in_memory=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
+def test_a_plan_respects_its_budget_or_says_what_it_needs(
     tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, interval: Any, in_memory: bool
 ) -> None:
     one = sized(tissue_pair, n_cells=n_cells, n_sc=n_sc)
@@ -175,7 +173,7 @@ def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
         plan = make_plan(one, n_genes, memory=budget, **asked)
     except MemoryBudgetError:
         enough = make_plan(one, n_genes, memory="1 TB", **asked)
-        assert enough.peak_bytes > budget  # it was not refused without need
+        assert enough.peak_bytes > budget  # the refusal was necessary
         return
     assert plan.cells_per_block >= 1
     assert plan.genes_per_block >= min(n_genes, 1)
@@ -191,7 +189,7 @@ def test_blocks_shrink_with_the_budget(tissue_pair: Pair) -> None:
     assert plans[1].peak_bytes < plans[0].peak_bytes
 
 
-def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> None:
+def test_a_result_too_large_for_memory_can_still_be_written(tissue_pair: Pair) -> None:
     large = sized(tissue_pair, n_cells=10**6)
     message = r"memory: expected at least .* for 1,000,000 cells x 2,000 genes, got 4 GB\. .*use impute_to"
     with pytest.raises(MemoryBudgetError, match=message):
@@ -199,20 +197,20 @@ def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> N
     assert make_plan(large, 2000, settings=SETTINGS, memory="4 GB").output_bytes == 8e9
 
 
-def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
+def test_impossible_plans_are_refused_before_the_work(tissue_pair: Pair) -> None:
     with pytest.raises(
         MemoryBudgetError, match=r"expected at least 45\d MB for 90 cells x 28 genes, got 100 MB"
     ):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
     with pytest.raises(
         MemoryBudgetError, match=r"To continue, raise the budget"
-    ):  # streaming would not fit too
+    ):  # streaming would not fit either
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", in_memory=True)
     with pytest.raises(SettingError, match="memory: expected a size such as"):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")
 
 
-def test_the_sources_of_the_graph_count(tissue_pair: Pair) -> None:
+def test_plans_include_the_sources_of_the_graph(tissue_pair: Pair) -> None:
     panel = dataclasses.replace(SETTINGS, sources="panel")
     assert not uses_all_sources(tissue_pair, panel)
     assert (n_sources_of(tissue_pair, panel), n_sources_of(tissue_pair, SETTINGS)) == (12, 28)
@@ -227,7 +225,7 @@ def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair
     assert isinstance(imputer.plan([]), Plan)
 
 
-def test_training_counts_too(tissue_pair: Pair) -> None:
+def test_plans_include_training(tissue_pair: Pair) -> None:
     wide = dataclasses.replace(SETTINGS, hidden=8192)  # for a batch of the tissue's 90 cells
     with pytest.raises(MemoryBudgetError, match="expected at least"):
         make_plan(tissue_pair, 1, settings=wide, memory="600 MB")
@@ -237,7 +235,7 @@ def test_training_counts_too(tissue_pair: Pair) -> None:
 PLACING = StemSettings(steps=10, models=2, batch_cells=64, batch_spots=32)
 
 
-def test_a_plan_of_placing_says_what_is_asked(tissue_pair: Pair) -> None:
+def test_a_plan_of_placement_describes_the_request(tissue_pair: Pair) -> None:
     plan = plan_placing(tissue_pair, settings=PLACING)
     assert (plan.n_cells, plan.n_spots, plan.n_genes, plan.steps) == (100, 90, 12, 20)
     assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 steps")
@@ -248,7 +246,7 @@ def test_a_plan_of_placing_says_what_is_asked(tissue_pair: Pair) -> None:
 
 @given(n_cells=st.integers(2, 10**6), n_spots=st.integers(2, 10**6), budget=st.integers(10**8, 10**10))
 @settings(max_examples=25, deadline=None)
-def test_placing_keeps_to_its_budget_or_says_what_it_needs(
+def test_a_plan_of_placement_respects_its_budget_or_says_what_it_needs(
     tissue_pair: Pair, n_cells: int, n_spots: int, budget: int
 ) -> None:
     one = sized(tissue_pair, n_cells=n_spots, n_sc=n_cells)
@@ -268,7 +266,7 @@ def test_placing_keeps_to_its_budget_or_says_what_it_needs(
     more=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 3), st.integers(0, 500)),
 )
 @settings(max_examples=25, deadline=None)
-def test_more_to_place_never_takes_less(
+def test_placing_more_never_takes_less(
     tissue_pair: Pair, n_cells: int, n_spots: int, more: tuple[int, int, int, int]
 ) -> None:
     small = plan_placing(sized(tissue_pair, n_cells=n_spots, n_sc=n_cells), settings=PLACING)
@@ -277,20 +275,20 @@ def test_more_to_place_never_takes_less(
     assert plan_placing(other, settings=settings).peak_bytes >= small.peak_bytes
 
 
-def test_cells_times_spots_do_not_count(tissue_pair: Pair) -> None:
-    """The memory grows with cells and spots, each by itself: 40 million million pairs take no more."""
+def test_the_plan_does_not_grow_with_cells_times_spots(tissue_pair: Pair) -> None:
+    """Memory grows linearly with cells and with spots, even for 4e11 pairs of them."""
     many = sized(tissue_pair, n_cells=200_000, n_sc=2_000_000)
     plan = plan_placing(many, settings=StemSettings())
     assert plan.peak_bytes < 10e9
-    assert plan.peak_bytes > 4 * 2.2e6 * StemSettings().latent  # the embeddings
+    assert plan.peak_bytes > 4 * 2.2e6 * StemSettings().latent  # the size of the embeddings
 
 
-def test_encoders_that_train_at_once_count(tissue_pair: Pair) -> None:
+def test_plans_include_encoders_that_train_in_parallel(tissue_pair: Pair) -> None:
     wide = dataclasses.replace(PLACING, hidden=20_000)
     one, two, three = (
         plan_placing(tissue_pair, settings=wide, trainings=number).peak_bytes for number in (1, 2, 3)
     )
-    assert one < two == three  # of two encoders
+    assert one < two == three  # there are two encoders
     assert Placer(settings={"hidden": 20_000}, device="cpu,cpu").plan(pair=tissue_pair).peak_bytes > one
 
 

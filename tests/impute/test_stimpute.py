@@ -1,4 +1,4 @@
-"""The Imputer with gene sets and edges: what is used, recorded, saved and loaded, and what is refused."""
+"""The Imputer with gene sets and edges: what is used, recorded, saved and loaded, and errors."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from cellweft.genes.interactions import read_edges
 from cellweft.impute.imputer import Imputer
 
 ROUNDING = 2e-6
-"""float32 sums may be taken in another order in blocks of another shape; values stay below 8."""
+"""float32 sums may be taken in another order in blocks of another shape; values are below 8."""
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
 Fit = Callable[..., Imputer]
@@ -30,7 +30,7 @@ Fit = Callable[..., Imputer]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A GMT file and a list of edges, of some of the tissue's genes."""
+    """A GMT file and an edge list with some genes of the tissue."""
     folder = tmp_path_factory.mktemp("network")
     sets = [
         f"set {number}\t\t" + "\t".join(f"Gene{gene:02}" for gene in range(1, 24) if gene % number == 0)
@@ -45,21 +45,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def fitted(fit_quickly: Fit, embeddings: EmbeddingTable, files: dict[str, Path]) -> Imputer:
-    """An Imputer with all that there is, the nearest 4 by each."""
+    """An Imputer with all sources, and the nearest 4 genes of each."""
     return fit_quickly(embedding=embeddings, settings={"graph_neighbors": 4}, **files)
 
 
 def weights(imputer: Imputer, pair: Pair) -> np.ndarray:
-    """The gene graph of all genes."""
+    """The weights of the gene graph for all genes."""
     assert imputer.model_ is not None
     expression = pair.sc.dense(np.flatnonzero(~pair.sc.empty_cells))
     return imputer.model_.graph.weights(np.arange(pair.sc.n_genes), expression)
 
 
-# What is used
+# Sources that are used
 
 
-def test_what_is_given_is_used_together(
+def test_all_given_sources_are_used_together(
     fitted: Imputer, fit_quickly: Fit, embeddings: EmbeddingTable, files: dict[str, Path], tissue_pair: Pair
 ) -> None:
     union = fit_quickly(
@@ -74,16 +74,20 @@ def test_what_is_given_is_used_together(
     np.testing.assert_allclose(weights(fitted, tissue_pair), mean, atol=1e-6)
 
 
-def test_an_edge_list_makes_its_edges(fit_quickly: Fit, files: dict[str, Path], tissue_pair: Pair) -> None:
+def test_the_graph_has_the_edges_of_an_edge_list(
+    fit_quickly: Fit, files: dict[str, Path], tissue_pair: Pair
+) -> None:
     graph = weights(fit_quickly(edges=files["edges"]), tissue_pair)
-    # Gene02 has edges to Gene01 (100) and Gene04 (200), and none to other genes that the list names.
+    # Gene02 has edges to Gene01 (100) and Gene04 (200), and to no other gene in the list.
     named, row = {*range(1, 11), 12, 14, 16, 18}, graph[1]
     assert row[3] / row[0] == pytest.approx(2, rel=1e-5)
     assert {gene for gene in named if row[gene - 1] > 0} == {1, 4}
-    assert all(row[gene - 1] > 0 for gene in (11, 13, 15, 17, 19)), "of other genes, expression tells"
+    assert all(row[gene - 1] > 0 for gene in (11, 13, 15, 17, 19)), (
+        "genes outside the list are connected by expression"
+    )
 
 
-def test_expression_stands_in_for_genes_that_no_list_names(
+def test_genes_outside_the_lists_are_connected_by_expression(
     fit_quickly: Fit, imputer: Imputer, files: dict[str, Path], tissue_pair: Pair
 ) -> None:
     plain, known = weights(imputer, tissue_pair), weights(fit_quickly(edges=files["edges"]), tissue_pair)
@@ -91,7 +95,7 @@ def test_expression_stands_in_for_genes_that_no_list_names(
     assert np.abs(known[:18] - plain[:18]).max() > 1e-3
 
 
-def test_a_setting_leaves_out_what_is_given(
+def test_a_setting_can_exclude_given_sources(
     fit_quickly: Fit, imputer: Imputer, tmp_path: Path, tissue_pair: Pair
 ) -> None:
     nowhere = tmp_path / "nowhere"
@@ -102,7 +106,7 @@ def test_a_setting_leaves_out_what_is_given(
     assert not weights(none, tissue_pair).any()
 
 
-def test_files_and_memory_are_the_same(fit_quickly: Fit, files: dict[str, Path]) -> None:
+def test_files_and_memory_give_the_same(fit_quickly: Fit, files: dict[str, Path]) -> None:
     frame = pd.read_csv(files["edges"], sep=" ")
     lines = [line.split("\t") for line in files["gene_sets"].read_text().splitlines()]
     from_files = fit_quickly(**files).impute().X
@@ -126,7 +130,7 @@ def test_reliability_is_learned_with_the_same_relations(fit_quickly: Fit, files:
     assert imputer.impute(["Gene02"]).var["reliability"].between(0, 1).all()
 
 
-def test_no_source_is_left_out_of_a_training_step_where_genes_have_few_neighbours(
+def test_with_few_neighbours_training_steps_use_all_sources(
     fit_quickly: Fit, imputer: Imputer, files: dict[str, Path]
 ) -> None:
     few, all_ = (fit_quickly(settings={"batch_sources": most}, edges=files["edges"]) for most in (2, 28))
@@ -134,12 +138,12 @@ def test_no_source_is_left_out_of_a_training_step_where_genes_have_few_neighbour
     assert np.abs(fit_quickly(settings={"batch_sources": 2}).impute().X - imputer.impute().X).max() > 1e-4
 
 
-# What is recorded
+# Records
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
-def test_a_result_tells_what_the_graph_was_made_of(
+def test_a_result_records_the_sources_of_the_graph(
     fitted: Imputer, files: dict[str, Path], tmp_path: Path, suffix: str
 ) -> None:
     path = fitted.impute_to(tmp_path / f"imputed{suffix}", genes=["Gene02"])
@@ -164,7 +168,7 @@ def test_expression_alone_and_no_graph_are_recorded(
     assert anndata.read_h5ad(path).uns["cellweft"].get("network", {}) == {}
 
 
-# What is saved
+# Saved models
 
 
 @pytest.mark.parametrize("graph", ["auto", "gene_sets", "edges:2+expression", "embedding+edges", "none"])
@@ -196,7 +200,7 @@ def test_a_loaded_model_needs_no_other_file(
 @pytest.mark.slow
 @pytest.mark.parametrize("fate", ["deleted", "made anew"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_fitted_model_needs_its_files_no_more(
+def test_a_fitted_model_no_longer_needs_its_files(
     fit_quickly: Fit, files: dict[str, Path], tissue_pair: Pair, tmp_path: Path, fate: str, dtype: str
 ) -> None:
     names, draw = tissue_pair.sc.genes[4:], np.random.default_rng(7)
@@ -222,7 +226,7 @@ def test_a_fitted_model_needs_its_files_no_more(
         pd.testing.assert_frame_equal(there.var, before.var)
         assert there.uns["cellweft"]["network"] == before.uns["cellweft"]["network"]
         np.testing.assert_allclose(model.attach(half).impute().X, before.X[::2], rtol=0, atol=ROUNDING)
-    if fate == "made anew":  # what is there now is read by the next fit
+    if fate == "made anew":  # the next fit reads the new file
         assert (imputer.fit(tissue_pair).impute().X != before.X).any()
 
 
@@ -238,7 +242,7 @@ def test_embeddings_in_memory_may_have_any_precision(
 
 @pytest.mark.parametrize("key", ["gene_set_genes", "edge_genes"])
 @pytest.mark.parametrize("value", [["Gene01"], None, []])
-def test_names_that_do_not_fit_the_saved_network_are_found(
+def test_names_that_contradict_the_saved_network_are_detected(
     fitted: Imputer, tmp_path: Path, key: str, value: Any
 ) -> None:
     folder = fitted.save(tmp_path / "model")
@@ -248,7 +252,7 @@ def test_names_that_do_not_fit_the_saved_network_are_found(
         cellweft.load(folder)
 
 
-# What it takes
+# Memory
 
 
 def test_a_plan_counts_tables_in_memory(
@@ -267,7 +271,7 @@ def test_a_plan_counts_tables_in_memory(
         )
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -277,21 +281,21 @@ def test_a_plan_counts_tables_in_memory(
         ("embedding+edges", r"graph='embedding\+edges': expected a list of edges, got none\. Pass edges="),
     ],
 )
-def test_a_graph_of_what_is_not_given_shows_at_construction(
+def test_a_graph_of_missing_sources_is_refused_at_construction(
     embeddings: EmbeddingTable, graph: str, message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
         Imputer(preset="stimpute", embedding=embeddings, settings={"graph": graph})
 
 
-def test_a_distance_of_edges_shows_at_construction(files: dict[str, Path]) -> None:
+def test_a_distance_of_edges_is_refused_at_construction(files: dict[str, Path]) -> None:
     with pytest.raises(
         SettingError, match=r"measure: expected 'similarity' in a graph of gene_sets and edges"
     ):
         Imputer(preset="stimpute", settings={"measure": "distance"}, **files)
 
 
-def test_what_is_in_memory_shows_at_construction() -> None:
+def test_invalid_sources_in_memory_are_refused_at_construction() -> None:
     with pytest.raises(InputError, match="expected edges between two different genes"):
         Imputer(preset="stimpute", edges=pd.DataFrame([["Gene01", "Gene01"]]))
     with pytest.raises(InputError, match="expected genes in sets"):
@@ -352,7 +356,7 @@ def run(tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_impute_takes_gene_sets_and_edges(
+def test_impute_accepts_gene_sets_and_edges(
     run: Callable[..., Any], files: dict[str, Path], fit_quickly: Fit
 ) -> None:
     Path("more.txt").write_text("Gene20,Gene21\n")
@@ -366,7 +370,7 @@ def test_impute_takes_gene_sets_and_edges(
     np.testing.assert_array_equal(anndata.read_h5ad("out.h5ad").X, made.X)
 
 
-def test_impute_tells_the_network_as_json(run: Callable[..., Any], files: dict[str, Path]) -> None:
+def test_impute_describes_the_network_as_json(run: Callable[..., Any], files: dict[str, Path]) -> None:
     edges = ["--edges", files["edges"], "--set", "graph=edges", "--genes", "Gene01"]
     result = run("impute", "-o", "out.h5ad", *edges, "--json", *QUICK)
     assert result.exit_code == 0, result.output
@@ -375,7 +379,7 @@ def test_impute_tells_the_network_as_json(run: Callable[..., Any], files: dict[s
 
 
 @pytest.mark.slow
-def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: dict[str, Path]) -> None:
+def test_a_union_is_chosen_on_the_command_line(run: Callable[..., Any], files: dict[str, Path]) -> None:
     edges = ["--edges", files["edges"], "--set", "graph=edges:2+expression", "--genes", "Gene01"]
     result = run("impute", "-o", "out.h5ad", *edges, "--json", *QUICK)
     assert result.exit_code == 0, result.output
@@ -387,7 +391,7 @@ def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: di
 
 
 @pytest.mark.slow
-def test_evaluate_takes_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
+def test_evaluate_accepts_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
     quick = "+".join(QUICK[3:10:2])
     methods = [
         f"stimpute:graph={graph}+{quick}" for graph in ("none", "edges", "edges+gene_sets:2+expression")

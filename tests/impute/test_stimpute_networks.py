@@ -1,4 +1,4 @@
-"""Between a pair and the method: which cells train, which graph, and blocks that leave no trace."""
+"""From a pair to the networks of stImpute: training cells, the gene graph, and independence of blocks."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from cellweft.nn.config import StImputeSettings
 from cellweft.nn.gene_graph import EmbeddingRelation, ExpressionRelation
 
 ROUNDING = 2e-6
-"""float32 sums may be taken in another order in blocks of another shape; values stay below 8."""
+"""float32 sums may be taken in another order in blocks of another shape; values are below 8."""
 
 Predict = Callable[..., np.ndarray]
 
@@ -39,7 +39,7 @@ def columns(tissue_pair: Pair) -> GeneColumns:
 
 @pytest.fixture(scope="module")
 def network(embeddings: EmbeddingTable) -> Network:
-    """All that can be known of the tissue's genes besides expression."""
+    """Every source of gene relations for the tissue's genes."""
     edges = EdgeList(
         genes=np.array(["Gene01", "Gene02", "gene03", "GENE04", "Other"]),
         pairs=np.array([[0, 1], [2, 3], [0, 4]]),
@@ -52,7 +52,7 @@ def network(embeddings: EmbeddingTable) -> Network:
 
 @pytest.fixture(scope="module")
 def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predict:
-    """Function that predicts all genes, in blocks of a size."""
+    """Function that predicts all genes, in blocks of a given size."""
 
     def run(*, cells: int = 256, genes: int = 256, tables: int = 128, block: float = 64e6) -> np.ndarray:
         assert imputer.model_ is not None
@@ -72,13 +72,15 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
     cells=st.integers(1, 100), genes=st.integers(1, 30), tables=st.integers(1, 30), block=st.floats(1, 1e6)
 )
 @settings(max_examples=8, deadline=None)
-def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, tables: int, block: float) -> None:
+def test_block_size_does_not_matter(
+    predict: Predict, cells: int, genes: int, tables: int, block: float
+) -> None:
     again = predict(cells=cells, genes=genes, tables=tables, block=block)
     np.testing.assert_allclose(again, predict(), rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
-def test_blocks_of_reading_change_no_bit_of_a_fit(
+def test_block_size_of_reading_changes_no_bit_of_a_fit(
     fit_quickly: Callable[..., Imputer], imputer: Imputer, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr("cellweft.impute.training_data.READ_ROWS", rows)
@@ -87,13 +89,13 @@ def test_blocks_of_reading_change_no_bit_of_a_fit(
     np.testing.assert_array_equal(again, imputer.impute().X)
 
 
-def test_training_takes_cells_that_have_counts(tissue_pair: Pair) -> None:
+def test_training_uses_cells_with_counts(tissue_pair: Pair) -> None:
     measured = training_cells(tissue_pair, 20_000, 0)
     kept = np.delete(np.arange(tissue_pair.st.n_cells), 5)
     np.testing.assert_array_equal(measured, tissue_pair.st.dense(kept, tissue_pair.st_shared))
 
 
-def test_training_draws_from_many_cells_by_the_seed(tissue_pair: Pair) -> None:
+def test_training_samples_many_cells_by_the_seed(tissue_pair: Pair) -> None:
     first, again, other = (training_cells(tissue_pair, 20, seed) for seed in (0, 0, 1))
     assert first.shape == (20, 12)
     np.testing.assert_array_equal(first, again)
@@ -121,14 +123,14 @@ def test_the_sources_are_all_genes_or_the_panel(
     assert set(tissue_pair.sc_shared) <= set(graph.sources)
 
 
-def test_a_graph_of_none_has_no_weights(tissue_pair: Pair, columns: GeneColumns) -> None:
+def test_the_graph_none_has_no_weights(tissue_pair: Pair, columns: GeneColumns) -> None:
     none = StImputeSettings(graph="none")
     parts = gene_relations(Network(), tissue_pair.sc.genes, settings=none)
     graph = gene_graph(tissue_pair, columns, settings=none, parts=parts)
     assert not graph.weights(np.arange(3), columns.dense(np.arange(3))).any()
 
 
-def test_vectors_go_to_their_genes_whatever_the_case(tissue_pair: Pair, embeddings: EmbeddingTable) -> None:
+def test_vectors_are_matched_to_genes_ignoring_case(tissue_pair: Pair, embeddings: EmbeddingTable) -> None:
     names = np.array([name.upper() for name in embeddings.genes[::-1]])
     table = EmbeddingTable(genes=names, values=embeddings.values[::-1], source="shouted")
     network = Network(embedding=table)
@@ -150,25 +152,25 @@ def test_vectors_go_to_their_genes_whatever_the_case(tissue_pair: Pair, embeddin
         ("edges:3+expression", {"edges": 3, "expression": 1}),
     ],
 )
-def test_the_settings_name_the_relations_and_their_shares(
+def test_the_settings_choose_the_relations_and_their_shares(
     tissue_pair: Pair, network: Network, graph: str, expected: dict[str, float]
 ) -> None:
     parts = gene_relations(network, tissue_pair.sc.genes, settings=StImputeSettings(graph=graph))
     assert {part.name: part.share for part in parts} == expected
 
 
-def test_expression_alone_is_the_graph_of_no_other_knowledge(tissue_pair: Pair) -> None:
+def test_without_other_sources_the_graph_uses_expression(tissue_pair: Pair) -> None:
     (part,) = gene_relations(Network(), tissue_pair.sc.genes, settings=StImputeSettings())
     assert isinstance(part.relation, ExpressionRelation)
 
 
-def test_the_nearest_alone_are_taken_where_only_they_are_kept(
+def test_only_the_nearest_embeddings_are_compared_if_only_they_are_kept(
     tissue_pair: Pair, embeddings: EmbeddingTable
 ) -> None:
     for chosen, nearest in (
         ({}, None),
         ({"graph_neighbors": 3}, 3),
-        ({"graph_neighbors": 3, "measure": "distance"}, None),  # of distances, the largest are the farthest
+        ({"graph_neighbors": 3, "measure": "distance"}, None),  # the largest distances are the farthest genes
     ):
         settings = StImputeSettings(**chosen)
         (part,) = gene_relations(Network(embedding=embeddings), tissue_pair.sc.genes, settings=settings)
@@ -176,7 +178,7 @@ def test_the_nearest_alone_are_taken_where_only_they_are_kept(
         assert part.relation.nearest == nearest
 
 
-def test_what_a_graph_was_made_of_is_recorded(
+def test_the_sources_of_a_graph_are_recorded(
     tissue_pair: Pair, columns: GeneColumns, network: Network
 ) -> None:
     chosen = StImputeSettings(graph="embedding:2+expression+edges")
@@ -189,7 +191,7 @@ def test_what_a_graph_was_made_of_is_recorded(
     }
 
 
-def test_genes_are_found_once_in_the_order_asked(tissue_pair: Pair) -> None:
+def test_genes_are_found_once_in_the_requested_order(tissue_pair: Pair) -> None:
     assert asked_genes(tissue_pair, None).tolist() == list(range(28))
     assert asked_genes(tissue_pair, "all").tolist() == list(range(28))
     assert asked_genes(tissue_pair, "gene03").tolist() == [2]
@@ -199,12 +201,12 @@ def test_genes_are_found_once_in_the_order_asked(tissue_pair: Pair) -> None:
         asked_genes(tissue_pair, ["Nowhere"])
 
 
-def test_places_are_those_of_the_pair(tissue_pair: Pair) -> None:
+def test_coordinates_are_those_of_the_pair(tissue_pair: Pair) -> None:
     np.testing.assert_array_equal(places_of(tissue_pair)["spatial"], tissue_pair.coordinates)
     assert places_of(dataclasses.replace(tissue_pair, coordinates=None)) == {}
 
 
-def test_k_is_held_against_usable_cells(columns: GeneColumns) -> None:
+def test_k_is_checked_against_usable_cells(columns: GeneColumns) -> None:
     check_k(StImputeSettings(k=99), columns.n_cells)
     with pytest.raises(
         SettingError, match=r"^settings\['k'\]: expected at most 99, the number of reference cells with"
@@ -212,7 +214,7 @@ def test_k_is_held_against_usable_cells(columns: GeneColumns) -> None:
         check_k(StImputeSettings(k=100), columns.n_cells)
 
 
-def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:
+def test_data_are_checked_against_panel_and_reference(tissue_pair: Pair) -> None:
     mark = reference_mark(tissue_pair)
     check_data(tissue_pair.cells(np.arange(4)), panel=tissue_pair.shared_genes, reference=mark)
     assert mark.startswith("100 cells x 28 genes (")
@@ -226,7 +228,7 @@ def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:
         check_data(other, panel=tissue_pair.shared_genes, reference=mark)
 
 
-def test_the_path_of_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) -> None:
+def test_an_output_at_the_path_of_an_input_is_refused(tissue_pair: Pair, tmp_path: Path) -> None:
     from_file = dataclasses.replace(
         tissue_pair, st=dataclasses.replace(tissue_pair.st, source=str(tmp_path / "st.h5ad"))
     )
@@ -235,7 +237,7 @@ def test_the_path_of_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) ->
         check_not_input(tmp_path / "." / "st.h5ad", from_file)
 
 
-def test_a_store_that_holds_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) -> None:
+def test_an_output_that_contains_an_input_is_refused(tissue_pair: Pair, tmp_path: Path) -> None:
     inside = str(tmp_path / "sample.zarr" / "tables" / "table")
     from_store = dataclasses.replace(tissue_pair, st=dataclasses.replace(tissue_pair.st, source=inside))
     check_not_input(tmp_path / "sample2.zarr", from_store)

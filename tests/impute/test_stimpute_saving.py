@@ -1,4 +1,4 @@
-"""What is saved comes back bit by bit; what is damaged says so; nothing is ever pickled."""
+"""A saved model is restored bit by bit, damage is detected, and nothing is pickled."""
 
 import json
 import shutil
@@ -35,13 +35,13 @@ Fit = Callable[..., Imputer]
 
 @pytest.fixture(scope="session")
 def model(reliable_imputer: Imputer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model with embeddings and reliability; not to be changed."""
+    """A saved model with embeddings and reliability; tests must not change it."""
     return reliable_imputer.save(tmp_path_factory.mktemp("saved") / "model")
 
 
 @pytest.fixture
 def damaged(model: Path, tmp_path: Path) -> Path:
-    """A copy of the model, to be damaged."""
+    """A copy of the model, which tests may damage."""
     return Path(shutil.copytree(model, tmp_path / "model"))
 
 
@@ -50,10 +50,10 @@ def change(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config | values))
 
 
-# There and back
+# Saving and loading
 
 
-def test_the_folder_holds_three_files_and_plain_values(model: Path, tissue_pair: Pair) -> None:
+def test_the_folder_has_three_files_with_plain_values(model: Path, tissue_pair: Pair) -> None:
     assert sorted(one.name for one in model.iterdir()) == FILES
     config = json.loads((model / "config.json").read_text())
     assert config["schema"] == SCHEMA
@@ -81,7 +81,7 @@ def test_nothing_is_pickled(model: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("reliability", [True, False])
 @pytest.mark.parametrize("with_table", [True, False])
-def test_a_model_comes_back_bit_by_bit(
+def test_a_loaded_model_equals_the_saved_one_bit_by_bit(
     fit_quickly: Fit,
     tissue_pair: Pair,
     embeddings: EmbeddingTable,
@@ -117,7 +117,7 @@ def test_the_scale_of_the_neighbours_is_kept(
     assert loaded.model_.neighbor_scale not in (0, 1)
 
 
-def test_a_folder_from_before_the_scale_is_what_it_was(damaged: Path, tissue_pair: Pair) -> None:
+def test_a_folder_without_the_scale_predicts_as_before(damaged: Path, tissue_pair: Pair) -> None:
     config = json.loads((damaged / "config.json").read_text())
     del config["neighbor_scale"], config["settings"]["neighbor_scale"], config["settings"]["similarity_mean"]
     (damaged / "config.json").write_text(json.dumps(config))
@@ -131,7 +131,7 @@ def test_a_loaded_model_imputes_other_cells_and_files(
     model: Path, reliable_imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     tissue.sc.write_h5ad(tmp_path / "sc.h5ad")
-    # More genes than the model's panel, in another order: it takes those that it knows.
+    # More genes than the panel of the model, in another order; the model uses the genes that it knows.
     more = tissue.truth[:40, ::-1].copy()
     more.write_h5ad(tmp_path / "st.h5ad")
     loaded = cellweft.load(model).attach(pair(tmp_path / "sc.h5ad", tmp_path / "st.h5ad"))
@@ -143,11 +143,11 @@ def test_a_loaded_model_imputes_other_cells_and_files(
     np.testing.assert_array_equal(anndata.read_h5ad(path).X, imputed.X)
     some = reliable_imputer.impute(pair=tissue_pair.cells(np.arange(3)))
     whole = cellweft.load(model).attach(tissue_pair).impute().X
-    # Blocks of another size round float32 differently, on some processors; as in test_imputer.
+    # On some processors blocks of another size round float32 differently; as in test_imputer.
     np.testing.assert_allclose(whole[:3], some.X, rtol=0, atol=2e-6)
 
 
-def test_loading_leaves_the_global_random_state(model: Path, tissue_pair: Pair) -> None:
+def test_loading_does_not_change_the_global_random_state(model: Path, tissue_pair: Pair) -> None:
     import torch
 
     before = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -158,7 +158,7 @@ def test_loading_leaves_the_global_random_state(model: Path, tissue_pair: Pair) 
 # Data of a loaded model
 
 
-def test_a_loaded_model_asks_for_its_data(model: Path, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_a_loaded_model_needs_attached_data(model: Path, tissue_pair: Pair, tmp_path: Path) -> None:
     loaded = cellweft.load(model)
     for call in (
         loaded.impute,
@@ -180,10 +180,10 @@ def test_a_loaded_model_refuses_another_reference_or_panel(model: Path, tissue: 
         cellweft.load(model).attach(pair(tissue.sc, lacking))
 
 
-# Where it is written
+# Where a model is saved
 
 
-def test_a_model_is_replaced_only_when_told(imputer: Imputer, damaged: Path, tmp_path: Path) -> None:
+def test_a_model_is_only_replaced_on_request(imputer: Imputer, damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="overwrite=True"):
         imputer.save(damaged)
     assert read_folder(damaged, SavedStImpute.of).reliability is not None
@@ -192,7 +192,7 @@ def test_a_model_is_replaced_only_when_told(imputer: Imputer, damaged: Path, tmp
     assert [one.name for one in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_that_is_no_model_is_never_replaced(imputer: Imputer, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_never_replaced(imputer: Imputer, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store nor a model"):
@@ -201,7 +201,7 @@ def test_a_folder_that_is_no_model_is_never_replaced(imputer: Imputer, tmp_path:
 
 
 @pytest.mark.parametrize("victim", ["cellweft._model_folder.save_file", "pandas.DataFrame.to_parquet"])
-def test_saving_that_fails_leaves_nothing(
+def test_a_failed_save_leaves_nothing(
     imputer: Imputer, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -216,7 +216,7 @@ def test_saving_that_fails_leaves_nothing(
     assert {one.name: one.read_bytes() for one in damaged.iterdir()} == before
 
 
-# What is damaged
+# Damage
 
 
 def test_a_path_without_a_model_is_named(tmp_path: Path, damaged: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, damaged: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
-def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> None:
+def test_a_truncated_file_is_detected(damaged: Path, name: str, kept: float) -> None:
     content = (damaged / name).read_bytes()
     (damaged / name).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
@@ -240,7 +240,7 @@ def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> Non
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", '{"schema": 3}', "\ufeff\x00"])
-def test_another_json_is_found(damaged: Path, text: str) -> None:
+def test_other_json_is_detected(damaged: Path, text: str) -> None:
     (damaged / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match="the files of a saved model"):
         cellweft.load(damaged)
@@ -259,13 +259,13 @@ def test_another_json_is_found(damaged: Path, text: str) -> None:
         {"seed": "zero"},
     ],
 )
-def test_values_that_do_not_fit_are_found(damaged: Path, values: dict[str, Any]) -> None:
+def test_inconsistent_values_are_detected(damaged: Path, values: dict[str, Any]) -> None:
     change(damaged, **values)
     with pytest.raises(FormatError, match="the files of a saved model"):
         cellweft.load(damaged)
 
 
-def test_weights_of_another_model_are_found(damaged: Path, fit_quickly: Fit, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_detected(damaged: Path, fit_quickly: Fit, tmp_path: Path) -> None:
     other = fit_quickly(settings={"hidden": 4}).save(tmp_path / "other")
     shutil.copy(other / "weights.safetensors", damaged)
     with pytest.raises(FormatError, match="the files of a saved model"):

@@ -1,4 +1,4 @@
-"""Columns, tables and layers of the reference, carried to the tissue by the weights of a fitted method."""
+"""Columns, tables and layers of the reference, transferred by the weights of a fitted method."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ ROUNDING = 2e-6
 
 @pytest.fixture(scope="module")
 def reference(tissue: SimulatedTissue) -> anndata.AnnData:
-    """The tissue's reference with a score, two types, proteins, an embedding and a layer."""
+    """The reference with a score, two types, proteins, an embedding and a layer."""
     data, draw = tissue.sc.copy(), np.random.default_rng(0)
     data.obs["score"] = 1e6 + draw.random(data.n_obs)
     data.obs["age"] = draw.integers(1, 9, data.n_obs)
@@ -51,7 +51,7 @@ def imputer(request: pytest.FixtureRequest, data: Pair) -> Imputer:
 
 
 def weights_of(imputer: Imputer, data: Pair) -> np.ndarray:
-    """The weights themselves, (spatial cells, reference cells)."""
+    """Return the weights, spatial cells x reference cells."""
     measured = data.st.dense(slice(0, data.st.n_cells), data.st_shared)
     return imputer.fitted_.operator(measured).apply(torch.eye(data.sc.n_cells)).double().numpy()
 
@@ -67,7 +67,7 @@ def test_a_column_of_numbers_gives_weighted_means(imputer: Imputer, data: Pair) 
     np.testing.assert_allclose(both["score"], expected, rtol=0, atol=ROUNDING)
 
 
-def test_text_gives_shares(imputer: Imputer, data: Pair) -> None:
+def test_text_gives_proportions(imputer: Imputer, data: Pair) -> None:
     shares = imputer.transfer(obs="kind")
     assert list(shares.columns) == ["early", "late"]
     late = weights_of(imputer, data) @ (data.sc.obs["kind"] == "late").to_numpy()
@@ -75,7 +75,7 @@ def test_text_gives_shares(imputer: Imputer, data: Pair) -> None:
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=0, atol=ROUNDING)
 
 
-def test_tables_and_arrays_of_obsm_keep_their_form(imputer: Imputer, data: Pair) -> None:
+def test_tables_and_arrays_of_obsm_keep_their_type(imputer: Imputer, data: Pair) -> None:
     proteins, places = imputer.transfer(obsm="protein"), imputer.transfer(obsm="X_pca")
     assert list(proteins.columns) == ["CD3", "CD19"]
     weights = weights_of(imputer, data)
@@ -87,7 +87,7 @@ def test_tables_and_arrays_of_obsm_keep_their_form(imputer: Imputer, data: Pair)
     np.testing.assert_array_equal(imputer.transfer(sp.csr_matrix(data.sc.obsm["X_pca"])), places)
 
 
-def test_a_layer_is_averaged_as_it_stands(
+def test_a_layer_is_averaged_without_normalisation(
     imputer: Imputer, data: Pair, reference: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list(data.sc.genes[[20, 3, 11]])
@@ -102,7 +102,7 @@ def test_a_layer_is_averaged_as_it_stands(
     np.testing.assert_allclose(imputer.transfer(layer="spliced"), whole, rtol=0, atol=10 * ROUNDING)
 
 
-def test_a_loaded_model_and_files_carry_the_same(
+def test_a_loaded_model_and_files_give_the_same(
     imputer: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     reference.write_h5ad(tmp_path / "sc.h5ad")
@@ -119,7 +119,7 @@ def test_other_spatial_cells(imputer: Imputer, data: Pair) -> None:
     np.testing.assert_allclose(carried, imputer.transfer(obs="age")[10:30], rtol=0, atol=ROUNDING)
 
 
-def test_inputs_stay_as_they_are_and_progress_is_told(imputer: Imputer, data: Pair) -> None:
+def test_inputs_are_not_changed_and_progress_is_reported(imputer: Imputer, data: Pair) -> None:
     table, seen = data.sc.obsm["X_pca"], list[tuple[str, int, int]]()
     before = table.copy()
     imputer.transfer(table, progress=lambda *one: seen.append(one))
@@ -132,7 +132,7 @@ def fitted(data: Pair) -> Imputer:
     return Imputer(reliability=False, settings=SHORT).fit(data, progress=False)
 
 
-def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
+def test_only_one_element_can_be_transferred_at_a_time(fitted: Imputer) -> None:
     with pytest.raises(cellweft.errors.SettingError, match=r"one of obs, obsm, layer and values, got none"):
         fitted.transfer()
     with pytest.raises(cellweft.errors.SettingError, match=r"got 'obs=', 'layer='"):
@@ -178,12 +178,14 @@ def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
         ({"layer": "spliced", "memory": "1 MB"}, r"memory: expected at least .* for 28 columns in 90 cells"),
     ],
 )
-def test_what_cannot_be_transferred(fitted: Imputer, asked: dict[str, Any], message: str) -> None:
+def test_elements_that_cannot_be_transferred(fitted: Imputer, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(cellweft.CellweftError, match=message):
         fitted.transfer(**asked)
 
 
-def test_what_is_wrong_with_the_reference(reference: anndata.AnnData, tissue: SimulatedTissue) -> None:
+def test_invalid_elements_of_the_reference_are_refused(
+    reference: anndata.AnnData, tissue: SimulatedTissue
+) -> None:
     wrong = reference.copy()
     wrong.obsm["protein"].iloc[4, 1] = -2.0
     wrong.obs["hole"] = np.where(np.arange(100) == 3, np.nan, 1.0)
@@ -219,12 +221,12 @@ def test_a_layer_of_another_shape(
         imputer.transfer(layer="short")
 
 
-def test_nothing_is_carried_before_a_fit() -> None:
+def test_transfer_before_a_fit_is_refused() -> None:
     with pytest.raises(cellweft.errors.NotFittedError, match="Call fit"):
         Imputer().transfer(obs="age")
 
 
-def test_the_index_of_a_table_names_the_cells(fitted: Imputer, data: Pair) -> None:
+def test_tables_are_matched_by_cell_names(fitted: Imputer, data: Pair) -> None:
     order = np.random.default_rng(0).permutation(data.sc.n_cells)
     table, score = data.sc.obsm["protein"], data.sc.obs["score"]
     pd.testing.assert_frame_equal(fitted.transfer(table.iloc[order]), fitted.transfer(obsm="protein"))
@@ -235,7 +237,7 @@ def test_the_index_of_a_table_names_the_cells(fitted: Imputer, data: Pair) -> No
     np.testing.assert_array_equal(fitted.transfer(counted), fitted.transfer(obs="score"))
 
 
-def test_numbers_and_text_are_told_apart_by_what_they_are(fitted: Imputer, data: Pair) -> None:
+def test_numbers_and_text_are_distinguished_by_their_values(fitted: Imputer, data: Pair) -> None:
     age, kind = data.sc.obs["age"], data.sc.obs["kind"]
     np.testing.assert_array_equal(fitted.transfer(age.to_numpy(object)), fitted.transfer(obs="age"))
     shares = fitted.transfer(age.astype("category"))
@@ -248,7 +250,7 @@ def test_numbers_and_text_are_told_apart_by_what_they_are(fitted: Imputer, data:
         fitted.transfer(pd.DataFrame({"age": age.astype("category"), "score": data.sc.obs["score"]}))
 
 
-def test_the_reference_has_the_cells_of_the_fit(
+def test_the_reference_must_have_the_cells_of_the_fit(
     fitted: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     other = pair(reference[::-1].copy(), tissue.st)

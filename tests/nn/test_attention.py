@@ -1,4 +1,4 @@
-"""Learned attention: its map, its loss and its operators by hand and by plain loops, and what it learns."""
+"""Learned attention: its map, loss and operators by hand and in loops, and what it learns."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from cellweft.nn.config import AttentionSettings, keys_of
 from cellweft.nn.mapping import Mapping
 from cellweft.nn.metacells import Metacells
 
-# float32 sums in another order than those in float64
+# float32 sums in another order than in float64
 TOLERANCE = 2e-5
 
 QUICK = AttentionSettings(steps=6, batch_cells=40, batch_reference=50)
@@ -37,7 +37,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def moved(settings_: AttentionSettings, n_genes: int, *, seed: int = 0) -> CellMap:
-    """Return a map that is not where it started."""
+    """Return a map away from its initial values."""
     cells = CellMap(n_genes, settings_)
     with torch.no_grad():
         for number, one in enumerate(cells.parameters()):
@@ -48,7 +48,7 @@ def moved(settings_: AttentionSettings, n_genes: int, *, seed: int = 0) -> CellM
 def sides(
     n_spatial: int = 70, n_sc: int = 80, *, n_genes: int = 12, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two sides with three programmes in common, at or above 0."""
+    """Make two sides with three gene programmes in common and no negative values."""
     stream = np.random.default_rng(seed)
     programmes = stream.standard_normal((3, n_genes))
     made = []
@@ -80,9 +80,9 @@ def pearson(left: np.ndarray, right: np.ndarray) -> float:
 
 
 class TestCellMap:
-    def test_where_it_starts_by_hand(self) -> None:
+    def test_initial_embedding_by_hand(self) -> None:
         logs, scores = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, -2.0]])
-        # (0.6, 0.8) of the values and (0, -1) of the scores, added and brought to length 1
+        # (0.6, 0.8) from the values plus 0.4 * (0, -1) from the scores, scaled to length 1
         expected = np.array([0.6, -0.2]) / math.hypot(0.6, -0.2)
         cells = CellMap(2, AttentionSettings(temperature=0.25, detection=0.4))
         np.testing.assert_allclose(cells(logs, scores).detach().numpy()[0], expected, atol=1e-6)
@@ -90,7 +90,7 @@ class TestCellMap:
         assert cells.detection.item() == pytest.approx(0.4)
         assert cells.drift().item() == 0.0
 
-    def test_a_plain_loop(self) -> None:
+    def test_it_equals_a_plain_loop(self) -> None:
         cells, logs, scores = moved(QUICK, 5), random(4, 5, seed=8), random(4, 5, seed=9)
         found = cells(logs, scores).detach().numpy()
         weights = [one.detach().double().numpy() for one in (cells.of_logs, cells.of_scores)]
@@ -111,7 +111,7 @@ class TestCellMap:
         )
         np.testing.assert_allclose(found.detach().norm(dim=1).numpy(), 1, atol=TOLERANCE)
 
-    def test_a_cell_without_anything_is_zero_and_has_a_gradient(self) -> None:
+    def test_an_empty_cell_is_zero_and_has_a_gradient(self) -> None:
         cells = moved(QUICK, 4)
         found = cells(torch.zeros(2, 4), torch.zeros(2, 4))
         assert torch.equal(found, torch.zeros(2, 4))
@@ -133,7 +133,7 @@ class TestCellMap:
             cells(logs[order], scores[order]).detach(), cells(logs, scores)[order].detach(), atol=TOLERANCE
         )
 
-    def test_drift_is_the_squared_way_from_the_identity(self) -> None:
+    def test_drift_is_the_squared_distance_from_the_identity(self) -> None:
         cells = moved(QUICK, 3)
         both = (cells.of_logs, cells.of_scores)
         way = sum(((one.detach().double().numpy() - np.eye(3)) ** 2).sum() for one in both)
@@ -141,7 +141,7 @@ class TestCellMap:
 
 
 class TestMoments:
-    def test_numpy(self, device: torch.device) -> None:
+    def test_mean_and_spread_equal_numpy(self, device: torch.device) -> None:
         values = random(50, 4) * 3 + 100
         found = Moments.of(values.to(device))
         exact = values.double().numpy()
@@ -167,7 +167,7 @@ class TestMoments:
 class TestCorrelationLoss:
     @given(n_cells=st.integers(3, 30), n_genes=st.integers(1, 6), seed=st.integers(0, 99))
     @settings(max_examples=25, deadline=None)
-    def test_numpy(self, n_cells: int, n_genes: int, seed: int) -> None:
+    def test_it_equals_numpy(self, n_cells: int, n_genes: int, seed: int) -> None:
         left, right = random(n_cells, n_genes, seed=seed), 5 + 2 * random(n_cells, n_genes, seed=seed + 100)
         expected = 1 - pearson(left.double().numpy(), right.double().numpy())
         assert float(correlation_loss(left, right)) == pytest.approx(expected, abs=TOLERANCE)
@@ -183,14 +183,14 @@ class TestCorrelationLoss:
         loss = float(correlation_loss(left, right))
         assert float(correlation_loss(7 * left - 3, right)) == pytest.approx(loss, abs=TOLERANCE)
 
-    def test_a_gene_that_does_not_vary_does_not_count(self) -> None:
+    def test_a_constant_gene_is_ignored(self) -> None:
         left, right = random(20, 3, seed=1), random(20, 3, seed=2)
         right[:, 1] = 2.0
         expected = float(correlation_loss(left[:, [0, 2]], right[:, [0, 2]]))
         assert float(correlation_loss(left, right)) == pytest.approx(expected, abs=1e-6)
         assert float(correlation_loss(left, torch.ones(20, 3))) == 0.0
 
-    def test_a_constant_prediction_costs_1_and_has_a_finite_slope(self) -> None:
+    def test_a_constant_prediction_has_loss_1_and_a_finite_gradient(self) -> None:
         left = torch.full((20, 1), 0.3, requires_grad=True)
         loss = correlation_loss(left, random(20, 1))
         assert loss.item() == pytest.approx(1.0)
@@ -202,20 +202,20 @@ class TestChooseInputs:
     def test_all_of_a_small_panel(self) -> None:
         assert choose_inputs(np.ones((3, 4)), np.ones((2, 4)), 4).tolist() == [0, 1, 2, 3]
 
-    def test_the_most_variable_by_both_sides_in_their_order(self) -> None:
-        spatial = np.array([[0, 0, 0, 0], [2, 0, 0, 6]], dtype=np.float32)  # shares .1, 0, 0, .9
-        reference = np.array([[0, 0, 0, 0], [0, 4, 3, 0]], dtype=np.float32)  # shares 0, .64, .36, 0
+    def test_the_most_variable_genes_of_both_sides_in_panel_order(self) -> None:
+        spatial = np.array([[0, 0, 0, 0], [2, 0, 0, 6]], dtype=np.float32)  # variance shares .1, 0, 0, .9
+        reference = np.array([[0, 0, 0, 0], [0, 4, 3, 0]], dtype=np.float32)  # variance shares 0, .64, .36, 0
         assert choose_inputs(spatial, reference, 2).tolist() == [1, 3]
         assert choose_inputs(spatial, reference, 3).tolist() == [1, 2, 3]
 
-    def test_sides_count_alike_whatever_their_scale(self) -> None:
+    def test_both_sides_have_equal_weight_at_any_scale(self) -> None:
         spatial, reference = sides()
         first = choose_inputs(spatial, reference, 5)
         assert choose_inputs(1000 * spatial, reference, 5).tolist() == first.tolist()
 
     @pytest.mark.parametrize("seed", range(6))
-    def test_a_naive_loop(self, seed: int) -> None:
-        """Variances differ a thousandfold: neither one side, nor spreads, nor sums that are not shares do."""
+    def test_it_equals_a_naive_loop(self, seed: int) -> None:
+        """Variances differ widely: one side alone, spreads or unscaled sums would choose other genes."""
         stream = np.random.default_rng(seed)
         spatial, reference = (
             (stream.standard_normal((n, 9)) * 10 ** stream.uniform(-1.5, 1.5, 9)).astype(np.float32)
@@ -232,7 +232,7 @@ class TestChooseInputs:
             best = sorted(sorted(range(9), key=lambda gene: -shares[gene])[:most])
             assert choose_inputs(spatial, reference, most).tolist() == best
 
-    def test_a_panel_that_does_not_vary_gives_its_first_genes(self) -> None:
+    def test_a_constant_panel_gives_its_first_genes(self) -> None:
         assert choose_inputs(np.ones((3, 6)), np.zeros((2, 6)), 3).tolist() == [0, 1, 2]
 
 
@@ -250,15 +250,15 @@ class TestTraining:
         trained()
         assert (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
 
-    def test_inputs_are_left_as_they_were(self) -> None:
+    def test_inputs_are_not_changed(self) -> None:
         spatial, reference = sides()
         before = spatial.copy(), reference.copy()
         trained(on=(spatial, reference))
         np.testing.assert_array_equal(spatial, before[0])
         np.testing.assert_array_equal(reference, before[1])
 
-    def test_it_learns_to_carry_genes_that_it_never_saw(self, device: torch.device) -> None:
-        """Ten genes are kept away from training: what it learns of twenty others carries over to them."""
+    def test_training_improves_predictions_of_unseen_genes(self, device: torch.device) -> None:
+        """The model is trained on twenty genes and predicts ten others."""
         spatial, reference = sides(300, 300, n_genes=30)
         found = {}
         for steps in (0, 60):
@@ -272,12 +272,12 @@ class TestTraining:
         assert found[60] > found[0] + 0.02
         assert np.mean(model.history[-5:]) < np.mean(model.history[:5])
 
-    def test_the_history_has_the_means_of_twentieths(self) -> None:
+    def test_the_history_has_means_over_twentieths_of_training(self) -> None:
         assert len(trained().history) == 6
         assert len(trained(settings_=dataclasses.replace(QUICK, steps=41)).history) == 20
         assert trained(settings_=dataclasses.replace(QUICK, steps=0)).history == ()
 
-    def test_progress_is_told_to_the_end(self) -> None:
+    def test_progress_is_reported_to_the_end(self) -> None:
         told: list[tuple[str, int, int]] = []
         spatial, reference = sides()
         train(
@@ -291,8 +291,8 @@ class TestTraining:
         )
         assert told == [("attention", step, 6) for step in range(1, 7)]
 
-    def test_two_genes_stay_as_they_start_and_three_can_learn(self) -> None:
-        """Of two genes none can be hidden: nothing would be left to standardise a pattern by."""
+    def test_two_genes_cannot_train_and_three_can(self) -> None:
+        """Of two genes none can be hidden, because a pattern of a single gene cannot be standardised."""
         spatial, reference = sides(n_genes=2)
         two = trained(on=(spatial, reference))
         assert torch.equal(two.cells.of_logs, torch.eye(2))
@@ -305,12 +305,12 @@ class TestTraining:
             assert torch.isfinite(model.mapping(model.sample).apply(random(80, 2))).all()
 
     @pytest.mark.parametrize("part", [0.0, 1.0])
-    def test_something_is_always_hidden_and_something_left(self, part: float) -> None:
+    def test_some_genes_are_always_hidden_and_some_visible(self, part: float) -> None:
         model = trained(settings_=dataclasses.replace(QUICK, hide_least=part, hide_most=part))
         assert np.isfinite(model.history).all()
         assert not torch.equal(model.cells.of_logs, torch.eye(12))
 
-    def test_the_pull_holds_the_map_where_it_starts(self) -> None:
+    def test_the_pull_keeps_the_map_near_its_start(self) -> None:
         drifts = []
         for pull in (0.0, 1.0, 100.0):
             model = trained(settings_=dataclasses.replace(QUICK, steps=20, lr=0.01, pull=pull))
@@ -324,10 +324,8 @@ class TestTraining:
         )
         assert with_pull[0] - without[0] == pytest.approx(3.5, abs=1e-5)
 
-    def test_the_hidden_genes_are_those_that_are_predicted_and_no_others(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Gene g has values from 10 g to 10 g + 1, so that what is compared tells which gene it is of."""
+    def test_exactly_the_hidden_genes_are_predicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Gene g has values from 10 g to 10 g + 1, so that values identify their gene."""
         shown: list[torch.Tensor] = []
         asked: list[set[int]] = []
         forward, loss = CellMap.forward, correlation_loss
@@ -349,7 +347,7 @@ class TestTraining:
         changed = dataclasses.replace(QUICK, steps=60, hide_least=0.25, hide_most=0.5)
         trained(on=(two[0], two[1]), settings_=changed)
         assert len(asked) == 60
-        assert len(shown) == 120  # of both sides
+        assert len(shown) == 120  # two sides per step
         for step, genes in enumerate(asked):
             for seen in shown[2 * step : 2 * step + 2]:
                 assert set(torch.nonzero(seen == 0)[:, 0].tolist()) == genes
@@ -357,10 +355,10 @@ class TestTraining:
             assert 3 <= len(genes) <= 6
         assert {len(genes) for genes in asked} == {3, 4, 5, 6}
         times = np.bincount([gene for genes in asked for gene in genes], minlength=12)
-        assert times.min() > 8  # of 22 on average: every gene takes its turn
+        assert times.min() > 8  # 22 on average: every gene is hidden sometimes
         assert times.max() < 40
 
-    def test_genes_that_are_constant_or_zero_do_no_harm(self) -> None:
+    def test_constant_and_zero_genes_give_finite_results(self) -> None:
         spatial, reference = sides()
         spatial[:, 2], reference[:, 3] = 0, 0
         spatial[:, 4] = reference[:, 4] = 1.5
@@ -371,12 +369,12 @@ class TestTraining:
         assert torch.isfinite(model.sample).all()
         assert torch.isfinite(model.keys).all()
 
-    def test_cells_are_compared_by_so_many_genes_at_most(self) -> None:
+    def test_the_number_of_compared_genes_is_limited(self) -> None:
         spatial, reference = sides()
         model = trained(settings_=dataclasses.replace(QUICK, most_inputs=5))
         assert model.inputs.tolist() == choose_inputs(spatial, reference, 5).tolist()
         assert model.keys.shape == (80, 5)
-        spatial[:, np.delete(np.arange(12), model.inputs)] = 99  # what it does not look at
+        spatial[:, np.delete(np.arange(12), model.inputs)] = 99  # genes that the model does not use
         np.testing.assert_array_equal(model.queries(spatial), model.sample)
 
 
@@ -399,15 +397,15 @@ class TestModel:
         np.testing.assert_allclose(model.sample_detection, expected, atol=TOLERANCE)
         np.testing.assert_allclose(model.detection(spatial[3:9]), expected[3:9], atol=TOLERANCE)
 
-    def test_attention_carries_weighted_means(self) -> None:
+    def test_attention_gives_weighted_means(self) -> None:
         model, values = trained(), random(80, 3).abs()
         products = model.sample.double().numpy() @ model.keys.double().numpy().T
         weights = np.exp(products) / np.exp(products).sum(axis=1, keepdims=True)
         expected = weights @ values.double().numpy()
         np.testing.assert_allclose(model.mapping(model.sample).apply(values), expected, atol=TOLERANCE)
 
-    def test_within_leaves_a_cell_to_all_others(self) -> None:
-        """A plain loop over cells and over all others of the reference."""
+    def test_within_equals_attention_to_all_other_cells(self) -> None:
+        """Compare with a plain loop over cells and over all other cells of the reference."""
         model, values, cells = trained(), random(80, 3).abs(), np.array([5, 0, 79, 5])
         found = model.within(cells, values).numpy()
         keys, sharpness = (
@@ -422,11 +420,11 @@ class TestModel:
                     total, carried = total + weight, carried + weight * values[other].double().numpy()
             np.testing.assert_allclose(found[row], carried / total, atol=TOLERANCE)
 
-    def test_within_knows_nothing_of_the_cell_itself(self) -> None:
+    def test_within_does_not_depend_on_the_cell_itself(self) -> None:
         model, values = trained(), random(80, 2).abs()
         changed = values.clone()
         changed[5] = 1000.0
-        # the cell's own value is taken off again, in float32, of which a value of 1000 keeps 1e-4
+        # the value of the cell itself is subtracted in float32, which leaves 1e-4 of a value of 1000
         np.testing.assert_allclose(
             model.within(np.array([5]), changed), model.within(np.array([5]), values), atol=2e-3
         )
@@ -450,7 +448,7 @@ class TestModel:
         np.testing.assert_allclose(one.similarity(queries), [1, -1, 0], atol=TOLERANCE)
 
     @pytest.mark.parametrize(("entries", "most_keys"), [(1, 2**15), (300, 2**15), (2**22, 16), (50, 7)])
-    def test_blocks_do_not_matter(
+    def test_block_size_does_not_matter(
         self, monkeypatch: pytest.MonkeyPatch, entries: int, most_keys: int
     ) -> None:
         model, values, cells = trained(), random(80, 3).abs(), np.arange(0, 80, 3)
@@ -495,9 +493,9 @@ class TestModel:
 
 
 class TestMetacells:
-    """The same model with its reference condensed, beside attention over every cell."""
+    """The model with its reference condensed to metacells, compared with attention to every cell."""
 
-    def test_each_cell_in_a_group_of_its_own_is_exact_attention(self) -> None:
+    def test_groups_of_one_cell_give_exact_attention(self) -> None:
         model, values = trained(), random(80, 3).abs()
         groups = np.random.default_rng(0).permutation(80)
         alone = with_metacells(model, Metacells(groups=groups))
@@ -512,8 +510,8 @@ class TestMetacells:
             alone.similarity(alone.sample), model.similarity(model.sample), atol=TOLERANCE
         )
 
-    def test_copies_in_one_group_are_exact_attention(self) -> None:
-        """Of 20 cells there are 2 to 8 copies: nothing is lost by 20 metacells."""
+    def test_groups_of_identical_cells_give_exact_attention(self) -> None:
+        """The reference has 2 to 8 copies of each of 20 cells, so 20 metacells lose nothing."""
         spatial, reference = sides(n_sc=20)
         repeats = np.repeat(np.arange(20), np.arange(20) % 7 + 2)
         model = trained(on=(spatial, reference[repeats]))
@@ -527,7 +525,7 @@ class TestMetacells:
         )
         np.testing.assert_allclose(few.similarity(few.sample), model.similarity(model.sample), atol=TOLERANCE)
 
-    def test_a_plain_loop(self) -> None:
+    def test_it_equals_a_plain_loop(self) -> None:
         model, values = trained().condensed(most=9, seed=0), random(80, 3).abs()
         assert model.metacells is not None
         keys, queries = model.keys.double().numpy(), model.sample.double().numpy()
@@ -543,7 +541,7 @@ class TestMetacells:
                 total, carried = total + weight, carried + weight * held
             np.testing.assert_allclose(found[row], carried / total, atol=TOLERANCE)
 
-    def test_few_metacells_carry_nearly_what_all_cells_do(self) -> None:
+    def test_few_metacells_give_nearly_the_same_as_all_cells(self) -> None:
         spatial, reference = sides(n_sc=600)
         model, values = trained(on=(spatial, reference)), torch.from_numpy(reference)
         exact = model.mapping(model.sample).apply(values).numpy()
@@ -555,14 +553,14 @@ class TestMetacells:
         assert alike == sorted(alike)
         assert alike[-1] > 0.995
         assert near == sorted(near, reverse=True)
-        assert near[-1] < 0.01  # of a cosine, with a quarter of the keys
+        assert near[-1] < 0.01  # in units of the cosine, with a quarter of the keys
 
-    def test_within_goes_to_all_cells_in_any_case(self) -> None:
+    def test_within_always_uses_all_cells(self) -> None:
         model, values, cells = trained(), random(80, 3).abs(), np.array([3, 50, 79])
         few = model.condensed(most=5, seed=0)
         assert torch.equal(few.within(cells, values), model.within(cells, values))
 
-    def test_a_reference_of_no_more_cells_stays_as_it_is(self) -> None:
+    def test_a_small_reference_is_not_condensed(self) -> None:
         model, values = trained(), random(80, 3).abs()
         assert model.condensed(most=79, seed=0).metacells is not None
         same_ = model.condensed(most=80, seed=0)
@@ -570,12 +568,12 @@ class TestMetacells:
         assert same_.at_keys(values) is values
         assert torch.equal(same_.mapping(model.sample).keys, model.keys)
 
-    def test_only_a_large_reference_is_worth_it(self) -> None:
+    def test_only_a_large_reference_is_condensed_by_default(self) -> None:
         for most, n_keys in ((19, 19), (20, 80), (4000, 80)):
             model = trained(settings_=dataclasses.replace(QUICK, most_keys=most))
             assert condensed_if_large(model, seed=0).n_keys == n_keys == keys_of(80, most=most)
 
-    def test_it_can_be_condensed_anew(self) -> None:
+    def test_it_can_be_condensed_again(self) -> None:
         few = trained().condensed(most=20, seed=0).condensed(most=5, seed=0)
         assert few.n_keys == 5
         assert few.mapping(few.sample).shape == (70, 5)
@@ -601,7 +599,7 @@ class TestMetacells:
         )
 
 
-def test_moments_are_taken_in_float64() -> None:
-    """In float32 the sum of these is not the sum: its steps are 4 there."""
+def test_moments_are_computed_in_float64() -> None:
+    """In float32 the sum of these values would be wrong, because its steps are 4."""
     found = Moments.of(torch.tensor([[2.0**24], [2.0**24 + 2]]))
     assert found.spread.item() == 1.0

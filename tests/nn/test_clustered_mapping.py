@@ -1,4 +1,4 @@
-"""The coarse search against the matrix that is held whole."""
+"""The coarse search against the full matrix."""
 
 import math
 
@@ -29,7 +29,7 @@ def drawn(*shape: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 
 def clustered(n_keys: int = 600, *, n_latent: int = 8, apart: float = 2.0) -> torch.Tensor:
-    """Keys around 12 centres."""
+    """Draw keys around 12 centres."""
     return drawn(12, n_latent, seed=5, scale=apart)[torch.arange(n_keys) % 12] + drawn(
         n_keys, n_latent, seed=6, scale=0.3
     )
@@ -48,7 +48,7 @@ def exact(mapping: CoarseMapping) -> Mapping:
 
 
 def check_all(mapping: CoarseMapping, *, tolerance: float) -> None:
-    """Hold every operator against the mapping whose weights are all known."""
+    """Compare every operator with the mapping that computes all weights."""
     whole = exact(mapping)
     n_queries, n_keys = mapping.shape
     of_keys, of_queries = drawn(n_keys, 3, seed=8), drawn(n_queries, 3, seed=9)
@@ -67,8 +67,8 @@ def check_all(mapping: CoarseMapping, *, tolerance: float) -> None:
         np.testing.assert_allclose(entropy, whole.entropy()[visit.rows], atol=50 * tolerance)
 
 
-def test_by_hand() -> None:
-    """Products 0, 0, log 6 and log 6: the first two keys are far, and known by their mean."""
+def test_a_hand_computed_case() -> None:
+    """Products 0, 0, log 6 and log 6: the first two keys are far and represented by their mean."""
     keys = torch.tensor([[0.0], [0.0], [math.log(6)], [math.log(6)]])
     groups = KeyGroups(
         of_keys=torch.tensor([0, 0, 1, 1]),
@@ -91,12 +91,12 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(visit.entropy(groups.sizes), [entropy], rtol=TOLERANCE)
 
 
-def test_all_keys_visited_is_the_mapping_itself() -> None:
+def test_visiting_all_keys_equals_the_exact_mapping() -> None:
     check_all(make(share=0.0), tolerance=TOLERANCE)
 
 
-def test_groups_of_one_key_know_every_weight() -> None:
-    """Nothing but the best key is looked at, and all others are estimated: each stands for itself."""
+def test_groups_of_one_key_give_exact_weights() -> None:
+    """Only the best key is visited and all others are estimated, each by itself."""
     mapping = make(n_keys=50, most=50, share=2.0)
     assert [len(visit.columns) for visit in mapping.visits()] == [1]
     np.testing.assert_allclose(mapping.log_total, exact(mapping).log_total, rtol=TOLERANCE)
@@ -107,7 +107,7 @@ def test_groups_of_one_key_know_every_weight() -> None:
     )
 
 
-def test_what_is_far_is_close_to_what_it_stands_for() -> None:
+def test_estimates_of_far_keys_are_close_to_exact_values() -> None:
     mapping = make(share=0.02)
     seen = [len(visit.columns) for visit in mapping.visits()]
     assert max(seen) < 600
@@ -116,7 +116,7 @@ def test_what_is_far_is_close_to_what_it_stands_for() -> None:
     assert np.mean([len(np.intersect1d(*rows)) / 10 for rows in zip(found, true, strict=True)]) > 0.99
 
 
-def test_never_more_keys_than_allowed_but_as_many_as_asked_for() -> None:
+def test_the_number_of_visited_keys_has_both_bounds() -> None:
     mapping = make(share=0.0, visited=0.25)
     assert all(len(visit.columns) <= 150 for visit in mapping.visits())
     assert all(len(visit.columns) >= 300 for visit in mapping.visits(least=300))
@@ -126,7 +126,7 @@ def test_never_more_keys_than_allowed_but_as_many_as_asked_for() -> None:
     assert sorted(mapping.topk(600)[1][0].tolist()) == list(range(600))
 
 
-def test_every_query_is_visited_once_and_alone_as_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_query_is_visited_once_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_QUERIES", 7)
     mapping = make(share=0.0)
     rows = torch.cat([visit.rows for visit in mapping.visits()])
@@ -134,7 +134,7 @@ def test_every_query_is_visited_once_and_alone_as_among_others(monkeypatch: pyte
     check_all(mapping, tolerance=TOLERANCE)
 
 
-def test_permuting_queries_or_keys_permutes_what_comes_out() -> None:
+def test_permuting_queries_or_keys_permutes_the_result() -> None:
     mapping, values = make(share=0.01), drawn(600, 2, seed=3)
     queries, keys = (torch.from_numpy(np.random.default_rng(0).permutation(n)) for n in mapping.shape)
     groups = KeyGroups(
@@ -153,7 +153,7 @@ def test_permuting_queries_or_keys_permutes_what_comes_out() -> None:
     np.testing.assert_allclose(moved.apply(values[keys]), mapping.apply(values)[queries], atol=TOLERANCE)
 
 
-def test_a_query_of_nothing_weighs_all_keys_alike() -> None:
+def test_a_query_of_zeros_weighs_all_keys_equally() -> None:
     mapping = make()
     mapping = CoarseMapping(
         queries=torch.zeros(3, 8), keys=mapping.keys, groups=mapping.groups, least_share=2
@@ -173,13 +173,13 @@ def test_no_queries() -> None:
 
 class TestGroups:
     def test_sums_of_normal_products(self) -> None:
-        """Of many keys of a group the estimate is right: the mean, and half of the variance."""
+        """With many normal keys in a group, the estimate from mean and variance is accurate."""
         keys = drawn(20_000, 3, seed=2) * torch.tensor([1.0, 0.5, 0.1]) + 1.0
         queries = drawn(5, 3, seed=3, scale=0.5)
         found = group_keys(queries, keys, most=1).log_sums(queries)[:, 0]
         np.testing.assert_allclose(found, Mapping(queries=queries, keys=keys).log_total, atol=0.05)
 
-    def test_they_are_all_keys_once_and_the_same_every_time(self) -> None:
+    def test_groups_contain_all_keys_once_and_are_reproducible(self) -> None:
         first, second = (make().groups for _ in range(2))
         np.testing.assert_array_equal(first.of_keys, second.of_keys)
         np.testing.assert_array_equal(first.means, second.means)
@@ -190,12 +190,12 @@ class TestGroups:
         means = first.average(clustered())
         np.testing.assert_allclose(means, first.means, atol=TOLERANCE)
 
-    def test_keys_that_are_one_another(self) -> None:
+    def test_identical_keys(self) -> None:
         groups = group_keys(drawn(9, 4, seed=1), torch.ones(30, 4), most=5)
         np.testing.assert_allclose(groups.variances, 0, atol=TOLERANCE)
         np.testing.assert_allclose(groups.average(torch.ones(30, 4)), 1)
 
-    def test_keys_are_left_alone(self) -> None:
+    def test_keys_are_not_changed(self) -> None:
         queries, keys = drawn(9, 8, seed=1), clustered(60)
         before = queries.clone(), keys.clone()
         group_keys(queries, keys, most=5)
@@ -211,7 +211,7 @@ class TestGroups:
     seed=st.integers(0, 99),
     ties=st.booleans(),
 )
-def test_the_largest_are_those_of_a_sort(
+def test_the_largest_equal_those_of_a_sort(
     n_rows: int, n_columns: int, k: int, seed: int, *, ties: bool
 ) -> None:
     products, k = drawn(n_rows, n_columns, seed=seed), min(k, n_columns)
@@ -222,7 +222,7 @@ def test_the_largest_are_those_of_a_sort(
     assert all(len(set(row)) == k for row in places.tolist())
 
 
-def test_few_keys_or_products_are_all_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_keys_or_products_are_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = drawn(40, 8, seed=7), clustered()
     assert isinstance(make_mapping(queries, keys), Mapping)
     monkeypatch.setattr(room, "_LEAST_KEYS", 599)
@@ -236,7 +236,7 @@ def test_few_keys_or_products_are_all_known(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("block", [1, 700, 2**22])
-def test_visits_of_a_mapping_are_its_blocks(block: int) -> None:
+def test_visits_of_an_exact_mapping_are_its_blocks(block: int) -> None:
     mapping = Mapping(queries=drawn(7, 8, seed=1), keys=clustered(60), block_entries=block)
     rows = []
     for visit in visits_of(mapping):
@@ -251,7 +251,7 @@ def test_visits_of_a_mapping_are_its_blocks(block: int) -> None:
     assert rows == list(range(7))
 
 
-def test_the_dimensions_that_matter_do_not_depend_on_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kept_dimensions_do_not_depend_on_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_NARROW", 2)
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(50, 4, generator=generator) * torch.tensor([4.0, 3.0, 0.5, 0.1])
@@ -261,4 +261,4 @@ def test_the_dimensions_that_matter_do_not_depend_on_the_scale(monkeypatch: pyte
         for of_queries, of_keys in map(room._narrow, (queries, 1e-6 * queries), (keys, keys))
     )
     torch.testing.assert_close(small, plain, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(plain, torch.eye(4), atol=0.1)  # two of the four are left out
+    assert not torch.allclose(plain, torch.eye(4), atol=0.1)  # two of the four dimensions are left out

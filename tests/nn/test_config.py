@@ -1,4 +1,4 @@
-"""The settings of every method, the published values, the memory of a cell, what a gene graph is made of."""
+"""The settings of every method, the published values, memory per cell, and the sources of a gene graph."""
 
 import json
 from dataclasses import FrozenInstanceError, asdict, fields
@@ -28,30 +28,30 @@ WHOLE = {
     "graph_neighbors": 1,
     "patience": 0,
 }
-"""Least value of the settings that are whole numbers."""
+"""Smallest values of the settings that are whole numbers."""
 
 OTHERS = {"alpha", "lr", "residual", "cell_similarity", "gene_similarity"}
 OPTIONS = {"graph", "measure", "sources", "normalise", "search", "similarity_mean", "neighbor_scale"}
 WEIGHTS = ("residual", "cell_similarity", "gene_similarity")
 
 
-def test_every_setting_is_tried_here() -> None:
+def test_every_setting_is_tested_here() -> None:
     assert {field.name for field in fields(StImputeSettings)} == {*WHOLE, *OTHERS, *OPTIONS}
 
 
 @pytest.mark.parametrize(("name", "low"), WHOLE.items())
 class TestWholeNumbers:
-    def test_the_least_is_accepted(self, name: str, low: int) -> None:
+    def test_the_smallest_value_is_accepted(self, name: str, low: int) -> None:
         assert getattr(StImputeSettings(**{name: low}), name) == low
 
-    def test_less_is_refused(self, name: str, low: int) -> None:
+    def test_smaller_values_are_refused(self, name: str, low: int) -> None:
         with pytest.raises(
             SettingError, match=rf"^{name}: expected a whole number >= {low}, got {low - 1}\."
         ):
             StImputeSettings(**{name: low - 1})
 
     @pytest.mark.parametrize("value", [2.5, "5", True, float("nan")])
-    def test_other_kinds_are_refused(self, name: str, low: int, value: object) -> None:
+    def test_other_types_are_refused(self, name: str, low: int, value: object) -> None:
         with pytest.raises(
             SettingError, match=rf"^{name}: expected a whole number >= {low}, got {value!r}\."
         ):
@@ -79,7 +79,7 @@ def test_numbers_out_of_range(name: str, value: object, expected: str) -> None:
 @pytest.mark.parametrize(
     ("name", "values"), [("alpha", (0, 1, 0.5)), *((name, (0, 2.5)) for name in WEIGHTS)]
 )
-def test_the_ends_of_a_range_are_accepted(name: str, values: tuple[float, ...]) -> None:
+def test_the_limits_of_a_range_are_accepted(name: str, values: tuple[float, ...]) -> None:
     assert [getattr(StImputeSettings(**{name: value}), name) for value in values] == list(values)
 
 
@@ -94,7 +94,7 @@ def test_the_ends_of_a_range_are_accepted(name: str, values: tuple[float, ...]) 
         ("graph", "zzz", "Known: 'auto', 'edges', 'embedding', 'expression'"),
     ],
 )
-def test_options_give_a_near_name(name: str, value: str, near: str) -> None:
+def test_unknown_options_suggest_a_similar_name(name: str, value: str, near: str) -> None:
     with pytest.raises(SettingError, match=rf"^{name}: expected one of .*got '{value}'\. {near}"):
         StImputeSettings(**{name: value})
 
@@ -114,8 +114,10 @@ def test_every_option_is_accepted(name: str, values: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("n_cells", "is_small"), [(1, True), (9_999, True), (10_000, False), (10**6, False)])
-def test_published_settings_are_the_papers_and_follow_the_cells(n_cells: int, *, is_small: bool) -> None:
-    """ "Implementation Details" of the paper, which knows no other condition than the number of cells."""
+def test_published_settings_are_those_of_the_paper_for_the_number_of_cells(
+    n_cells: int, *, is_small: bool
+) -> None:
+    """Section "Implementation Details" of the paper, where settings depend only on the number of cells."""
     published = StImputeSettings.published(n_cells)
     assert (published.k, published.hidden) == (50, 50)
     assert (published.epochs, published.alpha) == ((10, 0.7) if is_small else (32, 0.5))
@@ -125,7 +127,7 @@ def test_published_settings_are_the_papers_and_follow_the_cells(n_cells: int, *,
 
 
 class TestOverride:
-    def test_it_changes_what_is_named_and_nothing_else(self) -> None:
+    def test_it_changes_only_the_named_settings(self) -> None:
         before = StImputeSettings()
         after = before.override({"k": 7, "alpha": 0.1})
         assert {name for name, value in asdict(after).items() if value != asdict(before)[name]} == {
@@ -134,35 +136,35 @@ class TestOverride:
         }
         assert (after.k, after.alpha, before.k) == (7, 0.1, 50)
 
-    def test_nothing_changes_nothing(self) -> None:
+    def test_an_empty_override_changes_nothing(self) -> None:
         assert StImputeSettings(k=3).override({}) == StImputeSettings(k=3)
 
     @pytest.mark.parametrize(
         ("name", "near"), [("alhpa", "alpha"), ("Hidden", "hidden"), ("epoch", "epochs")]
     )
-    def test_an_unknown_name_gives_a_near_one(self, name: str, near: str) -> None:
+    def test_an_unknown_name_suggests_a_similar_one(self, name: str, near: str) -> None:
         with pytest.raises(
             SettingError, match=rf"^settings\['{name}'\]: .*no such name\. Did you mean .*'{near}'"
         ):
             StImputeSettings().override({name: 1})
 
-    def test_a_value_out_of_its_range(self) -> None:
+    def test_a_value_out_of_range_is_refused(self) -> None:
         with pytest.raises(SettingError, match=r"^settings\['k'\]: expected a whole number >= 1, got 0\."):
             StImputeSettings().override({"k": 0})
 
 
-def test_settings_are_fixed_and_all_documented() -> None:
+def test_settings_are_frozen_and_all_documented() -> None:
     with pytest.raises(FrozenInstanceError, match="cannot assign to field 'k'"):
         StImputeSettings().k = 3  # type: ignore[misc]
     text = StImputeSettings.__doc__ or ""
     assert not [field.name for field in fields(StImputeSettings) if field.name not in text]
 
 
-def test_the_memory_of_a_cell_holds_what_a_block_builds() -> None:
-    """Count by hand the float32 that are alive at once per cell, where a prediction is widest."""
+def test_the_memory_per_cell_covers_the_arrays_of_a_block() -> None:
+    """Count by hand the float32 values per cell that exist at once at the widest point of a prediction."""
     k, hidden, n_sources, n_genes = 5, 8, 7, 3
-    sources = 2 * k + 2 * k + k  # own and aggregated, side by side, and the layer that reads them
-    second_layer = 2 * k + k + k + 2 * k + k  # features; states, messages; both side by side; what comes out
+    sources = 2 * k + 2 * k + k  # own and aggregated values side by side, and the layer that reads them
+    second_layer = 2 * k + k + k + 2 * k + k  # features; states, messages; both side by side; the result
     perceptron = (
         5 * k + 2 * hidden + 2 * hidden + hidden
     )  # features, states, messages, result; widths before and after relu
@@ -185,7 +187,7 @@ STEM_WHOLE = {
     "training_spots": 2,
     "models": 1,
 }
-"""Least value of STEM's settings that are whole numbers."""
+"""Smallest values of STEM's settings that are whole numbers."""
 
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
 STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay", "expression_counts")
@@ -193,7 +195,7 @@ STEM_OTHERS = {"total", "dropout", "kernel", "composition", "location", "sigma",
 STEM_OTHERS |= {"dropout_rescale", "slice_genes", *STEM_WEIGHTS}
 
 
-def test_every_setting_of_stem_is_tried_here_and_documented() -> None:
+def test_every_setting_of_stem_is_tested_here_and_documented() -> None:
     names = {field.name for field in fields(StemSettings)}
     assert names == {*STEM_WHOLE, *STEM_OTHERS}
     assert not [name for name in names if name not in (StemSettings.__doc__ or "")]
@@ -262,12 +264,12 @@ def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...])
         ("location", "means", "Did you mean 'mean'"),
     ],
 )
-def test_options_of_stem_give_a_near_name(name: str, value: str, near: str) -> None:
+def test_unknown_options_of_stem_suggest_a_similar_name(name: str, value: str, near: str) -> None:
     with pytest.raises(SettingError, match=rf"^{name}: expected one of .*got '{value}'\. {near}"):
         StemSettings(**{name: value})
 
 
-def test_the_published_settings_are_the_papers() -> None:
+def test_the_published_settings_of_stem_are_those_of_the_paper() -> None:
     published = StemSettings.from_preset("stem")
     assert (published.hidden, published.middle, published.latent) == (512, 256, 128)
     assert (published.steps, published.lr, published.halve_at) == (400, 0.002, 0.5)
@@ -275,11 +277,11 @@ def test_the_published_settings_are_the_papers() -> None:
     assert (published.kernel, published.sigma) in (("gaussian", 0.5), ("gaussian", None))
     assert published.steps * published.ramp_start == 50
     assert (published.models, published.total, published.composition) == (1, "median", "spots")
-    assert published.dropout is None  # by the formula
-    assert published.dropout_rescale  # a layer of dropout
+    assert published.dropout is None  # computed by the formula
+    assert published.dropout_rescale  # as in a dropout layer
 
 
-def test_the_formula_without_rescaling_is_our_own() -> None:
+def test_auto_uses_the_formula_without_rescaling() -> None:
     own = StemSettings.from_preset("auto")
     assert (own.dropout, own.dropout_rescale) == (None, False)
 
@@ -292,7 +294,7 @@ def test_flags_are_true_or_false(settings: type) -> None:
             settings(**{name: value})
 
 
-def test_the_own_settings_differ_from_the_published() -> None:
+def test_settings_of_auto_differ_from_the_published_ones() -> None:
     assert StemSettings.from_preset("auto") != StemSettings.from_preset("stem")
 
 
@@ -328,14 +330,14 @@ ATTENTION_WHOLE = {
     "level_cell_genes": 0,
     "most_keys": 1,
 }
-"""Least value of the settings that are whole numbers."""
+"""Smallest values of the settings that are whole numbers."""
 
 ATTENTION_WEIGHTS = ("detection", "pull", "level_pattern", "level_pull")
 ATTENTION_RATES = ("lr", "fold_lr", "level_lr")
 ATTENTION_OTHERS = {"temperature", "hide_least", "hide_most", "precision"}
 
 
-def test_every_setting_is_tried_here_and_documented() -> None:
+def test_every_setting_of_attention_is_tested_here_and_documented() -> None:
     names = {field.name for field in fields(AttentionSettings)}
     assert names == {*ATTENTION_WHOLE, *ATTENTION_WEIGHTS, *ATTENTION_RATES, *ATTENTION_OTHERS}
     assert not [name for name in names if name not in (AttentionSettings.__doc__ or "")]
@@ -383,12 +385,12 @@ def test_numbers_of_attention_out_of_range(name: str, value: object, expected: s
         {"lr": 10, "level_lr": 1e-9},
     ],
 )
-def test_the_ends_of_a_range_of_attention_are_accepted(values: dict[str, float]) -> None:
+def test_the_limits_of_a_range_of_attention_are_accepted(values: dict[str, float]) -> None:
     made = AttentionSettings(**values)
     assert {name: getattr(made, name) for name in values} == values
 
 
-def test_the_most_that_is_hidden_is_at_least_the_least() -> None:
+def test_hide_most_is_at_least_hide_least() -> None:
     with pytest.raises(SettingError, match=r"^hide_most: expected a number from 0\.5 to 1, got 0\.3\."):
         AttentionSettings(hide_least=0.5)
 
@@ -408,7 +410,7 @@ def test_settings_are_overridden_by_name() -> None:
         before.steps = 3  # type: ignore[misc]
 
 
-def test_training_without_a_part_has_steps_of_its_own() -> None:
+def test_training_without_a_fold_has_its_own_steps() -> None:
     chosen = AttentionSettings(fold_steps=3, fold_lr=0.5, fold_cells=7, fold_reference=8, temperature=2)
     part = chosen.without_part()
     assert (part.steps, part.lr, part.batch_cells, part.batch_reference) == (3, 0.5, 7, 8)
@@ -423,7 +425,7 @@ def test_training_without_a_part_has_steps_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "near"), [("temprature", "temperature"), ("Steps", "steps"), ("level_step", "level_steps")]
 )
-def test_an_unknown_name_gives_a_near_one(name: str, near: str) -> None:
+def test_an_unknown_name_of_attention_suggests_a_similar_one(name: str, near: str) -> None:
     with pytest.raises(
         SettingError,
         match=rf"^settings\['{name}'\]: expected a setting of preset='auto'.*Did you mean .*'{near}'",
@@ -452,11 +454,11 @@ ALL = ["embedding", "gene_sets", "edges"]
         (ALL, ALL),
     ],
 )
-def test_auto_is_the_union_of_what_is_given(given_: list[str], expected: list[str]) -> None:
+def test_the_graph_auto_is_the_union_of_the_given_sources(given_: list[str], expected: list[str]) -> None:
     assert list(StImputeSettings().graph_shares(given_).items()) == [(one, 1.0) for one in expected]
 
 
-def test_none_is_none_whatever_is_given() -> None:
+def test_the_graph_none_uses_no_source() -> None:
     assert StImputeSettings(graph="none").graph_shares(ALL) == {}
 
 
@@ -466,7 +468,7 @@ def test_none_is_none_whatever_is_given() -> None:
         st.sampled_from(KINDS), st.none() | st.integers(1, 80).map(lambda one: one / 8), min_size=1
     )
 )
-def test_what_is_written_is_read(shares: dict[str, float | None]) -> None:
+def test_graphs_written_as_text_are_read_back(shares: dict[str, float | None]) -> None:
     text = "+".join(name if share is None else f"{name}:{share}" for name, share in shares.items())
     expected = {name: 1.0 if share is None else share for name, share in shares.items()}
     assert StImputeSettings(graph=text).graph_shares(ALL) == expected
@@ -492,7 +494,7 @@ def test_what_is_written_is_read(shares: dict[str, float | None]) -> None:
         ("none:2", r"'auto' and 'none' cannot be combined"),
     ],
 )
-def test_another_form_is_refused(graph: str, message: str) -> None:
+def test_other_forms_of_a_graph_are_refused(graph: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         StImputeSettings(graph=graph)
 
@@ -505,7 +507,7 @@ def test_another_form_is_refused(graph: str, message: str) -> None:
         ("edges:2+expression", "edges", "a list of edges"),
     ],
 )
-def test_what_is_not_given_is_named(graph: str, lacking: str, what: str) -> None:
+def test_missing_sources_are_named(graph: str, lacking: str, what: str) -> None:
     others = [name for name in ALL if name != lacking]
     with pytest.raises(SettingError, match=rf"graph='.*': expected {what}, got none\. Pass {lacking}=, or"):
         StImputeSettings(graph=graph).graph_shares(others)
@@ -521,8 +523,8 @@ def test_sets_and_edges_have_no_distance(graph: str) -> None:
         automatic.graph_shares(["gene_sets", "edges"])
 
 
-def test_the_default_settings_are_those_that_were_released() -> None:
-    """Another default changes the numbers of everyone who uses it: tests/golden/settings.json has them."""
+def test_the_default_settings_are_those_of_the_release() -> None:
+    """A new default changes the results of every user; the current ones are in tests/golden/settings.json."""
     now = {
         "auto": AttentionSettings(),
         "stimpute": StImputeSettings.published(9_999),

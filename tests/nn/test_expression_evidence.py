@@ -1,4 +1,4 @@
-"""What expression alone says of a cell's spot, against a plain loop."""
+"""The likelihood of a cell's spot from expression alone, against a plain loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cellweft.nn.expression_evidence import SMOOTHING, ExpressionEvidence
 
 @pytest.fixture
 def values() -> tuple[torch.Tensor, torch.Tensor]:
-    """Log1p values of 30 cells and 12 spots of 9 genes; the last row of each is without counts."""
+    """Draw log1p values of 9 genes in 30 cells and 12 spots; the last row of each has no counts."""
     stream = np.random.default_rng(0)
     cells, spots = stream.poisson(0.8, (30, 9)), stream.poisson(3.0, (12, 9))
-    spots[:, 0] = 1  # a spot's smallest value is one count
+    spots[:, 0] = 1  # the smallest value of a spot is one count
     cells[-1], spots[-1] = 0, 0
     return torch.log1p(torch.from_numpy(cells).float()), torch.log1p(torch.from_numpy(spots).float())
 
 
-def test_the_product_is_the_likelihood_of_so_many_counts(values: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_the_product_is_the_likelihood_of_the_counts(values: tuple[torch.Tensor, torch.Tensor]) -> None:
     cells, spots = values
     evidence = ExpressionEvidence.learn(cells, spots, counts=8.0)
     found = (evidence.queries(cells) @ evidence.keys(spots).T).numpy()
@@ -39,14 +39,14 @@ def test_the_product_is_the_likelihood_of_so_many_counts(values: tuple[torch.Ten
     assert not evidence.queries(cells[-1:]).any()
 
 
-def test_a_cell_is_drawn_to_the_spot_of_its_own_genes() -> None:
+def test_a_cell_prefers_the_spot_with_its_genes() -> None:
     spots = torch.log1p(torch.eye(4) * 20 + 1)
     cells = torch.log1p(torch.eye(4) * 5)
     evidence = ExpressionEvidence.learn(cells, spots, counts=8.0)
     assert (evidence.queries(cells) @ evidence.keys(spots).T).argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
-def test_genes_in_another_order_give_the_same(values: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_the_order_of_genes_does_not_matter(values: tuple[torch.Tensor, torch.Tensor]) -> None:
     cells, spots = values
     order = torch.from_numpy(np.random.default_rng(1).permutation(9))
     products = [

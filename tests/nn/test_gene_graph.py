@@ -1,4 +1,4 @@
-"""The gene graph: Eq. 4-6 against a naive loop, what every row of weights holds, unions, tables of genes."""
+"""The gene graph: Eq. 4-6 against a naive loop, properties of its weights, unions, and gene tables."""
 
 import math
 
@@ -24,11 +24,11 @@ WEIGHT_TOLERANCE = 1e-6
 N_CELLS, N_GENES, N_DIM = 9, 8, 5
 SOURCES = np.array([5, 0, 2, 7, 3])
 ROWS = np.array([3, -1, 0, -1, 4, 1, -1, 2])
-"""Row of the embedding of every gene; genes 1, 3 and 6 have none, and of these 3 is a source."""
+"""Row of the embedding for each gene; genes 1, 3 and 6 have none, and gene 3 is a source."""
 
 
 def expression(seed: int = 0) -> np.ndarray:
-    """Expression of all genes in the reference, with a gene (6) and a cell of zeros."""
+    """Draw expression of all genes in the reference, where gene 6 and one cell are zero."""
     values = np.random.default_rng(seed).gamma(1.0, size=(N_CELLS, N_GENES)).astype(np.float32)
     values[:, 6] = 0
     values[4] = 0
@@ -42,7 +42,7 @@ def embedding(seed: int = 0) -> np.ndarray:
 def make(
     values: np.ndarray, sources: np.ndarray = SOURCES, *, vectors: np.ndarray | None = None, **options
 ) -> GeneGraph:
-    """The graph of expression, or of some vectors."""
+    """Return the graph of expression, or of some vectors."""
     if vectors is not None:
         options["parts"] = (GraphPart(name="embedding", relation=proteins(vectors)),)
     return GeneGraph(sources=sources, source_expression=values[:, sources], **options)
@@ -59,7 +59,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def naive_weights(values, *, sources=SOURCES, vectors=None, measure="similarity", most=None) -> np.ndarray:
-    """Weights of all genes, an edge at a time."""
+    """Return the weights of all genes, one edge at a time."""
     result = np.zeros((values.shape[1], len(sources)))
     for gene in range(values.shape[1]):
         row = []
@@ -99,7 +99,7 @@ def test_weights_equal_a_naive_loop(seed, measure, most, has_embedding) -> None:
 
 
 def test_by_hand() -> None:
-    # Genes 0 and 1 have an angle of 45 degrees, 0 and 2 of 90, 1 and 2 of 45.
+    # The angle between genes 0 and 1 is 45 degrees, between 0 and 2 it is 90, and between 1 and 2 it is 45.
     values = np.array([[1, 1, 0], [0, 1, 1]], dtype=np.float32)
     weights = make(values, np.arange(3)).weights(np.arange(3), values)
     np.testing.assert_allclose(weights, [[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]], atol=WEIGHT_TOLERANCE)
@@ -111,16 +111,16 @@ def test_by_hand() -> None:
 
 def test_distance_is_one_minus_similarity() -> None:
     values = expression()
-    # A gene that is no source has no edge to itself that would be taken out.
+    # This gene is not a source, so no edge to itself has to be removed.
     gene = np.array([1])
     likeness = cosine_columns(values[:, gene], values[:, SOURCES])
     weights = make(values, measure="distance").weights(gene, values[:, gene])
     np.testing.assert_allclose(weights, (1 - likeness) / (1 - likeness).sum(), atol=WEIGHT_TOLERANCE)
 
 
-def test_the_embedding_counts_between_two_genes_that_have_one_and_nowhere_else() -> None:
+def test_the_embedding_is_only_used_between_two_genes_that_have_one() -> None:
     values = expression()
-    genes = np.array([4, 1])  # with an embedding, and without
+    genes = np.array([4, 1])  # one gene with an embedding, one without
     likeness = [
         make(values, vectors=vectors).weights(genes, values[:, genes])
         for vectors in (embedding(0), embedding(1))
@@ -138,7 +138,7 @@ def test_the_embedding_counts_between_two_genes_that_have_one_and_nowhere_else()
     np.testing.assert_allclose(likeness[0][0], unscaled / unscaled.sum(), atol=WEIGHT_TOLERANCE)
 
 
-def test_the_length_of_an_embedding_does_not_count() -> None:
+def test_the_length_of_an_embedding_does_not_matter() -> None:
     values, lengths = expression(), np.array([[1], [2], [0.5], [8], [4]], dtype=np.float32)
     first, second = (
         make(values, vectors=one).weights(np.arange(N_GENES), values)
@@ -148,20 +148,20 @@ def test_the_length_of_an_embedding_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("measure", ["similarity", "distance"])
-def test_zeros_have_a_defined_weight(measure: str) -> None:
+def test_genes_of_zeros_have_a_defined_weight(measure: str) -> None:
     values, vectors = np.zeros((3, N_GENES), dtype=np.float32), np.zeros((5, N_DIM), dtype=np.float32)
     for options in ({}, {"vectors": vectors}):
         weights = make(values, measure=measure, **options).weights(np.arange(N_GENES), values)
         if measure == "similarity":
             assert not weights.any()
         else:
-            # All distances are 1: every source but the gene itself counts alike.
+            # All distances are 1, so every source except the gene itself has the same weight.
             is_self = np.arange(N_GENES)[:, None] == SOURCES
             others = (~is_self).sum(axis=1, keepdims=True)
             np.testing.assert_allclose(weights, np.where(is_self, 0, 1 / others), atol=WEIGHT_TOLERANCE)
 
 
-def test_a_gene_of_zeros_has_no_neighbour_and_is_none() -> None:
+def test_a_gene_of_zeros_has_no_neighbour_and_is_not_a_neighbour() -> None:
     values = expression()
     weights = make(values, np.arange(N_GENES)).weights(np.arange(N_GENES), values)
     assert not weights[6].any()
@@ -181,7 +181,7 @@ def test_permuting_sources_permutes_weights(seed, most, data) -> None:
     values = expression(seed)
     order = np.array(data.draw(st.permutations(range(len(SOURCES)))))
     options = {"vectors": embedding(seed), "n_neighbors": most}
-    # Gene 6 is all zero: its weights tie, and ties go by position.
+    # Gene 6 is all zero, so its weights tie, and ties are broken by position.
     genes = np.delete(np.arange(N_GENES), 6)
     weights = make(values, **options).weights(genes, values[:, genes])
     permuted = make(values, SOURCES[order], **options).weights(genes, values[:, genes])
@@ -204,18 +204,18 @@ def test_permuting_cells_of_the_reference_changes_nothing() -> None:
     np.testing.assert_allclose(weights[0], weights[1], atol=WEIGHT_TOLERANCE)
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_changed() -> None:
     values, vectors = expression(), embedding()
     make(values, vectors=vectors, n_neighbors=2).weights(np.arange(N_GENES), values)
     assert (values == expression()).all()
     assert (vectors == embedding()).all()
 
 
-# Several relations
+# Unions of relations
 
 
 PAIRS = sp.csr_matrix(np.diag([0.5, 0, 0, 0.2, 0, 0, 0], 1) + np.diag([0.5, 0, 0, 0.2, 0, 0, 0], -1))
-"""Edges between genes 0 and 1, and genes 3 and 4; the list names gene 7 too."""
+"""Edges between genes 0 and 1, and between genes 3 and 4; the list also contains gene 7."""
 
 
 def several(*shares: float) -> tuple[GraphPart, ...]:
@@ -229,7 +229,7 @@ def several(*shares: float) -> tuple[GraphPart, ...]:
 
 @pytest.mark.parametrize("most", [None, 2])
 @pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (2.0, 0.5, 1.0)])
-def test_a_union_is_the_mean_of_the_rows_of_each_by_its_share(shares, most) -> None:
+def test_a_union_is_the_mean_of_rows_weighted_by_shares(shares, most) -> None:
     values, parts = expression(), several(*shares)
     union = make(values, parts=parts, n_neighbors=most).weights(np.arange(N_GENES), values)
     alone = [
@@ -245,7 +245,7 @@ def test_a_union_is_the_mean_of_the_rows_of_each_by_its_share(shares, most) -> N
         np.testing.assert_allclose(union[gene], mean, atol=WEIGHT_TOLERANCE)
 
 
-def test_the_size_of_shares_and_of_weights_does_not_count_in_a_union() -> None:
+def test_the_scale_of_shares_and_weights_does_not_matter_in_a_union() -> None:
     values = expression()
     larger = GraphPart(
         name="edges", share=4.0, relation=EdgeRelation(known=np.ones(N_GENES, dtype=bool), edges=PAIRS * 0.1)
@@ -259,7 +259,7 @@ def test_the_size_of_shares_and_of_weights_does_not_count_in_a_union() -> None:
     np.testing.assert_allclose(first, second, atol=WEIGHT_TOLERANCE)
 
 
-def test_a_union_with_itself_is_itself() -> None:
+def test_a_union_of_a_graph_with_itself_is_the_same_graph() -> None:
     values, part = expression(), GraphPart(name="embedding", relation=proteins(embedding()))
     once, twice = (
         make(values, parts=parts).weights(np.arange(N_GENES), values) for parts in ((part,), (part, part))
@@ -276,7 +276,7 @@ def test_a_union_does_not_depend_on_the_request(asked: list[int]) -> None:
     np.testing.assert_allclose(graph.weights(genes, values[:, genes]), every[genes], atol=WEIGHT_TOLERANCE)
 
 
-def test_a_graph_of_few_neighbours_says_so() -> None:
+def test_a_graph_of_few_neighbours_is_sparse() -> None:
     values, device = expression(), torch.device("cpu")
     for graph, is_sparse in (
         (make(values), False),
@@ -290,15 +290,15 @@ def test_a_graph_of_few_neighbours_says_so() -> None:
         assert table.is_sparse is is_sparse
 
 
-def test_the_graph_tells_how_many_genes_each_relation_knows() -> None:
+def test_the_graph_counts_the_genes_of_each_relation() -> None:
     graph = make(expression(), parts=several(1.0, 1.0, 1.0))
     assert graph.known_genes(N_GENES) == {"embedding": 5, "expression": 8, "edges": 5}
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), most=st.integers(1, 6))
-def test_the_nearest_embeddings_alone_give_the_same_graph(seed: int, most: int) -> None:
-    """The largest of all weights are among the nearest proteins and the sources that have none."""
+def test_only_the_nearest_embeddings_give_the_same_graph(seed: int, most: int) -> None:
+    """The largest weights are always among the nearest proteins and the sources without an embedding."""
     values = expression(seed)
     dense, sparse = (
         make(values, n_neighbors=most, parts=(GraphPart(name="embedding", relation=one),)).weights(
@@ -336,7 +336,7 @@ class TestGeneTable:
             assert features.neighbors[gene, cell, place] == table.aggregated[gene, row]
         assert features.weights is table.weights
 
-    def test_gather_of_some_genes_is_a_part_of_all(self, device: torch.device) -> None:
+    def test_gather_of_some_genes_is_a_subset_of_all(self, device: torch.device) -> None:
         table, near = self.table(device), torch.tensor([[0, 3], [8, 3]], device=device)
         every, some = table.gather(near), table.gather(near, torch.tensor([2, 0], device=device))
         assert torch.equal(some.own, every.own[[2, 0]])
@@ -344,7 +344,7 @@ class TestGeneTable:
         assert torch.equal(some.weights, every.weights[[2, 0]])
 
     @pytest.mark.parametrize("drawn", [[0], [3, 1], [4, 0, 2], [2, 4, 1, 0, 3]])
-    def test_some_of_the_sources_share_the_weight_of_all(
+    def test_weights_of_a_subset_of_sources_are_renormalised(
         self, device: torch.device, drawn: list[int]
     ) -> None:
         features = self.table(device).gather(torch.tensor([[0, 3]], device=device))

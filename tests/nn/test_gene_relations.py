@@ -1,4 +1,4 @@
-"""Relations of genes: each against a naive loop, and what stands in where a gene is not known."""
+"""Relations of genes, each against a naive loop, and expression as the fallback for other genes."""
 
 import math
 
@@ -30,7 +30,7 @@ def by_expression(seed: int = 0) -> np.ndarray:
 
 
 def gene_sets(seed: int = 0, n_sets: int = 6) -> GeneSetRelation:
-    """Sets of random genes; gene 8 is in none, and the first set holds all others and tells nothing."""
+    """Draw random gene sets; gene 8 is in none, and the first set has all others and is uninformative."""
     members = np.random.default_rng(seed).random((N_GENES, n_sets)) < 0.3
     members[:, 0], members[8] = True, False
     information = np.random.default_rng([seed, 1]).gamma(1.0, size=n_sets)
@@ -41,7 +41,7 @@ def gene_sets(seed: int = 0, n_sets: int = 6) -> GeneSetRelation:
 
 
 def edge_list(seed: int = 0) -> EdgeRelation:
-    """Random edges; gene 8 is not named, and gene 1 has no edge."""
+    """Draw random edges; gene 8 is not in the list, and gene 1 has no edge."""
     weights = np.triu(np.random.default_rng(seed).random((N_GENES, N_GENES)), 1)
     weights[weights < 0.6] = 0
     weights[[1, 8]] = weights[:, [1, 8]] = 0
@@ -65,7 +65,7 @@ each = pytest.mark.parametrize("make", RELATIONS.values(), ids=RELATIONS)
 
 
 def naive_simgic(relation: GeneSetRelation, one: int, other: int) -> float:
-    """The information of shared sets over that of all, a set at a time."""
+    """Return the information of shared sets divided by that of all sets, one set at a time."""
     both, either = [], []
     for column, information in enumerate(relation.information):
         is_in = [relation.members[gene, column] > 0 for gene in (one, other)]
@@ -84,7 +84,7 @@ def naive_edge(relation: EdgeRelation, one: int, other: int) -> float:
 
 
 def naive(relation: GeneRelation, pair_weight, expression: np.ndarray, *, sparse: bool) -> np.ndarray:
-    """Eq. 6, a pair at a time."""
+    """Compute Eq. 6 one pair at a time."""
     knows = relation.knows(GENES)
     result = expression.copy()
     for gene in GENES:
@@ -108,19 +108,19 @@ def test_weights_equal_a_naive_loop(make, pair_weight, sparse, seed) -> None:
     relation, expression = make(seed), by_expression(seed)
     weights = relation.weights(GENES, SOURCES, expression)
     expected = naive(relation, pair_weight, expression, sparse=sparse)
-    is_other = GENES[:, None] != SOURCES  # a gene's weight with itself has no meaning
+    is_other = GENES[:, None] != SOURCES  # the weight of a gene with itself is not used
     np.testing.assert_allclose(weights[is_other], expected[is_other], atol=EDGE_TOLERANCE)
     assert weights.dtype == np.float64
 
 
-def test_expression_is_what_it_is() -> None:
+def test_expression_is_returned_unchanged() -> None:
     expression = by_expression()
     assert ExpressionRelation().weights(GENES, SOURCES, expression) is expression
     assert ExpressionRelation().knows(GENES).all()
 
 
 def test_sets_by_hand() -> None:
-    # Genes 0 and 1 share a rare set; 0 and 2 a common one; 2 is in no other.
+    # Genes 0 and 1 share a rare set, genes 0 and 2 a common one; gene 2 is in no other set.
     members = sp.csr_matrix(np.array([[1, 1], [1, 0], [0, 1], [0, 0]], dtype=np.float32))
     information = np.array([math.log(8), math.log(2)])
     relation = GeneSetRelation(known=members.getnnz(axis=1) > 0, members=members, information=information)
@@ -134,7 +134,7 @@ def test_sets_by_hand() -> None:
 def test_simgic_is_symmetric_and_one_for_the_same_sets() -> None:
     members = np.random.default_rng(0).random((N_GENES, 5)) < 0.5
     members[3] = members[2]
-    members[:, 4] = True  # so that all share something
+    members[:, 4] = True  # so that all genes share a set
     relation = GeneSetRelation(
         known=np.ones(N_GENES, dtype=bool),
         members=sp.csr_matrix(members.astype(np.float32)),
@@ -147,11 +147,11 @@ def test_simgic_is_symmetric_and_one_for_the_same_sets() -> None:
     assert weights.min() > 0
 
 
-def test_a_gene_without_a_neighbour_takes_expression() -> None:
+def test_a_gene_without_a_neighbour_uses_expression() -> None:
     relation, expression = edge_list(), by_expression()
     assert relation.knows(np.array([1])).all()
     np.testing.assert_array_equal(relation.weights(GENES, SOURCES, expression)[1], expression[1])
-    # An edge of the gene with itself alone is no neighbour.
+    # An edge from the gene to itself is not a neighbour.
     alone = EdgeRelation(
         known=np.ones(N_GENES, dtype=bool), edges=sp.csr_matrix(np.eye(N_GENES, dtype=np.float32))
     )
@@ -159,7 +159,7 @@ def test_a_gene_without_a_neighbour_takes_expression() -> None:
 
 
 @each
-def test_a_gene_that_is_not_known_takes_expression_on_both_ends(make) -> None:
+def test_a_gene_without_the_relation_uses_expression_as_gene_and_as_source(make) -> None:
     relation, expression = make(0), by_expression()
     knows = relation.knows(GENES)
     weights = relation.weights(GENES, SOURCES, expression)
@@ -189,7 +189,7 @@ def test_permuting_sources_permutes_weights(make, order, seed) -> None:
 
 
 @pytest.mark.parametrize("nearest", [1, 2, 5, 50])
-def test_the_nearest_embeddings_alone(nearest: int) -> None:
+def test_only_the_nearest_embeddings(nearest: int) -> None:
     dense, expression = vectors(), np.full((N_GENES, len(SOURCES)), 0.0)
     sparse = EmbeddingRelation(vectors=dense.vectors, rows=dense.rows, nearest=nearest)
     every, some = (one.weights(GENES, SOURCES, expression) for one in (dense, sparse))
@@ -202,7 +202,7 @@ def test_the_nearest_embeddings_alone(nearest: int) -> None:
         assert kept[gene].sum() <= nearest + 1
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_changed() -> None:
     for make in RELATIONS.values():
         expression = by_expression()
         make(0).weights(GENES, SOURCES, expression)[:] = make(0).weights(GENES, SOURCES, expression)

@@ -1,4 +1,4 @@
-"""Integrated gradients: cases by hand, a naive loop, completeness, and weights that are never held whole."""
+"""Integrated gradients: hand-computed cases, a naive loop, completeness, and blocks of limited size."""
 
 import importlib.util
 import sys
@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 
 
 class Encoder(torch.nn.Module):
-    """A small encoder with the parts of STEM's."""
+    """A small encoder with the layers of STEM's encoder."""
 
     def __init__(self, n_genes: int = 6, n_latent: int = 4) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def cells(n_rows: int, n_genes: int = 6, seed: int = 0) -> torch.Tensor:
 
 
 def small_mapping(n_rows: int = 7, n_keys: int = 5, **options: Any) -> tuple[PathFunction, torch.Tensor]:
-    """The weight of a small mapping, and the cells that it is of."""
+    """Return the weight of a small mapping as a function, and the cells that it applies to."""
     encoder, inputs = Encoder(), cells(n_rows)
     keys = encoder(cells(n_keys, seed=1)).detach()
     target = torch.arange(n_rows) % n_keys
@@ -46,7 +46,7 @@ def small_mapping(n_rows: int = 7, n_keys: int = 5, **options: Any) -> tuple[Pat
 
 
 def naive(function: PathFunction, inputs: torch.Tensor, steps: int) -> np.ndarray:
-    """The quadrature in float64, one gradient at a time."""
+    """Compute the quadrature in float64, one gradient at a time."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     found = np.zeros(inputs.shape)
     for row, cell in enumerate(inputs):
@@ -69,7 +69,7 @@ def test_linear_by_hand(device: torch.device) -> None:
 
 
 def test_product_by_hand() -> None:
-    # d(ab)/da along the way is s b: half of the product goes to each factor
+    # along the path d(ab)/da is s b, so each factor gets half of the product
     inputs = torch.tensor([[3.0, 4.0, 9.0]])
     found = integrated_gradients(lambda points, rows: points[:, 0] * points[:, 1], inputs, steps=2)
     np.testing.assert_allclose(found.attributions, [[6, 6, 0]], rtol=1e-6)
@@ -102,7 +102,7 @@ def test_equals_a_fine_riemann_sum() -> None:
 
 
 def cliff(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """A function that rises within a twentieth of the way."""
+    """A function that rises within a twentieth of the path."""
     return torch.sigmoid(200 * (points.sum(dim=1) - 0.3))
 
 
@@ -115,14 +115,14 @@ def test_gap_shrinks_with_steps() -> None:
     assert gaps[0] > 2 * gaps[1] > 100 * gaps[2]
 
 
-def test_a_row_is_halved_until_its_gap_is_small() -> None:
+def test_the_path_of_a_row_is_halved_until_its_gap_is_small() -> None:
     rough = integrated_gradients(cliff, torch.ones(1, 2), steps=10, most_steps=10)
     fine = integrated_gradients(cliff, torch.ones(1, 2), steps=10, most_steps=10_000, tolerance=0.001)
     assert rough.gap[0] > 0.1 > 0.001 >= fine.gap[0]
     np.testing.assert_allclose(fine.attributions, 0.5, atol=0.001)
 
 
-def test_only_the_rough_parts_of_rough_rows_are_looked_at_again() -> None:
+def test_only_steep_parts_of_rows_are_refined() -> None:
     seen = []
 
     def counted(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -131,11 +131,11 @@ def test_only_the_rough_parts_of_rough_rows_are_looked_at_again() -> None:
 
     integrated_gradients(counted, torch.ones(3, 1), steps=10, most_steps=10_000, tolerance=0.001)
     points = np.bincount(torch.cat(seen).numpy())
-    assert points[0] == points[2] == 10 + 4  # both ends are looked at twice: for the row and for the part
+    assert points[0] == points[2] == 10 + 4  # both ends are evaluated twice: for the row and for the part
     assert points[0] < points[1] < 500
 
 
-def test_what_remains_is_reported() -> None:
+def test_the_remaining_gap_is_reported() -> None:
     found = integrated_gradients(cliff, torch.ones(1, 1), steps=4, most_steps=8, tolerance=0.0)
     gap = abs(found.attributions.sum(dtype=np.float64) - found.explained[0])
     assert found.gap[0] == pytest.approx(gap, abs=1e-6)
@@ -145,7 +145,7 @@ def test_what_remains_is_reported() -> None:
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(block=st.integers(1, 400), entries=st.integers(1, 60))
-def test_no_block_changes_the_result(block: int, entries: int) -> None:
+def test_block_size_does_not_matter(block: int, entries: int) -> None:
     function, inputs = small_mapping()
     whole = integrated_gradients(function, inputs, steps=8, most_steps=32)
     tiled, _ = small_mapping(tile_entries=entries)
@@ -158,8 +158,8 @@ def test_no_block_changes_the_result(block: int, entries: int) -> None:
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.lists(st.integers(0, 6), max_size=12))
-def test_rows_stand_alone(order: list[int]) -> None:
-    """Any rows, in any order, repeats and none included."""
+def test_rows_are_independent(order: list[int]) -> None:
+    """Rows may come in any order, may repeat, and there may be none."""
     encoder, inputs = Encoder(), cells(7)
     keys, target = encoder(cells(5, seed=1)).detach(), torch.arange(7) % 5
     rows = torch.tensor(order, dtype=torch.int64)
@@ -212,8 +212,8 @@ def test_mapping_weight_is_the_dense_softmax(device: torch.device, entries: int)
         torch.testing.assert_close(gradient, expected, atol=TOLERANCE, rtol=1e-5)
 
 
-def test_mapping_weight_of_far_apart_products() -> None:
-    """Products of thousands overflow exp in float32, weights do not."""
+def test_mapping_weight_of_very_different_products() -> None:
+    """exp() of products of several thousand overflows in float32; the weights do not."""
     keys = torch.tensor([[1000.0], [0.0], [-1000.0]])
     points = torch.tensor([[2.0], [-3.0], [0.0]], requires_grad=True)
     function = mapping_weight(lambda values: values, keys, torch.tensor([0, 0, 0]), tile_entries=2)
@@ -223,11 +223,11 @@ def test_mapping_weight_of_far_apart_products() -> None:
     assert torch.isfinite(gradient).all()
 
 
-def test_inputs_and_model_stay_as_they_are() -> None:
+def test_inputs_and_model_are_not_changed() -> None:
     encoder, inputs = Encoder(), cells(3)
     before, keys = inputs.clone(), encoder(cells(4, seed=1)).detach()
     function = mapping_weight(encoder, keys, torch.zeros(3, dtype=torch.int64))
-    with torch.no_grad():  # gradients are made all the same
+    with torch.no_grad():  # gradients are computed anyway
         integrated_gradients(function, inputs)
     torch.testing.assert_close(inputs, before)
     assert not inputs.requires_grad
@@ -235,7 +235,7 @@ def test_inputs_and_model_stay_as_they_are() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that is made."""
+    """Records the size of the largest tensor that is created."""
 
     entries = 0
 
@@ -247,13 +247,14 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_points_x_keys_is_never_there() -> None:
+def test_the_matrix_points_x_keys_is_never_built() -> None:
     encoder, inputs = Encoder(), cells(40)
     keys = encoder(cells(3000, seed=1)).detach()
     function = mapping_weight(encoder, keys, torch.arange(40), tile_entries=6000)
     with Largest() as largest:
         integrated_gradients(function, inputs, steps=20, block=400)
-    assert largest.entries <= max(6000, keys.numel())  # 40 x 3,000 would be 120,000, 400 x 3,000 1,200,000
+    # 40 x 3,000 would be 120,000, and 400 x 3,000 would be 1,200,000
+    assert largest.entries <= max(6000, keys.numel())
 
 
 def test_settings_are_checked() -> None:
@@ -275,16 +276,16 @@ def test_without_captum(monkeypatch: pytest.MonkeyPatch) -> None:
         integrated_gradients(function, inputs)
 
 
-def test_captum_waits_until_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("captum", "matplotlib"):  # which captum loads
+def test_captum_is_loaded_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("captum", "matplotlib"):  # captum loads matplotlib
         monkeypatch.setitem(sys.modules, name, None)
     spec = importlib.util.spec_from_file_location("gradients_again", gradients_module.__file__)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look modules up there
     spec.loader.exec_module(module)
 
 
-def test_the_product_is_that_of_a_query_and_its_key() -> None:
+def test_the_product_is_the_one_of_a_query_and_its_key() -> None:
     stream = torch.Generator().manual_seed(3)
     points, keys = torch.randn(5, 4, generator=stream), torch.randn(3, 4, generator=stream)
     target, rows = torch.tensor([2, 0, 1, 1, 2]), torch.tensor([0, 2, 4])

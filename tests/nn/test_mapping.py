@@ -1,4 +1,4 @@
-"""Mapping by blocks against the softmax matrix that is held whole."""
+"""Mapping in blocks against the full softmax matrix."""
 
 import math
 
@@ -31,7 +31,7 @@ def make(n_queries: int = 13, n_keys: int = 11, *, scale: float = 1.0, block: in
 
 
 def dense(mapping: Mapping) -> np.ndarray:
-    """C in float64, from its definition."""
+    """Compute C in float64 from its definition."""
     products = mapping.queries.double().numpy() @ mapping.keys.double().numpy().T
     weights = np.exp(products - products.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def close(found: torch.Tensor, expected: np.ndarray) -> None:
 
 
 def check_all(mapping: Mapping, k: int) -> None:
-    """Hold every operator of a mapping against the matrix."""
+    """Compare every operator of a mapping with the matrix."""
     weights = dense(mapping)
     n_queries, n_keys = mapping.shape
     of_keys, of_queries = values(n_keys), values(n_queries)
@@ -66,7 +66,7 @@ def check_all(mapping: Mapping, k: int) -> None:
     assert all(len(set(row)) == k for row in places.tolist())
 
 
-def test_a_mapping_by_hand() -> None:
+def test_a_hand_computed_mapping() -> None:
     # Products log 1, log 3 and log 4: the weights are 1/8, 3/8 and 4/8.
     keys = torch.tensor([[0.0], [math.log(3)], [math.log(4)]])
     mapping = Mapping(queries=torch.tensor([[1.0]]), keys=keys)
@@ -104,8 +104,8 @@ def test_every_operator_equals_the_matrix(shape: tuple[int, int]) -> None:
     most_keys=st.integers(1, 16),
     k=st.integers(1, 14),
 )
-def test_whatever_the_blocks(shape: tuple[int, int], block: int, most_keys: int, k: int) -> None:
-    """Blocks of some queries, and of some keys, from a single weight on."""
+def test_block_size_does_not_matter(shape: tuple[int, int], block: int, most_keys: int, k: int) -> None:
+    """Blocks of some queries and some keys, down to a single weight."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "_MOST_KEYS", most_keys)
         check_all(make(*shape, block=block), k=min(k, shape[1]))
@@ -113,7 +113,7 @@ def test_whatever_the_blocks(shape: tuple[int, int], block: int, most_keys: int,
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), most_keys=st.sampled_from([3, 100]))
-def test_permuting_queries_or_keys_permutes_what_comes_out(seed: int, most_keys: int) -> None:
+def test_permuting_queries_or_keys_permutes_the_result(seed: int, most_keys: int) -> None:
     stream = np.random.default_rng(seed)
     mapping = make()
     queries, keys = (stream.permutation(n) for n in mapping.shape)
@@ -167,8 +167,8 @@ def test_keys_are_read_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("most_keys", [4, 2**15])
-def test_huge_products_are_no_trouble(monkeypatch: pytest.MonkeyPatch, most_keys: int) -> None:
-    """exp() of these products is infinite: the best key takes all."""
+def test_huge_products_do_not_overflow(monkeypatch: pytest.MonkeyPatch, most_keys: int) -> None:
+    """exp() of these products is infinite, so the best key gets all the weight."""
     monkeypatch.setattr(room, "_MOST_KEYS", most_keys)
     mapping = make(scale=1e6)
     best = (mapping.queries.double() @ mapping.keys.double().T).argmax(dim=1)
@@ -180,10 +180,10 @@ def test_huge_products_are_no_trouble(monkeypatch: pytest.MonkeyPatch, most_keys
 
 
 @pytest.mark.parametrize("most_keys", [4, 2**15])
-def test_the_best_keys_are_found_where_their_weights_vanish(
+def test_the_best_keys_are_found_even_if_their_weights_are_zero(
     monkeypatch: pytest.MonkeyPatch, most_keys: int
 ) -> None:
-    """Weights below the least of float32 are zero, and still one is larger than the other."""
+    """Weights below the smallest float32 are zero, but their order is still known."""
     monkeypatch.setattr(room, "_MOST_KEYS", most_keys)
     mapping = make(scale=1e4)
     weights, found = mapping.topk(11)
@@ -192,8 +192,8 @@ def test_the_best_keys_are_found_where_their_weights_vanish(
     np.testing.assert_array_equal(found, products.argsort(dim=1, descending=True))
 
 
-def test_keys_alike_share_alike() -> None:
-    """A query of zeros, as of a cell without counts, is mapped to all keys alike."""
+def test_a_query_of_zeros_weighs_all_keys_equally() -> None:
+    """A cell without counts gives such a query."""
     mapping = Mapping(queries=torch.zeros(2, 6), keys=embeddings(8, seed=2))
     close(mapping.dense(), np.full((2, 8), 1 / 8))
     close(mapping.entropy(), np.full(2, math.log(8)))
@@ -212,7 +212,7 @@ def test_no_values_and_no_queries() -> None:
     close(none.apply_transpose(torch.zeros(0, 2)), np.zeros((11, 2)))
 
 
-def test_embeddings_and_values_are_left_alone() -> None:
+def test_embeddings_and_values_are_not_changed() -> None:
     mapping, given = make(), values(11)
     before = mapping.queries.clone(), mapping.keys.clone(), given.clone()
     mapping.apply(given)
@@ -224,7 +224,7 @@ def test_embeddings_and_values_are_left_alone() -> None:
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
 
 
-def test_half_precision_is_near_to_full() -> None:
+def test_half_precision_is_close_to_full_precision() -> None:
     generator = torch.Generator().manual_seed(0)
     queries, keys, values = (torch.randn(*size, generator=generator) for size in ((30, 6), (50, 6), (50, 3)))
     full, half = Mapping(queries=queries, keys=keys), Mapping(queries=queries, keys=keys, half=True)

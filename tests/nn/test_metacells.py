@@ -1,4 +1,4 @@
-"""Metacells: groups and means by hand and by plain loops, and what copies and order of cells do to them."""
+"""Metacells: groups and means against hand-computed values and loops, copies of cells, and order of cells."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from cellweft.nn import metacells
 from cellweft.nn.metacells import Metacells, group_cells
 
-# means taken in float64 and stored in float32
+# means are computed in float64 and stored in float32
 TOLERANCE = 1e-6
 
 
 def clumps(n_clumps: int = 6, n_each: int = 9, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of length 1 around some directions, shuffled, and which direction each is around."""
+    """Draw keys of length 1 around some directions, in random order; return them and their directions."""
     stream = np.random.default_rng(seed)
     belongs = stream.permutation(np.repeat(np.arange(n_clumps), n_each))
     keys = stream.standard_normal((n_clumps, 10))[belongs] + 0.01 * stream.standard_normal((len(belongs), 10))
@@ -37,7 +37,7 @@ class TestMeans:
         some = Metacells(groups=np.array([0, 1, 0, 1, 2]))
         assert some.sizes.tolist() == [2, 2, 1]
         np.testing.assert_array_equal(some.average(values), [[2, 1], [4, 2], [7, 1]])
-        # (1, 1) from the mean on both sides; (2, 2) on both sides; nothing
+        # (1, 1) from the mean on both sides; (2, 2) on both sides; a group of one
         np.testing.assert_allclose(some.spread(values), [2, 8, 0])
 
     @given(
@@ -47,7 +47,7 @@ class TestMeans:
         seed=st.integers(0, 50),
     )
     @settings(max_examples=30, deadline=None)
-    def test_a_plain_loop_and_a_sparse_matrix(
+    def test_means_equal_a_plain_loop_for_dense_and_sparse_matrices(
         self, n_cells: int, n_groups: int, n_genes: int, seed: int
     ) -> None:
         stream = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ class TestMeans:
         found = Metacells(groups=np.zeros(200_000, dtype=np.int64)).average(values)
         assert found[0, 0] == pytest.approx(values.mean(dtype=np.float64), rel=1e-7)
 
-    def test_blocks_do_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_block_size_does_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         keys = diffuse()
         some = grouped(keys, 12)
         before = some.spread(keys)
@@ -83,22 +83,22 @@ class TestMeans:
 
 
 class TestGroups:
-    def test_cells_that_lie_together_come_together(self) -> None:
-        """Of six clumps, twenty groups: none takes from two of them."""
+    def test_cells_of_a_cluster_are_grouped_together(self) -> None:
+        """With twenty groups for six clusters, no group spans two clusters."""
         keys, belongs = clumps()
         found = grouped(keys, 20)
         assert all(len(set(belongs[found.groups == group])) == 1 for group in range(len(found.sizes)))
         assert found.spread(keys).max() < 0.01
 
-    def test_every_group_has_a_cell_and_every_cell_a_group(self) -> None:
+    def test_no_group_is_empty_and_every_cell_has_a_group(self) -> None:
         found = grouped(diffuse(), 30)
         assert len(found.groups) == 120
         assert found.sizes.min() >= 1
         assert found.sizes.sum() == 120
         assert 25 <= len(found.sizes) <= 30
 
-    def test_every_cell_goes_to_the_nearest_centre_that_was_learned(self) -> None:
-        """After k-means has come to rest, centres are the means of the groups."""
+    def test_every_cell_is_assigned_to_the_nearest_centre(self) -> None:
+        """After k-means has converged, the centres are the means of the groups."""
         keys, _ = clumps(3, 20)
         found = grouped(keys, 3)
         means = found.average(keys)
@@ -106,24 +106,24 @@ class TestGroups:
         assert found.groups.tolist() == nearest
 
     @pytest.mark.parametrize("n_cells", [0, 1, 39, 40])
-    def test_no_more_cells_than_groups_need_none(self, n_cells: int) -> None:
+    def test_with_no_more_cells_than_groups_there_are_none(self, n_cells: int) -> None:
         assert group_cells(diffuse(n_cells), most=40, seed=0) is None
         assert group_cells(diffuse(41), most=40, seed=0) is not None
 
-    def test_one_group_takes_all(self) -> None:
+    def test_a_single_group_contains_all_cells(self) -> None:
         keys = diffuse()
         found = grouped(keys, 1)
         assert set(found.groups) == {0}
         np.testing.assert_allclose(found.average(keys)[0], keys.mean(axis=0), atol=TOLERANCE)
 
     @pytest.mark.parametrize("most", [5, 12, 20])
-    def test_copies_of_a_cell_stay_together(self, most: int) -> None:
+    def test_copies_of_a_cell_are_in_one_group(self, most: int) -> None:
         cells = diffuse(12)
         found = grouped(np.concatenate([cells, cells, cells]), most)
         assert found.groups[:12].tolist() == found.groups[12:24].tolist() == found.groups[24:].tolist()
         assert len(found.sizes) == min(most, 12)
 
-    def test_a_weight_is_so_many_copies(self) -> None:
+    def test_a_weight_equals_that_number_of_copies(self) -> None:
         cells, weights = diffuse(60), np.random.default_rng(1).integers(1, 5, size=60)
         found = group_cells(cells, most=10, seed=0, weights=weights.astype(np.float64))
         assert found is not None
@@ -137,7 +137,7 @@ class TestGroups:
         n_groups = [len(set(found.groups[belongs == clump])) for clump in (0, 1)]
         assert n_groups[0] > 2 * n_groups[1]
 
-    def test_cells_that_are_all_alike_are_one_group(self) -> None:
+    def test_identical_cells_are_one_group(self) -> None:
         assert grouped(np.ones((50, 4), dtype=np.float32), 10).sizes.tolist() == [50]
         assert grouped(np.zeros((50, 4), dtype=np.float32), 10).sizes.tolist() == [50]
 
@@ -154,7 +154,7 @@ class TestGroups:
         assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
         assert not np.array_equal(grouped(keys, 15, seed=1).groups, first)
 
-    def test_keys_are_left_as_they_were(self) -> None:
+    def test_keys_are_not_changed(self) -> None:
         keys = diffuse()
         before = keys.copy()
         some = grouped(keys, 15)
@@ -162,15 +162,13 @@ class TestGroups:
         some.spread(keys)
         np.testing.assert_array_equal(keys, before)
 
-    def test_centres_are_learned_from_a_draw_where_there_are_many_cells(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_centres_of_many_cells_are_fitted_to_a_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
         keys, belongs = clumps(4, 50)
         monkeypatch.setattr(metacells, "_FITTED_CELLS", 40)
         found = grouped(keys, 20)
         assert len(found.groups) == 200
         assert all(len(set(belongs[found.groups == group])) == 1 for group in range(len(found.sizes)))
 
-    def test_more_groups_than_cells_that_are_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_groups_than_sampled_cells(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metacells, "_FITTED_CELLS", 20)
         assert len(grouped(diffuse(), 50).sizes) <= 50

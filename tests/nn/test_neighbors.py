@@ -1,4 +1,4 @@
-"""Exact neighbours equal a naive search: ties, copies, zeros, blocks, and k that cannot be."""
+"""Exact neighbours equal a naive search: ties, copies, zeros, blocks, and invalid k."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ EIGHTHS = st.integers(0, 8).map(lambda whole: whole / 8)
 
 
 def naive(reference: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
-    """Sort all cells by cosine, one number at a time; a cosine within rounding of another is a tie."""
+    """Sort all cells by cosine, one number at a time; cosines that differ only by rounding are ties."""
     found = []
     for query in queries:
         likeness = [round(cosine(query, cell), 12) for cell in reference]
@@ -35,11 +35,11 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def cells(n_cells: int, n_latent: int = 8, seed: int = 0) -> np.ndarray:
-    """Random embeddings, as sparse as ReLU leaves them."""
+    """Draw random embeddings, as sparse as after ReLU."""
     return np.maximum(np.random.default_rng(seed).standard_normal((n_cells, n_latent)), 0)
 
 
-def test_by_hand() -> None:
+def test_a_hand_computed_case() -> None:
     reference = np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [0.0, 0.0]])
     found = ExactNeighbors.build(reference).search(np.array([[5.0, 1.0], [1.0, 1.0]]), 4)
     assert found.tolist() == [[0, 2, 1, 3], [2, 0, 1, 3]]
@@ -50,7 +50,7 @@ def test_by_hand() -> None:
 @given(
     n_reference=st.integers(1, 90), k=st.integers(1, 30), block=st.integers(1, 9), seed=st.integers(0, 999)
 )
-def test_it_equals_a_naive_search_whatever_the_block(n_reference, k, block, seed, device) -> None:
+def test_it_equals_a_naive_search_for_any_block_size(n_reference, k, block, seed, device) -> None:
     k = min(k, n_reference)
     reference, queries = cells(n_reference, seed=seed), cells(7, seed=seed + 1)
     found = ExactNeighbors.build(reference, device=device, block=block).search(queries, k)
@@ -63,8 +63,9 @@ def test_it_equals_a_naive_search_whatever_the_block(n_reference, k, block, seed
     queries=hnp.arrays(np.float64, (3, 2), elements=EIGHTHS),
     k=st.integers(1, 6),
 )
-def test_what_is_found_is_the_most_similar_whatever_is_tied(reference, queries, k, device) -> None:
-    # Parallel cells of another length tie but for rounding: so likeness is compared, and not the position.
+def test_the_most_similar_cells_are_found_despite_ties(reference, queries, k, device) -> None:
+    # Parallel cells of different length tie except for rounding, so compare similarities instead of
+    # positions.
     k = min(k, len(reference))
     found = ExactNeighbors.build(reference, device=device).search(queries, k)
     for query, near in zip(queries, found, strict=True):
@@ -77,8 +78,8 @@ def test_what_is_found_is_the_most_similar_whatever_is_tied(reference, queries, 
 
 @pytest.mark.parametrize("n_copies", [2, 5, 40, 200])
 @pytest.mark.parametrize("block", [1, 4, 1024])
-def test_copies_of_a_cell_go_by_position(n_copies: int, block: int, device: torch.device) -> None:
-    # 40 and 200 copies are more than the candidates that the float32 search hands on.
+def test_copies_of_a_cell_are_ordered_by_position(n_copies: int, block: int, device: torch.device) -> None:
+    # 40 and 200 copies are more than the candidates that the float32 search passes on.
     reference = cells(300)
     copies = np.sort(np.random.default_rng(1).choice(300, n_copies, replace=False))
     reference[copies] = reference[copies[0]]
@@ -88,12 +89,12 @@ def test_copies_of_a_cell_go_by_position(n_copies: int, block: int, device: torc
     assert found.tolist() == naive(reference, queries, 4)
 
 
-def test_a_reference_of_copies_alone(device: torch.device) -> None:
+def test_a_reference_of_identical_cells(device: torch.device) -> None:
     found = ExactNeighbors.build(np.tile(cells(1), (100, 1)), device=device).search(cells(3, seed=1), 5)
     assert found.tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
-def test_a_cell_of_zeros_is_like_none_and_never_nan(device: torch.device) -> None:
+def test_a_cell_of_zeros_has_cosine_zero_and_never_nan(device: torch.device) -> None:
     reference = cells(60)
     reference[::2] = 0
     search = ExactNeighbors.build(reference, device=device)
@@ -103,7 +104,7 @@ def test_a_cell_of_zeros_is_like_none_and_never_nan(device: torch.device) -> Non
     assert set(found[1].tolist()) == set(range(1, 60, 2))
 
 
-def test_all_of_the_reference(device: torch.device) -> None:
+def test_all_cells_of_the_reference_as_neighbours(device: torch.device) -> None:
     reference, queries = cells(30), cells(4, seed=1)
     found = ExactNeighbors.build(reference, device=device).search(queries, 30)
     assert found.tolist() == naive(reference, queries, 30)
@@ -114,14 +115,14 @@ def test_no_query_gives_no_row() -> None:
 
 
 @pytest.mark.parametrize(("k", "got"), [(6, "got 6"), (0, "got 0"), (-1, "got -1")])
-def test_k_that_cannot_be(k: int, got: str) -> None:
+def test_invalid_k_is_refused(k: int, got: str) -> None:
     with pytest.raises(SettingError, match=rf"^k: expected from 1 to 5 .*{got}.*Choose a smaller k"):
         ExactNeighbors.build(cells(5)).search(cells(2), k)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), factor=st.floats(1e-3, 1e3))
-def test_the_length_of_a_cell_does_not_count(seed: int, factor: float) -> None:
+def test_the_length_of_a_cell_does_not_matter(seed: int, factor: float) -> None:
     reference, queries = cells(40, seed=seed), cells(5, seed=seed + 1)
     found = ExactNeighbors.build(reference).search(queries, 5)
     assert (ExactNeighbors.build(factor * reference).search(queries / factor, 5) == found).all()
@@ -129,7 +130,7 @@ def test_the_length_of_a_cell_does_not_count(seed: int, factor: float) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999))
-def test_permuting_queries_permutes_the_answer_and_permuting_the_reference_renames_it(seed: int) -> None:
+def test_permuting_queries_or_the_reference_permutes_the_result(seed: int) -> None:
     rng = np.random.default_rng(seed)
     reference, queries = (np.random.default_rng([seed, part]).random((50 - 41 * part, 8)) for part in (0, 1))
     found = ExactNeighbors.build(reference).search(queries, 4)
@@ -138,7 +139,7 @@ def test_permuting_queries_permutes_the_answer_and_permuting_the_reference_renam
     assert (names[ExactNeighbors.build(reference[names]).search(queries, 4)] == found).all()
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_are_not_changed() -> None:
     reference, queries = cells(20), cells(3)
     kept = reference.copy(), queries.copy()
     ExactNeighbors.build(reference).search(queries, 3)
@@ -147,25 +148,25 @@ def test_inputs_are_left_alone() -> None:
 
 
 class TestApproximateNeighbors:
-    """faiss is optional: without it there is the exact search."""
+    """faiss is optional; without it the search is exact."""
 
     @pytest.fixture(autouse=True)
     def faiss(self) -> None:
         pytest.importorskip("faiss")
 
-    def test_a_small_reference_is_looked_at_whole(self) -> None:
+    def test_a_small_reference_is_searched_completely(self) -> None:
         reference, queries = cells(60), cells(9, seed=1)
         exact = ExactNeighbors.build(reference).search(queries, 7)
         near = ApproximateNeighbors.build(reference)
         np.testing.assert_array_equal(near.search(queries, 7), exact)
         assert near.recall(queries, 7) == 1.0
 
-    def test_seeds_that_faiss_has_no_room_for_are_taken(self) -> None:
+    def test_seeds_too_large_for_faiss_are_accepted(self) -> None:
         near = ApproximateNeighbors.build(cells(60), seed=2**31 + 5)
         assert near.index.cp.seed == 5
 
     @pytest.mark.slow
-    def test_a_part_of_a_large_one_holds_nearly_all(self) -> None:
+    def test_part_of_a_large_reference_contains_nearly_all_neighbours(self) -> None:
         random = np.random.default_rng(0)
         centres = random.standard_normal((40, 20))
         made = [
@@ -180,7 +181,9 @@ class TestApproximateNeighbors:
         np.testing.assert_array_equal(np.concatenate(parts), found)
         np.testing.assert_array_equal(ApproximateNeighbors.build(made[0], seed=3).search(made[1], 20), found)
 
-    def test_too_few_in_the_groups_that_are_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_groups_are_searched_if_they_have_too_few_cells(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("cellweft.nn.neighbors._LOOKED_AT", 1)
         reference, queries = cells(200), cells(5, seed=1)
         exact = ExactNeighbors.build(reference).search(queries, 150)
@@ -191,7 +194,7 @@ class TestApproximateNeighbors:
         with pytest.raises(SettingError, match="k: expected from 1 to 60"):
             ApproximateNeighbors.build(cells(60)).search(cells(2), k)
 
-    def test_the_settings_choose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_settings_choose_the_search(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def kind(**changes: object) -> type:
             chosen = StImputeSettings().override(changes)
             return type(neighbor_search(cells(60), chosen, seed=0, device=torch.device("cpu")))

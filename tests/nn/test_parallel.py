@@ -1,4 +1,4 @@
-"""Trainings side by side: each device one at a time, the same bits as one after another."""
+"""Parallel trainings: one at a time on each device, with the same bits as sequential trainings."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ from cellweft.nn.parallel import over_devices
 from cellweft.place.placer import Placer
 
 PATIENCE = 20.0
-"""Seconds that a thread waits for another before a test fails; none waits if all is well."""
+"""Seconds that a thread waits for another before a test fails; normally no thread waits that long."""
 
 QUICK = {
     "auto": {"steps": 5, "fold_steps": 4, "level_steps": 5, "level_hidden": 6},
@@ -39,11 +39,11 @@ FitContext = Callable[[int, str, Progress], Any]
 class TestResults:
     @given(items=st.lists(st.integers(), max_size=12), n_devices=st.integers(1, 4))
     @settings(max_examples=40, deadline=None)
-    def test_they_come_in_the_order_of_the_items(self, items: list[int], n_devices: int) -> None:
+    def test_results_are_in_the_order_of_the_items(self, items: list[int], n_devices: int) -> None:
         found = over_devices(lambda item, device, report: item * 2, items, list(range(n_devices)))
         assert list(found) == [2 * item for item in items]
 
-    def test_the_first_items_go_to_the_devices_in_their_order(self) -> None:
+    def test_the_first_items_are_assigned_to_devices_in_order(self) -> None:
         together = threading.Barrier(3, timeout=PATIENCE)
 
         def work(item: int, device: str, report: Progress) -> str:
@@ -77,7 +77,7 @@ class TestResults:
 
         assert list(over_devices(work, range(12), devices)) == list(range(12))
 
-    def test_one_device_works_in_the_calling_thread_when_it_is_asked(self) -> None:
+    def test_one_device_works_in_the_calling_thread_on_demand(self) -> None:
         done: list[int] = []
 
         def work(item: int, device: str, report: Progress) -> int:
@@ -90,7 +90,7 @@ class TestResults:
         assert next(found) == 0
         assert done == [0]
 
-    def test_few_are_ready_before_they_are_asked_for(self) -> None:
+    def test_few_items_are_started_ahead_of_their_use(self) -> None:
         begun: list[int] = []
 
         def work(item: int, device: str, report: Progress) -> None:
@@ -102,7 +102,7 @@ class TestResults:
         assert len(begun) <= 4
         found.close()
 
-    def test_threads_compute_with_as_many_threads_as_the_caller(self) -> None:
+    def test_workers_use_as_many_torch_threads_as_the_caller(self) -> None:
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(3)
@@ -113,7 +113,7 @@ class TestResults:
 
 
 class TestEnds:
-    def test_an_error_is_raised_and_ends_the_others(self) -> None:
+    def test_an_error_is_raised_and_stops_the_others(self) -> None:
         was_ended = threading.Event()
 
         def work(item: int, device: str, report: Progress) -> None:
@@ -132,7 +132,7 @@ class TestEnds:
         assert was_ended.is_set()
         assert not running()
 
-    def test_who_asks_for_no_more_ends_the_others(self) -> None:
+    def test_closing_the_results_stops_the_others(self) -> None:
         begun: list[int] = []
 
         def work(item: int, device: str, report: Progress) -> int:
@@ -148,7 +148,7 @@ class TestEnds:
         assert not running()
         assert max(begun) <= 3
 
-    def test_blas_has_as_many_threads_as_before(self) -> None:
+    def test_the_number_of_blas_threads_is_restored(self) -> None:
         from threadpoolctl import threadpool_info, threadpool_limits
 
         def blas() -> list[int]:
@@ -173,16 +173,16 @@ class TestProgress:
         list(over_devices(work or counts, range(5), devices, progress=lambda *one: seen.append(one)))
         return seen
 
-    def test_one_device_tells_all(self) -> None:
+    def test_one_device_reports_every_step(self) -> None:
         assert self.told_by("a") == [("training", done, 15) for done in range(1, 16)]
 
     @pytest.mark.parametrize("devices", ["ab", "abc"])
-    def test_several_tell_in_order_and_to_the_end(self, devices: str) -> None:
+    def test_several_devices_report_in_order_and_to_the_end(self, devices: str) -> None:
         steps = [done for _, done, _ in self.told_by(devices)]
         assert all(first < second for first, second in pairwise(steps))
         assert {3, 6, 9, 12, 15} <= set(steps)
 
-    def test_an_item_that_tells_nothing(self) -> None:
+    def test_an_item_without_progress(self) -> None:
         assert self.told_by("ab", lambda item, device, report: item) == []
 
 
@@ -190,7 +190,7 @@ def running() -> list[str]:
     return [one.name for one in threading.enumerate() if one.name.startswith("cellweft-device")]
 
 
-# The same bits as one after another
+# The same bits as sequential training
 
 
 @pytest.fixture(
@@ -198,7 +198,7 @@ def running() -> list[str]:
     ids=["cpu", "cuda"],
 )
 def one_and_two(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """A device, and two of it."""
+    """A device, and the same device twice."""
     if request.param[0] == "cuda:0" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
     yield request.param
@@ -207,7 +207,7 @@ def one_and_two(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
-def test_an_imputer(tissue_pair: Pair, preset: Any, one_and_two: tuple[str, str]) -> None:
+def test_an_imputer_has_the_same_bits(tissue_pair: Pair, preset: Any, one_and_two: tuple[str, str]) -> None:
     told: list[str] = []
     one, two = (
         Imputer(preset=preset, settings=QUICK[preset], seed=3, device=device).fit(
@@ -229,7 +229,7 @@ def test_an_imputer(tissue_pair: Pair, preset: Any, one_and_two: tuple[str, str]
 
 
 @pytest.mark.parametrize("n_devices", [2, 3, 5])
-def test_a_placer(tissue_pair: Pair, n_devices: int, one_and_two: tuple[str, str]) -> None:
+def test_a_placer_has_the_same_bits(tissue_pair: Pair, n_devices: int, one_and_two: tuple[str, str]) -> None:
     one = one_and_two[0]
     found = [
         Placer(settings=QUICK_PLACER, device=device).fit(tissue_pair).place().to_anndata()
@@ -250,7 +250,9 @@ def test_a_placer_whose_slices_do_not_fit_in_a_batch(tissue_pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["genes", "cells", "fraction"])
-def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str]) -> None:
+def test_an_evaluation_of_imputation_has_the_same_scores(
+    tissue_pair: Pair, by: Any, one_and_two: tuple[str, str]
+) -> None:
     quick = "auto:steps=4+fold_steps=3+level_steps=3"
     calls: list[tuple[str, int, int]] = []
     tables = [
@@ -273,7 +275,7 @@ def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str])
 
 
 @pytest.mark.slow
-def test_an_evaluation_by_place(one_and_two: tuple[str, str]) -> None:
+def test_an_evaluation_of_placement_has_the_same_scores(one_and_two: tuple[str, str]) -> None:
     cells = simulate_tissue(n_spatial=200, n_genes=60, n_panel=40, n_types=5, seed=3).st
     made = pseudo_spots(cells, spacing=40, radius=20)
     tables = [
@@ -293,7 +295,7 @@ def test_an_evaluation_by_place(one_and_two: tuple[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
-def test_data_on_disk_are_read_side_by_side(tissue: SimulatedTissue, tmp_path: Any) -> None:
+def test_data_on_disk_are_read_in_parallel(tissue: SimulatedTissue, tmp_path: Any) -> None:
     paths = [tmp_path / name for name in ("sc.h5ad", "st.zarr")]
     tissue.sc.write_h5ad(paths[0])
     tissue.st.write_zarr(paths[1])
@@ -305,7 +307,7 @@ def test_data_on_disk_are_read_side_by_side(tissue: SimulatedTissue, tmp_path: A
     pd.testing.assert_frame_equal(found[0].var, found[1].var)
 
 
-def test_the_plan_counts_trainings_that_go_on_at_once(tissue_pair: Pair) -> None:
+def test_the_plan_counts_parallel_trainings(tissue_pair: Pair) -> None:
     settings = {"hidden": 4096, "batch": 512}
     peaks = [
         Imputer(preset="stimpute", settings=settings, device=device).plan(pair=tissue_pair).peak_bytes

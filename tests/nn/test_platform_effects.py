@@ -1,4 +1,4 @@
-"""Levels: what is known of a gene by plain numpy, where its level starts, and what the networks learn."""
+"""Levels: features of a gene against plain numpy, initial levels, and what the networks learn."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from cellweft.nn.platform_effects import (
 )
 from cellweft.nn.training import linear
 
-# float32 sums in another order than those in float64
+# float32 sums in another order than in float64
 TOLERANCE = 2e-5
 
 N_SC, N_SAMPLE, N_GENES = 60, 50, 7
@@ -39,14 +39,14 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def model() -> AttentionModel:
-    """Attention as it starts."""
+    """Untrained attention."""
     spatial, reference = (random(n, 9, seed=n).clamp_min(0).numpy() for n in (N_SAMPLE, N_SC))
     return train(spatial, reference, spatial, settings=SETTINGS, seed=0, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def values() -> torch.Tensor:
-    """Genes in the reference; the last is zero, the one before constant, the one before that nearly zero."""
+    """Genes of the reference; the last is zero, the second last constant, the third last nearly zero."""
     made = random(N_SC, N_GENES, seed=3).clamp_min(0)
     made[:, -3], made[4, -3] = 0, 1e-5
     made[:, -2], made[:, -1] = 1.5, 0
@@ -54,7 +54,7 @@ def values() -> torch.Tensor:
 
 
 def made_up(n_genes: int, *, mean: float = 0.8, spread: float = 0.4) -> GeneLevels:
-    """Return levels of genes that are alike but for a feature or two."""
+    """Return levels of genes that differ only in two features."""
     one = torch.ones(n_genes)
     return GeneLevels(
         carried=Moments(mean=mean * one, spread=spread * one),
@@ -72,7 +72,7 @@ def tensors(genes: GeneLevels) -> list[torch.Tensor]:
 
 
 def no_progress(*, by_cell: bool) -> LevelNet:
-    """Return a network that corrects nothing."""
+    """Return a network without corrections."""
     net = LevelNet(8, stream(), by_cell=by_cell)
     with torch.no_grad():
         for one in net.parameters():
@@ -81,7 +81,7 @@ def no_progress(*, by_cell: bool) -> LevelNet:
 
 
 class TestGeneLevels:
-    def test_plain_numpy(self, model: AttentionModel, values: torch.Tensor) -> None:
+    def test_features_equal_plain_numpy(self, model: AttentionModel, values: torch.Tensor) -> None:
         known, carried = GeneLevels.of(model, values[:, :4])
         products = model.sample.double().numpy() @ model.keys.double().numpy().T
         weights = np.exp(products) / np.exp(products).sum(axis=1, keepdims=True)
@@ -126,7 +126,7 @@ class TestGeneLevels:
         np.testing.assert_allclose(known.features()[0], expected, atol=1e-6)
 
     def test_genes_that_do_not_vary_have_no_spread(self, model: AttentionModel, values: torch.Tensor) -> None:
-        """One that is nearly zero, one that is constant, one that is zero: not a spread of 1."""
+        """Genes that are nearly zero, constant or zero have spread 0, not 1."""
         known, _ = GeneLevels.of(model, values)
         assert known.varies[-3:].tolist() == [0.0, 0.0, 0.0]
         assert (known.varies[:-3] > 0).all()
@@ -139,7 +139,7 @@ class TestGeneLevels:
         assert (known.features()[-1, :4] - math.log(0.01)).abs().max() < 1e-5
 
     @pytest.mark.parametrize("mean", [1e-3, 0.02, 0.7, 3.0, 40.0])
-    def test_the_start_has_the_carried_mean_and_spread(self, mean: float) -> None:
+    def test_the_initial_level_has_the_mean_and_spread_of_attention(self, mean: float) -> None:
         known = made_up(1, mean=mean, spread=0.1 * mean)
         intercept, slope = (float(one[0]) for one in known.start())
         assert math.log1p(math.exp(intercept)) == pytest.approx(mean, rel=1e-3)
@@ -147,12 +147,12 @@ class TestGeneLevels:
         risen = math.log1p(math.exp(intercept + slope * step))
         assert (risen - math.log1p(math.exp(intercept))) / step == pytest.approx(0.1 * mean, rel=2e-3)
 
-    def test_the_slope_has_a_bound_and_the_intercept_too(self) -> None:
+    def test_the_initial_slope_and_intercept_are_bounded(self) -> None:
         intercept, slope = made_up(1, mean=0.0, spread=10.0).start()
         assert float(slope[0]) == 5.0
         assert math.log1p(math.exp(float(intercept[0]))) == pytest.approx(1e-3, rel=1e-3)
 
-    def test_taking_and_joining(self, model: AttentionModel, values: torch.Tensor) -> None:
+    def test_subsets_and_concatenation(self, model: AttentionModel, values: torch.Tensor) -> None:
         known, _ = GeneLevels.of(model, values)
         parts = [known.take(torch.tensor(one, dtype=torch.int64)) for one in ([5, 2], [], [2, 0, 1])]
         joined = GeneLevels.join(parts)
@@ -168,7 +168,7 @@ class TestLevelNet:
         found = net(random(3, FEATURES), random(4, 3), random(4, 1))
         assert found.shape == ((4, 3, 2) if by_cell else (3, 2))
 
-    def test_an_entry_depends_on_its_gene_its_pattern_and_its_cell(self) -> None:
+    def test_an_entry_depends_only_on_its_gene_pattern_and_cell(self) -> None:
         net = LevelNet(8, stream(), by_cell=True)
         features, pattern, detection = random(3, FEATURES), random(4, 3, seed=1), random(4, 1, seed=2)
         whole = net(features, pattern, detection).detach()
@@ -181,14 +181,14 @@ class TestLevelNet:
                 ).detach()
                 np.testing.assert_allclose(alone[0, 0], whole[cell, gene], atol=TOLERANCE)
 
-    def test_by_gene_alone_neither_pattern_nor_cell_matters(self) -> None:
+    def test_the_network_by_gene_ignores_pattern_and_cell(self) -> None:
         net, features = LevelNet(8, stream(), by_cell=False), random(3, FEATURES)
         assert torch.equal(
             net(features, random(4, 3, seed=1), random(4, 1)),
             net(features, random(6, 3, seed=2), random(6, 1)),
         )
 
-    def test_it_is_drawn_from_its_own_stream_and_starts_small(self) -> None:
+    def test_it_is_initialised_from_its_own_stream_with_small_weights(self) -> None:
         before = torch.get_rng_state()
         one, again, other = (LevelNet(8, stream(seed), by_cell=True) for seed in (1, 1, 2))
         assert torch.equal(torch.get_rng_state(), before)
@@ -199,7 +199,7 @@ class TestLevelNet:
 
 
 class TestValues:
-    def test_without_corrections_a_gene_has_the_references_level(self) -> None:
+    def test_without_corrections_a_gene_has_the_level_of_the_reference(self) -> None:
         genes = made_up(4)
         silent_levels = Levels(
             nets=(no_progress(by_cell=False), no_progress(by_cell=True)),
@@ -234,7 +234,7 @@ class TestValues:
         )
         np.testing.assert_allclose(both, (each[0] + each[1]) / 2, atol=TOLERANCE)
 
-    def test_they_are_at_or_above_zero_and_finite_however_strange_the_gene(self) -> None:
+    def test_values_of_extreme_genes_are_finite_and_not_negative(self) -> None:
         genes = dataclasses.replace(made_up(3), mean=torch.tensor([0.0, 50.0, 1e6]))
         net = LevelNet(8, stream(), by_cell=True)
         with torch.no_grad():
@@ -245,7 +245,7 @@ class TestValues:
         assert torch.isfinite(found).all()
         assert (found >= 0).all()
 
-    def test_blocks_do_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_block_size_does_not_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         genes, pattern, detection = made_up(6), random(31, 6), random(31, 1)
         nets = (LevelNet(8, stream(), by_cell=False), LevelNet(8, stream(), by_cell=True))
         known = Levels(nets=nets, features=Moments.of(genes.features()))
@@ -267,21 +267,21 @@ class TestValues:
 
 
 class TestShare:
-    """How much of what networks learned is used beside the level of the reference."""
+    """The weight of the learned level, next to the level of the reference."""
 
-    def test_unchanged_levels_have_the_carried_mean_and_spread(self) -> None:
+    def test_unchanged_levels_have_the_mean_and_spread_of_attention(self) -> None:
         genes = made_up(3, mean=0.8, spread=0.4)
         pattern = torch.tensor([[-1.0, 0.0, 1.0], [-5.0, 2.0, 0.5]])
         expected = [[0.4, 0.8, 1.2], [0.0, 1.6, 1.0]]
         np.testing.assert_allclose(genes.unchanged(pattern), expected, atol=TOLERANCE)
 
     @pytest.mark.parametrize("share", [0.0, 0.25, 0.7, 1.0])
-    def test_a_planted_share_is_found(self, share: float) -> None:
+    def test_a_known_share_is_recovered(self, share: float) -> None:
         learned, own = random(50, 4), random(50, 4, seed=1)
         truth = own + share * (learned - own)
         assert choose_share(learned, own, truth) == pytest.approx(share, abs=0.0126)
 
-    def test_it_is_the_best_by_the_mean_logarithm_of_the_errors(self) -> None:
+    def test_it_minimises_the_mean_logarithm_of_the_errors(self) -> None:
         learned, own = random(40, 5), random(40, 5, seed=1)
         truth = 0.6 * learned + 0.4 * own + random(40, 5, seed=2) * torch.tensor([0.1, 1, 2, 3, 10])
         least = 1e-3 * float(truth.double().var(dim=0, correction=0).mean())
@@ -291,8 +291,8 @@ class TestShare:
             tried[share] = float(torch.log(errors + least).mean())
         assert choose_share(learned, own, truth) == pytest.approx(min(tried, key=tried.__getitem__))
 
-    def test_an_abundant_gene_does_not_decide_for_all(self) -> None:
-        """The networks are right about one gene of large values, the reference about four of small ones."""
+    def test_a_gene_with_large_values_does_not_decide_for_all(self) -> None:
+        """Networks predict one gene with large errors better, the reference four with small errors."""
         truth, noise = 3 * random(60, 5).abs(), random(60, 5, seed=1)
         learned = truth + noise * torch.tensor([1.0, 1, 1, 1, 1])
         own = truth + noise.flip(0) * torch.tensor([9.0, 0.4, 0.4, 0.4, 0.4])
@@ -300,7 +300,7 @@ class TestShare:
         assert errors[0] < 0.1 * errors[1]
         assert choose_share(learned, own, truth) < 0.5
 
-    def test_a_prediction_is_mixed_by_the_share(self) -> None:
+    def test_a_prediction_is_mixed_according_to_the_share(self) -> None:
         genes, pattern, detection = made_up(3), random(5, 3), random(5, 1)
         nets, moments = (LevelNet(8, stream(), by_cell=True),), Moments.of(genes.features())
         whole, half, none = (
@@ -311,7 +311,7 @@ class TestShare:
         np.testing.assert_allclose(half, (whole + none) / 2, atol=TOLERANCE)
         assert mixed(whole, none, 1.0) is whole
 
-    def test_genes_without_any_expression_do_no_harm(self) -> None:
+    def test_genes_without_expression_give_a_valid_share(self) -> None:
         nothing = torch.zeros(20, 3)
         assert 0 <= choose_share(nothing, nothing, nothing) <= 1
 
@@ -319,7 +319,7 @@ class TestShare:
 class TestFitting:
     @staticmethod
     def planted(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, GeneLevels, torch.Tensor]:
-        """A platform on which every gene's level is twice, and its contrast half, the reference's."""
+        """Simulate a platform where every gene has a higher level and half the contrast of the reference."""
         genes, pattern = made_up(16), random(200, 16, seed=seed)
         intercept, slope = genes.start()
         truth = torch.nn.functional.softplus(intercept + 1.1 + 0.5 * slope * pattern)
@@ -337,7 +337,7 @@ class TestFitting:
             by_cell=by_cell,
         )
 
-    def test_a_step_reads_256_cells_and_64_genes_at_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_step_uses_at_most_256_cells_and_64_genes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen, plain = set(), LevelNet.forward
 
         def forward(net: LevelNet, features: Any, pattern: torch.Tensor, detection: Any) -> torch.Tensor:
@@ -356,7 +356,7 @@ class TestFitting:
         assert seen == {(256, 64)}
 
     @pytest.mark.slow
-    def test_a_planted_level_is_learned_and_holds_for_a_new_gene(self) -> None:
+    def test_a_known_level_is_learned_and_holds_for_a_new_gene(self) -> None:
         pattern, detection, genes, truth = self.planted()
         kept, new = torch.arange(12), torch.arange(12, 16)
         start = Levels(
@@ -392,7 +392,7 @@ class TestFitting:
         assert torch.equal(told[0], told[1])
         assert not torch.equal(told[0], told[2])
 
-    def test_one_network_looks_at_cells_and_one_does_not(self) -> None:
+    def test_one_network_uses_the_cell_and_one_does_not(self) -> None:
         assert [net.by_cell for net in self.fit(dataclasses.replace(SETTINGS, level_steps=0)).nets] == [
             False,
             True,
@@ -405,7 +405,7 @@ class TestFitting:
         values = levels.values(pattern, detection, genes)
         assert torch.equal(values, levels.values(pattern, -detection, genes))
 
-    def test_genes_that_were_never_measured_above_zero_do_no_harm(self) -> None:
+    def test_genes_that_were_never_detected_give_finite_values(self) -> None:
         pattern, detection, genes, truth = self.planted()
         for real in (torch.zeros_like(truth), torch.where(torch.arange(16) < 3, 0 * truth, truth)):
             known = fit_levels(
@@ -422,9 +422,9 @@ class TestFitting:
 
 
 class TestConstants:
-    """What stands in the code as a number is what the result has."""
+    """Constants in the code have the documented effect on the result."""
 
-    def test_a_slope_changes_by_e_cubed_at_most(self) -> None:
+    def test_a_slope_changes_by_at_most_a_factor_of_e_cubed(self) -> None:
         genes, pattern = made_up(3), random(4, 3)
         corrections = torch.zeros(4, 3, 2)
         found = {}
@@ -439,7 +439,7 @@ class TestConstants:
         assert not torch.equal(found[2.9], found[3.0])
         assert not torch.equal(found[-2.9], found[-3.0])
 
-    def test_features_of_a_new_gene_are_cut_at_three_standard_deviations(self) -> None:
+    def test_features_of_a_new_gene_are_clipped_at_three_standard_deviations(self) -> None:
         net = LevelNet(8, stream(), by_cell=False)
         genes = made_up(1)
         centre = genes.features()[0]
@@ -464,7 +464,7 @@ class TestConstants:
             torch.testing.assert_close(layer.weight, usual.weight * factor)
             torch.testing.assert_close(layer.bias, usual.bias)
 
-    def test_noise_and_decay_are_those_of_each_kind_of_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_noise_and_weight_decay_of_each_kind_of_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         noise: dict[bool, list[torch.Tensor]] = {False: [], True: []}
         decays: list[float] = []
         forward, optimiser = LevelNet.forward, torch.optim.AdamW
@@ -483,7 +483,7 @@ class TestConstants:
         fit_levels(
             random(30, 40),
             random(30, 40, seed=1),
-            genes=alike,  # their standardised features are zero, so that the noise is all there is
+            genes=alike,  # their standardised features are zero, so only noise remains
             truth=random(30, 40, seed=2).clamp_min(0),
             settings=dataclasses.replace(SETTINGS, level_steps=50),
             generator=stream(),
@@ -491,10 +491,10 @@ class TestConstants:
         assert decays == [0.1, 0.01]
         for by_cell, spread in ((False, 0.3), (True, 0.2)):
             drawn = torch.cat([one.flatten() for one in noise[by_cell]])
-            assert float(drawn.std()) == pytest.approx(spread, rel=0.05)  # of 10,000 draws
+            assert float(drawn.std()) == pytest.approx(spread, rel=0.05)  # from 10,000 draws
             assert abs(float(drawn.mean())) < 0.02
 
-    def test_logarithms_and_the_least_mean(self) -> None:
+    def test_offsets_of_logarithms_and_the_smallest_mean(self) -> None:
         genes = dataclasses.replace(made_up(2, mean=0.0), expressing=torch.tensor([0.0, 1.0]))
         assert genes.features()[0, 0].item() == pytest.approx(math.log(0.01), rel=1e-5)
         assert genes.features()[:, 4].tolist() == pytest.approx(

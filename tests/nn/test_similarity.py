@@ -1,4 +1,4 @@
-"""How alike genes are: against naive loops, ties, zeros, blocks; the nearest proteins are relatives."""
+"""Similarity of genes against naive loops, ties, zeros and blocks; the nearest proteins are related."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ TOLERANCE = 1e-12
 
 
 def expression(seed: int) -> np.ndarray:
-    """Expression of genes in the reference, with a gene (6) and a cell of zeros."""
+    """Draw expression of genes in the reference, where gene 6 and one cell are zero."""
     values = np.random.default_rng(seed).gamma(1.0, size=(9, 8)).astype(np.float32)
     values[:, 6] = 0
     values[4] = 0
@@ -45,7 +45,7 @@ def test_replace_where_by_hand() -> None:
 
 
 class TestKeepLargest:
-    def test_ties_go_by_position(self) -> None:
+    def test_ties_are_broken_by_position(self) -> None:
         weights = np.array([[0.2, 0.5, 0.2, 0.2], [0.0, 0.0, 0.0, 0.0], [0.1, 0.4, 0.3, 0.2]])
         kept = keep_largest(weights, 2)
         assert kept.tolist() == [[0.2, 0.5, 0, 0], [0, 0, 0, 0], [0, 0.4, 0.3, 0]]
@@ -53,7 +53,7 @@ class TestKeepLargest:
 
     @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 999), most=st.integers(1, 9))
-    def test_it_keeps_so_many_and_none_that_is_smaller(self, seed: int, most: int) -> None:
+    def test_it_keeps_the_given_number_of_largest_values(self, seed: int, most: int) -> None:
         weights = np.random.default_rng(seed).random((4, 7))
         kept = keep_largest(weights, most)
         assert ((kept > 0).sum(axis=1) == min(most, 7)).all()
@@ -63,7 +63,7 @@ class TestKeepLargest:
 
 
 def vectors(seed: int, n_rows: int, n_dim: int = 4) -> np.ndarray:
-    """Vectors of which some are copies of others, and one is zero."""
+    """Draw vectors, some of them copies of others, and one of zeros."""
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((n_rows, n_dim)).astype(np.float32)
     values = values[generator.integers(0, max(n_rows * 2 // 3, 1), n_rows)] if n_rows else values
@@ -72,7 +72,7 @@ def vectors(seed: int, n_rows: int, n_dim: int = 4) -> np.ndarray:
 
 
 def naive_nearest(rows: np.ndarray, others: np.ndarray, *, most: int, within: bool) -> list[list[int]]:
-    """The most similar of every row, one pair at a time; ties, to the last digits, by position."""
+    """Return the most similar rows of every row, pair by pair; ties within rounding by position."""
     found = []
     for number, row in enumerate(rows):
         places = [place for place in range(len(others)) if not (within and place == number)]
@@ -87,7 +87,7 @@ class TestNearestRows:
     @given(
         seed=st.integers(0, 999), n_rows=st.integers(1, 40), most=st.integers(1, 12), block=st.integers(1, 50)
     )
-    def test_it_equals_a_naive_loop_whatever_the_blocks(self, seed, n_rows, most, block) -> None:
+    def test_it_equals_a_naive_loop_for_any_block_size(self, seed, n_rows, most, block) -> None:
         rows = vectors(seed, n_rows)
         near = nearest_rows(rows, most=most, block=block)
         naive = naive_nearest(rows, rows, most=most, within=True)
@@ -95,7 +95,8 @@ class TestNearestRows:
         for row, (places, cosines) in enumerate(zip(near.places, near.cosines, strict=True)):
             expected = [cosine(rows[row], rows[place]) for place in naive[row]]
             np.testing.assert_allclose(cosines, expected, atol=TOLERANCE)
-            # Copies of a row may differ in the last bit of their cosine, so that positions are held loosely.
+            # Copies of a row may differ in the last bit of their cosine, so compare cosines instead of
+            # positions.
             np.testing.assert_allclose([cosine(rows[row], rows[one]) for one in places], expected, atol=1e-9)
             assert row not in places
             assert len(set(places)) == len(places)
@@ -107,7 +108,7 @@ class TestNearestRows:
         most=st.integers(1, 12),
         block=st.integers(1, 9),
     )
-    def test_rows_of_another_matrix(self, seed, n_others, most, block) -> None:
+    def test_nearest_rows_of_another_matrix(self, seed, n_others, most, block) -> None:
         rows, others = vectors(seed, 7), vectors(seed + 1, n_others)
         near = nearest_rows(rows, others, most=most, block=block)
         naive = naive_nearest(rows, others, most=most, within=False)
@@ -132,17 +133,17 @@ class TestNearestRows:
         assert near.places[3].tolist() == [4, 2, 0]
         assert near.cosines[3, 0] == 0
         assert near.places[4].tolist() == [0, 1, 2], (
-            "a row of zeros is as near to all, and ties go by position"
+            "a row of zeros has equal cosines, and ties are broken by position"
         )
 
-    def test_many_copies_go_by_position(self) -> None:
+    def test_many_copies_are_ordered_by_position(self) -> None:
         rows = np.tile(np.array([[3, 1, 2]], dtype=np.float32), (40, 1))
         near = nearest_rows(rows, most=3, block=16)
         assert near.places[0].tolist() == [1, 2, 3]
         assert near.places[2].tolist() == [0, 1, 3]
         assert near.places[39].tolist() == [0, 1, 2]
 
-    def test_permuting_rows_permutes_the_answer(self) -> None:
+    def test_permuting_rows_permutes_the_result(self) -> None:
         rows = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
         order = np.random.default_rng(1).permutation(60)
         near, permuted = nearest_rows(rows, most=5), nearest_rows(rows[order], most=5)
@@ -154,7 +155,7 @@ class TestNearestRows:
         empty = np.empty((0, 3), dtype=np.float32)
         assert nearest_rows(np.ones((2, 3), dtype=np.float32), empty, most=2).places.shape == (2, 0)
 
-    def test_inputs_are_left_alone_and_may_be_read_only(self) -> None:
+    def test_inputs_are_not_changed_and_may_be_read_only(self) -> None:
         rows = vectors(0, 20)
         rows.flags.writeable = False
         nearest_rows(rows, most=3)
@@ -186,12 +187,12 @@ RELATIVES = [
     ("Npy1r", {"Npy2r"}),
     ("Sst", {"Cort"}),
 ]
-"""Genes, and members of their family; Kit is not in the table."""
+"""Genes and members of their family; Kit is not in the table."""
 
 
 @pytest.fixture(scope="module")
 def proteins(shared_data: Path) -> dict[str, list[str]]:
-    """The nearest 5 of every gene, by the real embeddings."""
+    """The nearest 5 genes of every gene, by real protein embeddings."""
     table = read_embedding(shared_data / "esm2_gene_embeddings.h5ad")
     near = nearest_rows(table.values, most=5).places
     return {str(gene): table.genes[places].tolist() for gene, places in zip(table.genes, near, strict=True)}
@@ -204,8 +205,8 @@ def test_the_nearest_proteins_of_a_gene_are_its_family(
     assert relatives <= set(proteins[gene][:2])
 
 
-def test_genes_of_a_name_have_near_proteins(proteins: dict[str, list[str]]) -> None:
-    """A gene's nearest protein has a name like its own (Slc17a6, Slc17a7) far more often than by chance."""
+def test_genes_with_similar_names_have_similar_proteins(proteins: dict[str, list[str]]) -> None:
+    """A gene's nearest protein has a similar name (Slc17a6, Slc17a7) far more often than by chance."""
     stems = {gene: gene.rstrip("0123456789").upper() for gene in proteins}
     stems = {gene: stem for gene, stem in stems.items() if len(stem) > 2 and not stem.startswith("GM")}
     sizes = {stem: list(stems.values()).count(stem) for stem in stems.values()}
@@ -216,7 +217,7 @@ def test_genes_of_a_name_have_near_proteins(proteins: dict[str, list[str]]) -> N
     assert hits > 0.3 > 10 * by_chance
 
 
-def test_what_the_table_calls_gad1_is_not_near_gad2(proteins: dict[str, list[str]]) -> None:
-    """They are paralogues, and should be: a caution about this table, whose Gad1 lies by Sox6 and Omp."""
+def test_the_gene_labelled_gad1_in_the_table_is_not_near_gad2(proteins: dict[str, list[str]]) -> None:
+    """The two are paralogues and should be close. In this table Gad1 is wrongly near Sox6 and Omp."""
     assert "Gad2" not in proteins["Gad1"]
     assert "Gad1" not in proteins["Gad2"]

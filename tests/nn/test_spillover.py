@@ -1,4 +1,4 @@
-"""Shares of spill-over: by hand, against a naive loop, and on counts drawn from the model."""
+"""Shares of spill-over: hand-computed cases, a naive loop, and counts simulated from the model."""
 
 from dataclasses import replace
 
@@ -23,17 +23,17 @@ def model_of(profiles: np.ndarray) -> SpilloverModel:
     return replace(made, dispersion=np.full(profiles.shape[1], 0.1))
 
 
-def test_profiles_are_shares_and_small_groups_lean_on_the_average() -> None:
+def test_profiles_sum_to_one_and_small_groups_are_shrunk_to_the_average() -> None:
     made = SpilloverModel.of_reference(np.array([[8.0, 0.0], [0.0, 2.0]]), np.array([1.0, 3.0]))
     # average (2, 1.5); groups (8 + 2, 1.5) / 2 and (2, 6 + 1.5) / 4
     np.testing.assert_allclose(made.profiles, [[10 / 11.5, 1.5 / 11.5], [2 / 9.5, 7.5 / 9.5]], atol=1e-5)
     assert made.prior.sum() == pytest.approx(1)
 
 
-def test_the_posterior_is_that_of_a_naive_loop() -> None:
+def test_the_posterior_equals_a_naive_loop() -> None:
     draw = np.random.default_rng(0)
     model = replace(model_of(draw.dirichlet(np.ones(5), 3)), frequency=np.array([0.5, 0.3, 0.2]))
-    assert not model._unlike.all()  # a profile is like itself
+    assert not model._unlike.all()  # a profile is similar to itself
     counts = draw.poisson(4.0, (6, 5)).astype(np.float32)
     near, wide = draw.dirichlet(np.ones(3), 6), draw.dirichlet(np.ones(3), 6)
     known = model.posterior(counts, Surroundings(near=near, wide=wide))
@@ -56,7 +56,7 @@ def test_the_posterior_is_that_of_a_naive_loop() -> None:
     np.testing.assert_allclose(known.expected.sum(axis=1), 1, atol=1e-5)
 
 
-def test_the_share_rises_with_the_neighbours_genes() -> None:
+def test_the_share_increases_with_counts_of_neighbouring_types() -> None:
     counts = np.array([[50, 50, 0, 0], [45, 45, 5, 5], [35, 35, 15, 15]], dtype=np.float32)
     pure = model_of(np.array([[0.5, 0.5, 1e-3, 1e-3], [1e-3, 1e-3, 0.5, 0.5]]))
     other, both = np.tile([0.0, 1.0], (3, 1)), np.full((3, 2), 0.5)
@@ -65,7 +65,7 @@ def test_the_share_rises_with_the_neighbours_genes() -> None:
     assert share[0] < 0.02
 
 
-def test_neighbours_like_the_cell_tell_nothing() -> None:
+def test_neighbours_of_the_same_type_give_the_prior() -> None:
     model = model_of(TWO)
     counts = np.array([[40, 40, 5, 5], [30, 30, 20, 20]], dtype=np.float32)
     same = np.tile([1.0, 0.0], (2, 1))
@@ -73,7 +73,7 @@ def test_neighbours_like_the_cell_tell_nothing() -> None:
     assert share[0] == pytest.approx(model.prior.sum(axis=0) @ SHARES, abs=1e-3)
 
 
-def test_cells_alone_have_none_and_no_cells_are_no_error() -> None:
+def test_isolated_cells_have_no_spill_over_and_no_cells_are_accepted() -> None:
     model = model_of(TWO)
     counts = np.array([[9, 9, 3, 3], [0, 0, 0, 0]], dtype=np.float32)
     assert model.posterior(counts, Surroundings.none(2, 2)).share.tolist() == [0, 0]
@@ -83,10 +83,10 @@ def test_cells_alone_have_none_and_no_cells_are_no_error() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3])
-def test_what_is_learned_from_counts_drawn_with_a_known_share(level: float) -> None:
+def test_a_known_share_is_recovered_from_simulated_counts(level: float) -> None:
     draw = np.random.default_rng(1)
     profiles = draw.dirichlet(np.full(20, 0.3), 4)
-    factor = np.exp(0.5 * draw.standard_normal(20))  # of the platform
+    factor = np.exp(0.5 * draw.standard_normal(20))  # platform effect
     seen = profiles * factor / (profiles * factor).sum(axis=1, keepdims=True)
     kind, near = draw.integers(4, size=600), draw.dirichlet(np.full(4, 0.5), 600)
     rate = 150 * ((1 - level) * (0.9 * seen[kind] + 0.1 * seen.mean(axis=0)) + level * near @ seen)
@@ -106,7 +106,8 @@ def test_the_candidates_are_the_most_likely_profiles_in_a_naive_loop() -> None:
     dispersion = draw.uniform(0.05, 3.0, 12)
     model = replace(SpilloverModel.of_reference(profiles, np.full(30, 1e6)), dispersion=dispersion)
     model = replace(model, frequency=draw.dirichlet(np.ones(30)))
-    counts = draw.multinomial(128, profiles[:20]).astype(np.float32)  # 128 is a power of 2: no rounding
+    # 128 is a power of 2, so nothing is rounded
+    counts = draw.multinomial(128, profiles[:20]).astype(np.float32)
     share = float(model.prior.sum(axis=0) @ SHARES)
     means = 128 * ((1 - share) * model.profiles + share * (model.frequency @ model.profiles))
     chances = nbinom.logpmf(counts[:, None], 1 / dispersion, 1 / (1 + dispersion * means)).sum(axis=2)

@@ -1,4 +1,4 @@
-"""STEM: its losses by hand and by plain loops, its training, and what several encoders make together."""
+"""STEM: losses against hand-computed values and loops, training, and combinations of several encoders."""
 
 import dataclasses
 import math
@@ -53,7 +53,7 @@ def dot(one: torch.Tensor, two: torch.Tensor) -> float:
 
 
 class TestExtraction:
-    def test_a_plain_loop(self) -> None:
+    def test_it_equals_a_plain_loop(self) -> None:
         losses = []
         for spot in range(3):
             weights = softmax([dot(SPOTS[spot], SPOTS[other]) for other in range(3)])
@@ -63,12 +63,12 @@ class TestExtraction:
         assert float(extraction_loss(SPOTS, ADJACENCY)) == pytest.approx(sum(losses) / 3, abs=TOLERANCE)
 
     def test_by_hand(self) -> None:
-        # Without embeddings all weights are 1/4, whatever the adjacency.
+        # With embeddings of zero all weights are 1/4, for any adjacency.
         assert float(extraction_loss(torch.zeros(4, 2), rows_of_one(4))) == pytest.approx(math.log(4))
-        # Spots far apart in the embedding, each near itself alone.
+        # Spots are far apart in the embedding, and each is only near itself.
         assert float(extraction_loss(100 * torch.eye(4), torch.eye(4))) == pytest.approx(0)
 
-    def test_it_is_least_where_the_weights_are_the_adjacency(self) -> None:
+    def test_it_is_smallest_if_the_weights_equal_the_adjacency(self) -> None:
         weights = torch.softmax(SPOTS @ SPOTS.T, dim=1)
         entropy = float(-(weights * weights.log()).sum(dim=1).mean())
         assert float(extraction_loss(SPOTS, weights)) == pytest.approx(entropy, abs=TOLERANCE)
@@ -78,7 +78,7 @@ class TestExtraction:
 class TestTransition:
     @staticmethod
     def ways() -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
-        """C, C^ and their product, spot to spot over all cells."""
+        """Return C, C^ and their product, which goes from spot to spot over all cells."""
         to_spots = [softmax([dot(cell, spot) for spot in SPOTS]) for cell in CELLS]
         to_cells = [softmax([dot(cell, spot) for cell in CELLS]) for spot in SPOTS]
         around = [
@@ -87,7 +87,7 @@ class TestTransition:
         ]
         return to_spots, to_cells, around
 
-    def test_a_plain_loop(self) -> None:
+    def test_it_equals_a_plain_loop(self) -> None:
         around = self.ways()[2]
         assert all(sum(row) == pytest.approx(1) for row in around)
         losses = [
@@ -98,7 +98,7 @@ class TestTransition:
         assert found == pytest.approx(sum(losses) / 3, abs=TOLERANCE)
 
     @pytest.mark.parametrize("visit", [0.3, 1.0])
-    def test_a_plain_loop_with_the_visits(self, visit: float) -> None:
+    def test_it_equals_a_plain_loop_with_the_visit_term(self, visit: float) -> None:
         to_cells = self.ways()[1]
         visited = [sum(row[cell] for row in to_cells) / 3 for cell in range(4)]
         expected = float(transition_loss(CELLS, SPOTS, ADJACENCY))
@@ -106,22 +106,22 @@ class TestTransition:
         found = float(transition_loss(CELLS, SPOTS, ADJACENCY, visit=visit))
         assert found == pytest.approx(expected, abs=TOLERANCE)
 
-    def test_visits_are_fewest_where_cells_share_alike(self) -> None:
-        """The mean of -log of shares that sum to 1 is least, log n, where they are all 1 / n."""
+    def test_the_visit_term_is_smallest_for_equal_shares(self) -> None:
+        """The mean of -log of n shares that sum to 1 is smallest, log n, if all are 1 / n."""
         alike = torch.zeros(4, 2)
         shared = transition_loss(alike, SPOTS, ADJACENCY, visit=1.0) - transition_loss(
             alike, SPOTS, ADJACENCY
         )
         assert float(shared) == pytest.approx(math.log(4), abs=TOLERANCE)
 
-    def test_a_way_that_nobody_takes_is_finite(self) -> None:
+    def test_a_transition_with_probability_zero_has_a_finite_loss(self) -> None:
         far = 1000 * torch.eye(3)
         loss = transition_loss(far, far, torch.full((3, 3), 1 / 3), visit=1.0)
         assert loss.isfinite()
 
 
 class TestDiscrepancy:
-    def test_a_plain_loop(self) -> None:
+    def test_it_equals_a_plain_loop(self) -> None:
         both = [*CELLS.double(), *SPOTS.double()]
         squares = [[float(((one - two) ** 2).sum()) for two in both] for one in both]
         width = sum(map(sum, squares)) / 49
@@ -135,7 +135,7 @@ class TestDiscrepancy:
         found = float(mean_discrepancy(CELLS, SPOTS))
         assert found == pytest.approx(within_cells + within_spots - 2 * between, abs=TOLERANCE)
 
-    def test_a_sample_is_at_no_distance_from_itself(self) -> None:
+    def test_the_discrepancy_of_a_sample_to_itself_is_zero(self) -> None:
         assert float(mean_discrepancy(CELLS, CELLS)) == pytest.approx(0, abs=TOLERANCE)
         assert float(mean_discrepancy(CELLS, CELLS.repeat(3, 1))) == pytest.approx(0, abs=TOLERANCE)
 
@@ -145,7 +145,7 @@ class TestDiscrepancy:
         sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
         scale=st.floats(0.01, 100),
     )
-    def test_it_is_symmetric_not_negative_and_free_of_scale(
+    def test_it_is_symmetric_not_negative_and_independent_of_scale(
         self, seed: int, sizes: tuple[int, int], scale: float
     ) -> None:
         one, two = (random(size, 3, seed=seed + place) for place, size in enumerate(sizes))
@@ -160,7 +160,7 @@ class TestDiscrepancy:
         assert found[0] < 0.5 * found[1]
         assert found[1] < found[2]
 
-    def test_all_at_one_place_are_at_no_distance(self) -> None:
+    def test_identical_points_have_discrepancy_zero(self) -> None:
         nowhere = torch.zeros(3, 2, requires_grad=True)
         loss = mean_discrepancy(nowhere, torch.zeros(4, 2))
         loss.backward()
@@ -178,11 +178,11 @@ class TestDropout:
         assert matching_dropout(cells, spots) == pytest.approx(expected)
 
     @given(cells=st.floats(0, 1e5), spots=st.floats(0, 1e5))
-    def test_never_below_zero_and_never_everything(self, cells: float, spots: float) -> None:
+    def test_the_rate_is_at_least_zero_and_below_one(self, cells: float, spots: float) -> None:
         assert 0 <= matching_dropout(cells, spots) < 1
 
     @pytest.mark.parametrize("rescale", [True, False])
-    def test_kept_values_by_a_plain_loop(self, rescale: bool) -> None:
+    def test_kept_values_equal_a_plain_loop(self, rescale: bool) -> None:
         values, share = random(6, 4).abs() + 1, 0.3
         found = drop_values(values, share, torch.Generator().manual_seed(5), rescale=rescale)
         draws = torch.rand(6, 4, generator=torch.Generator().manual_seed(5))
@@ -192,7 +192,7 @@ class TestDropout:
                 expected = kept if draws[row, gene] >= share else 0.0
                 assert float(found[row, gene]) == pytest.approx(expected, rel=1e-6)
 
-    def test_rescaling_keeps_the_mean_as_a_layer_does(self) -> None:
+    def test_rescaling_keeps_the_mean_like_a_dropout_layer(self) -> None:
         ones, share = torch.ones(1000, 200), 0.58
         found = drop_values(ones, share, torch.Generator().manual_seed(0), rescale=True)
         layer = torch.nn.Dropout(share)(ones)
@@ -218,7 +218,7 @@ class TestRamp:
     @pytest.mark.parametrize(
         ("step", "ramp"), [(0, 0), (19, 0), (20, 0), (30, 0.25), (40, 0.5), (60, 1), (61, 1), (99, 1)]
     )
-    def test_the_transition_comes_in_slowly(self, step: int, ramp: float) -> None:
+    def test_the_weight_of_the_transition_loss_increases_slowly(self, step: int, ramp: float) -> None:
         expected = float(extraction_loss(SPOTS, ADJACENCY)) + 0.5 * float(mean_discrepancy(CELLS, SPOTS))
         expected += ramp * 2.0 * float(transition_loss(CELLS, SPOTS, ADJACENCY, visit=0.3))
         assert self.loss(step) == pytest.approx(expected, abs=TOLERANCE)
@@ -238,7 +238,7 @@ class TestRamp:
         assert self.loss(225, **published) == pytest.approx(start + transition / 2)
         assert self.loss(399, **published) == pytest.approx(start + transition * 349 / 350)
 
-    def test_a_ramp_without_length_is_a_step(self) -> None:
+    def test_a_ramp_of_length_zero_is_a_step(self) -> None:
         at_once = {"ramp_start": 0.5, "ramp_end": 0.5, "alpha": 0.0}
         start = float(extraction_loss(SPOTS, ADJACENCY))
         assert self.loss(50, **at_once) == pytest.approx(start)
@@ -249,7 +249,7 @@ class TestRamp:
         assert self.loss(99, alpha=0.0, beta=0.0) == pytest.approx(start)
 
 
-def test_the_discrepancy_of_a_large_batch_takes_even_rows() -> None:
+def test_the_discrepancy_of_a_large_batch_uses_evenly_spaced_rows() -> None:
     cells, spots = random(1500, 2, seed=1), random(256, 2, seed=2)
     found = total_loss(cells, spots, rows_of_one(256), step=0, settings=StemSettings(alpha=1.0))
     expected = extraction_loss(spots, rows_of_one(256)) + mean_discrepancy(cells[::3], spots)
@@ -261,7 +261,7 @@ def encoder(n_genes: int = 5, seed: int = 0, **changes: int) -> CellEncoder:
 
 
 class TestEncoder:
-    def test_a_row_is_embedded_by_itself(self) -> None:
+    def test_the_embedding_of_a_row_does_not_depend_on_other_rows(self) -> None:
         made, values = encoder(), random(9, 5).abs()
         whole = made(values)
         assert whole.shape == (9, 4)
@@ -275,7 +275,7 @@ class TestEncoder:
         shapes = [tuple(one.weight.shape) for one in made.layers if isinstance(one, torch.nn.Linear)]
         assert shapes == [(512, 100), (256, 512), (128, 256)]
 
-    def test_it_starts_from_its_stream_alone(self) -> None:
+    def test_it_is_initialised_only_from_its_stream(self) -> None:
         before = torch.get_rng_state()
         one, same, other = (encoder(seed=seed).state_dict() for seed in (1, 1, 2))
         assert torch.equal(torch.get_rng_state(), before)
@@ -307,7 +307,7 @@ class TestSeveralEncoders:
         mean = (each[0] * each[1] * each[2]) ** (1 / 3)
         np.testing.assert_allclose(found, mean / mean.sum(dim=1, keepdim=True), atol=TOLERANCE)
 
-    def test_one_alone_and_copies_of_it_are_the_same_mapping(self) -> None:
+    def test_one_encoder_and_copies_of_it_give_the_same_mapping(self) -> None:
         one = model_of(encoder())
         with torch.no_grad():
             assert torch.equal(one.queries(self.cells), one.keys(self.cells))
@@ -315,7 +315,7 @@ class TestSeveralEncoders:
             products = [made.queries(self.cells) @ made.keys(self.spots).T for made in (one, copies)]
         np.testing.assert_allclose(products[1], products[0], atol=TOLERANCE)
 
-    def test_gradients_go_through_the_queries(self) -> None:
+    def test_gradients_flow_through_the_queries(self) -> None:
         values = self.cells.clone().requires_grad_(True)
         model_of(encoder(), encoder(seed=1)).queries(values).sum().backward()
         assert values.grad is not None
@@ -323,7 +323,7 @@ class TestSeveralEncoders:
 
 
 class Line:
-    """Cells and spots on a line: genes are bumps along it, and the cells see half as much of them."""
+    """Cells and spots on a line: genes are peaks along it, and cells have half of their expression."""
 
     n_genes = 12
 
@@ -383,14 +383,14 @@ def weights_of(model: StemModel) -> torch.Tensor:
 
 class TestTraining:
     @pytest.mark.slow
-    def test_it_learns_where_the_cells_lie(self, line: Line, device: torch.device) -> None:
-        at_once = {"ramp_start": 0.0, "ramp_end": 0.0}  # so that the loss is the same from the start on
+    def test_it_learns_the_positions_of_cells(self, line: Line, device: torch.device) -> None:
+        at_once = {"ramp_start": 0.0, "ramp_end": 0.0}  # so that the loss is the same from the start
         model = line.fit(steps=120, hidden=32, middle=16, latent=8, device=str(device), **at_once)
         assert model.history[0][-1] < 0.75 * model.history[0][0]
         with torch.no_grad():
             queries, keys = model.queries(line.cells.to(device)), model.keys(line.spots.to(device))
             found = torch.softmax(queries @ keys.T, dim=1).cpu().double().numpy() @ line.places[1]
-        # A cell anywhere is .25 off on average, the middle of the line for all of them too.
+        # A random position is wrong by .25 on average, and so is the middle of the line.
         assert np.abs(found - line.places[0]).mean() < 0.08
 
     def test_a_seed_gives_the_same_bits_and_another_gives_others(self, line: Line) -> None:
@@ -399,13 +399,13 @@ class TestTraining:
         assert first.history == same.history
         assert not torch.equal(weights_of(first), weights_of(other))
 
-    def test_each_encoder_has_a_start_of_its_own(self, line: Line) -> None:
+    def test_each_encoder_has_its_own_initialisation(self, line: Line) -> None:
         both = line.fit(models=2)
         assert not torch.equal(weights_of(model_of(both.encoders[0])), weights_of(model_of(both.encoders[1])))
-        # ... which is the same whether others follow.
+        # The initialisation does not depend on whether other encoders follow.
         assert torch.equal(weights_of(model_of(both.encoders[0])), weights_of(line.fit(models=1)))
 
-    def test_the_global_states_are_left_alone_and_not_read(self, line: Line) -> None:
+    def test_global_random_states_are_neither_read_nor_written(self, line: Line) -> None:
         before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
         first = line.fit()
         after = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -416,7 +416,7 @@ class TestTraining:
             assert torch.equal(weights_of(line.fit()), weights_of(first))
 
     @pytest.mark.parametrize(("steps", "length"), [(0, 0), (1, 1), (7, 7), (20, 20), (33, 20)])
-    def test_the_history_has_a_twentieth_of_the_training_in_each_entry(
+    def test_each_entry_of_the_history_is_a_twentieth_of_the_training(
         self, line: Line, steps: int, length: int
     ) -> None:
         model = line.fit(steps=steps, models=2)
@@ -428,14 +428,14 @@ class TestTraining:
         line.fit(steps=3, models=2, progress=lambda done, total: told.append((done, total)))
         assert told == [(step, 6) for step in range(1, 7)]
 
-    def test_what_it_saw_is_left_alone(self, line: Line) -> None:
+    def test_inputs_are_not_changed(self, line: Line) -> None:
         fresh = Line()
         line.fit(dropout=0.5)
         for name in ("cells", "spots", "adjacency"):
             assert torch.equal(getattr(line, name), getattr(fresh, name))
 
     @pytest.mark.parametrize("rescale", [True, False])
-    def test_dropout_is_of_the_spots_alone(
+    def test_dropout_only_affects_spots(
         self, line: Line, monkeypatch: pytest.MonkeyPatch, rescale: bool
     ) -> None:
         seen: list[torch.Tensor] = []
@@ -454,7 +454,7 @@ class TestTraining:
         kept = float((spots[:, line.spots > 0] != 0).double().mean())
         assert kept == pytest.approx(0.4, abs=0.02)
         assert float((cells == 0).double().mean()) < 0.1
-        assert not torch.equal(spots[0] == 0, spots[1] == 0)  # drawn anew in every step
+        assert not torch.equal(spots[0] == 0, spots[1] == 0)  # a new mask is drawn in every step
 
     def test_a_single_cell_and_spot(self) -> None:
         one = Batch(cells=random(1, 5), spots=random(1, 5, seed=1), adjacency=torch.ones(1, 1))
@@ -469,7 +469,7 @@ class TestTraining:
         )
         assert weights_of(model).isfinite().all()
 
-    def test_rows_of_zeros_are_defined(self, line: Line) -> None:
+    def test_rows_of_zeros_give_finite_weights(self, line: Line) -> None:
         empty = Batch(cells=torch.zeros(5, 12), spots=torch.zeros(4, 12), adjacency=rows_of_one(4))
         model = train(
             lambda model, step, device: empty,

@@ -1,4 +1,4 @@
-"""stImpute: every equation against naive loops, the rounds, what a prediction may not depend on, learning."""
+"""stImpute: every equation in naive loops, training rounds, independence of predictions, and learning."""
 
 import math
 from dataclasses import replace
@@ -31,11 +31,11 @@ from cellweft.nn.stimpute import (
     train,
 )
 
-# float32 networks against float64 loops: some dozens of sums, each right to 6e-8 of values around 1
+# float32 networks against float64 loops: a few dozen sums, each accurate to 6e-8 for values around 1
 NETWORK_TOLERANCE = 1e-5
-# a cosine of centred values: an untrained network's hardly vary, so that centring them magnifies rounding
+# cosines of centred values: an untrained network hardly varies, so centring magnifies rounding errors
 LOSS_TOLERANCE = 3e-4
-# the same float32 sums in another order, since a product of another shape is summed in other blocks
+# the same float32 sums in another order, because products of other shapes are summed in other blocks
 ORDER_TOLERANCE = 2e-6
 
 TINY = StImputeSettings(
@@ -50,11 +50,11 @@ TINY = StImputeSettings(
     batch_genes=64,
     batch_sources=64,
 )
-"""One batch an epoch: an epoch's loss is that of the networks as they were before it."""
+"""One batch per epoch: the loss of an epoch is that of the networks before the epoch."""
 
 
 class Toy:
-    """A hand-sized case: 4 spatial cells, 4 reference cells, 3 panel genes, 2 more, k = 2."""
+    """A small case: 4 spatial cells, 4 reference cells, 3 panel genes, 2 more genes, k = 2."""
 
     rng = np.random.default_rng(7)
     measured = rng.gamma(1.0, size=(4, 3)).astype(np.float32)
@@ -80,7 +80,7 @@ class Toy:
 
     @classmethod
     def start(cls, device: torch.device, **changes) -> StImputeModel:
-        """The model before any training, as seed 0 draws it."""
+        """Return the model before training, as initialised with seed 0."""
         networks = new_networks(replace(TINY, **changes), 3, torch_stream(0, "stimpute.start"))
         return assemble(
             networks,
@@ -98,11 +98,11 @@ class Toy:
         return predict_block(model, find_neighbors(model, cls.measured), [table])
 
 
-# The naive side: plain lists of Python floats, an equation a function.
+# Naive versions: plain lists of Python floats, one function per equation.
 
 
 def layer(weights, inputs):
-    """W x + b, a number at a time."""
+    """Return W x + b, one number at a time."""
     weight, bias = (one.detach().cpu().double().tolist() for one in (weights.weight, weights.bias))
     return [
         math.fsum(w * x for w, x in zip(row, inputs, strict=True)) + b
@@ -137,9 +137,9 @@ def naive_neighbors(autoencoder, cells, reference, k):
 
 
 def naive_network(network, near, genes, *, normalise=True, senders=Toy.sources):
-    """Predict genes in the cell that has the neighbours ``near``: Eq. 7-9, a node at a time.
+    """Predict genes in a cell with the neighbours `near`: Eq. 7-9, one node at a time.
 
-    The second layer takes messages from ``senders``; the first from all sources.
+    The second layer gets messages from `senders`, the first from all sources.
     """
     finish = unit if normalise else list
     values = Toy.reference.astype(float)
@@ -171,9 +171,9 @@ def naive_network(network, near, genes, *, normalise=True, senders=Toy.sources):
 
 
 def naive_loss(predicted, measured, mean="overall", training=None):
-    """The three terms of Eq. 10: cells, genes, residual.
+    """Return the three terms of Eq. 10: cells, genes, residual.
 
-    What is subtracted is taken of ``training``, all measured cells, by default those of the loss itself.
+    The subtracted mean is that of `training`, all measured cells; by default these are the cells of the loss.
     """
     n_cells, n_genes = len(measured), len(measured[0])
     training = measured if training is None else training
@@ -207,7 +207,7 @@ def naive_loss(predicted, measured, mean="overall", training=None):
 
 
 def naive_scale(near_each):
-    """The factor of the neighbours' mean that is nearest to the measured panel by least squares."""
+    """Return the factor of the neighbours' mean that fits the measured panel best by least squares."""
     pairs = [
         (float(value), math.fsum(Toy.reference[near, gene].tolist()) / len(near))
         for near, cell in zip(near_each, Toy.measured, strict=True)
@@ -221,7 +221,7 @@ def naive_panel(model: StImputeModel, near, *, senders=Toy.sources):
 
 
 class TestEquations:
-    def test_1_and_2_the_autoencoder(self, device: torch.device) -> None:
+    def test_equations_1_and_2_the_autoencoder(self, device: torch.device) -> None:
         model = Toy.start(device)
         made = model.autoencoder(torch.from_numpy(Toy.measured).to(device)).detach().cpu()
         naive = naive_reconstruction(model.autoencoder, Toy.measured.tolist())
@@ -229,7 +229,7 @@ class TestEquations:
         embedded = [relu(layer(model.autoencoder.encoder, cell)) for cell in Toy.measured.tolist()]
         np.testing.assert_allclose(encode(model.autoencoder, Toy.measured), embedded, atol=NETWORK_TOLERANCE)
 
-    def test_3_the_loss_of_the_autoencoder(self, device: torch.device) -> None:
+    def test_equation_3_the_loss_of_the_autoencoder(self, device: torch.device) -> None:
         history = Toy.train(device).history["autoencoder 1"]
         made = naive_reconstruction(Toy.start(device).autoencoder, Toy.measured.tolist())
         naive = math.fsum((a - b) ** 2 for a, b in zip(np.ravel(made), Toy.measured.ravel(), strict=True)) / 4
@@ -243,7 +243,7 @@ class TestEquations:
         assert find_neighbors(model, Toy.measured).tolist() == naive
 
     @pytest.mark.parametrize("normalise", [True, False])
-    def test_7_to_9_the_gene_network(self, device: torch.device, *, normalise: bool) -> None:
+    def test_equations_7_to_9_the_gene_network(self, device: torch.device, *, normalise: bool) -> None:
         model = Toy.train(device, alpha=1, normalise=normalise, epochs=3)
         near, genes = find_neighbors(model, Toy.measured), np.arange(5)
         naive = [naive_network(model.network, one, genes, normalise=normalise) for one in near.tolist()]
@@ -253,7 +253,7 @@ class TestEquations:
         ("cells", "genes", "residual"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0.5, 2, 3)]
     )
     @pytest.mark.parametrize("mean", get_args(SimilarityMean))
-    def test_10_the_loss_of_the_gene_network(
+    def test_equation_10_the_loss_of_the_gene_network(
         self, device: torch.device, mean, cells, genes, residual
     ) -> None:
         weights = {"cell_similarity": cells, "gene_similarity": genes, "residual": residual}
@@ -266,8 +266,8 @@ class TestEquations:
         assert history == pytest.approx([naive], abs=LOSS_TOLERANCE)
 
     @pytest.mark.parametrize("mean", get_args(SimilarityMean))
-    def test_10_over_genes_that_were_drawn(self, device: torch.device, mean) -> None:
-        """The overall mean stays that of the whole panel."""
+    def test_equation_10_over_sampled_genes(self, device: torch.device, mean) -> None:
+        """The overall mean is still that of the whole panel."""
         trained = Toy.train(device, ae_epochs=0, batch_genes=2, similarity_mean=mean)
         loss = trained.history["gene network 1"][0]
         start = Toy.start(device)
@@ -286,7 +286,7 @@ class TestEquations:
         ]
         assert any(loss == pytest.approx(one, abs=LOSS_TOLERANCE) for one in naive)
 
-    def test_7_over_sources_that_were_drawn(self, device: torch.device) -> None:
+    def test_equation_7_over_sampled_sources(self, device: torch.device) -> None:
         weights = {"cell_similarity": 0, "gene_similarity": 0}
         loss = Toy.train(device, ae_epochs=0, batch_sources=3, **weights).history["gene network 1"][0]
         start = Toy.start(device)
@@ -297,7 +297,9 @@ class TestEquations:
         ]
         assert any(loss == pytest.approx(one, rel=NETWORK_TOLERANCE) for one in naive)
 
-    def test_11_the_second_round_trains_on_the_mean_of_both_networks(self, device: torch.device) -> None:
+    def test_equation_11_the_second_round_trains_on_the_mean_of_both_networks(
+        self, device: torch.device
+    ) -> None:
         once, twice = Toy.train(device), Toy.train(device, rounds=2)
         predicted = naive_panel(once, find_neighbors(once, Toy.measured).tolist())
         made = naive_reconstruction(once.autoencoder, Toy.measured.tolist())
@@ -307,16 +309,18 @@ class TestEquations:
         )
         assert twice.history["autoencoder 2"] == pytest.approx([naive / 4], rel=NETWORK_TOLERANCE)
 
-    def test_the_second_round_goes_on_with_new_neighbours(self, device: torch.device) -> None:
+    def test_the_second_round_continues_with_new_neighbours(self, device: torch.device) -> None:
         once, twice = (Toy.train(device, rounds=rounds, lr=0.3) for rounds in (1, 2))
         near = find_neighbors(twice, Toy.measured).tolist()
-        assert near != find_neighbors(once, Toy.measured).tolist(), "the case does not show what it should"
+        assert near != find_neighbors(once, Toy.measured).tolist(), (
+            "the neighbours do not change in this case"
+        )
         naive = sum(naive_loss(naive_panel(once, near), Toy.measured.tolist()))
         assert twice.history["gene network 2"] == pytest.approx([naive], abs=LOSS_TOLERANCE)
 
     @pytest.mark.parametrize("alpha", [0, 0.3, 1])
     @pytest.mark.parametrize("scale", ["none", "panel"])
-    def test_12_the_blend(self, device: torch.device, scale: NeighborScale, alpha: float) -> None:
+    def test_equation_12_the_blend(self, device: torch.device, scale: NeighborScale, alpha: float) -> None:
         model = Toy.train(device, alpha=alpha, neighbor_scale=scale)
         near_each, naive = find_neighbors(model, Toy.measured).tolist(), []
         factor = 1.0 if scale == "none" else naive_scale(near_each)
@@ -345,26 +349,26 @@ class TestLosses:
 
     @pytest.mark.parametrize("mean", get_args(SimilarityMean))
     def test_similarity_by_hand(self, mean: SimilarityMean) -> None:
-        # Both cells run against each other; both genes too. All means are 1/2.
+        # The two cells are opposite, and so are the two genes. All means are 1/2.
         left, right = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
         subtracted = measured_mean(right, mean)
         assert float(similarity_loss(left, right, mean=subtracted)) == pytest.approx(4)
         loss = similarity_loss(left, left, mean=subtracted)
         assert float(loss) == pytest.approx(0, abs=NETWORK_TOLERANCE)
 
-    def test_the_mean_of_the_measured_is_subtracted_from_both(self) -> None:
-        # Measured values have the mean 1, so that (3, 2) and (0, 1) are compared as (2, 1) and (-1, 0).
+    def test_the_mean_of_the_measurements_is_subtracted_from_both_sides(self) -> None:
+        # Measurements have mean 1, so (3, 2) and (0, 2) are compared as (2, 1) and (-1, 1).
         predicted, measured = torch.tensor([[3.0, 2.0]]), torch.tensor([[0.0, 2.0]])
         loss = similarity_loss(predicted, measured, mean=measured_mean(measured, "overall"), genes=0)
         assert float(loss) == pytest.approx(1 - (-2 + 1) / math.sqrt(5 * 2))
 
-    def test_whose_mean_is_subtracted(self) -> None:
+    def test_the_subtracted_means(self) -> None:
         assert measured_mean(self.measured, "overall").tolist() == [[1, 1, 1]]
         assert measured_mean(self.measured, "gene").tolist() == [[0.5, 1, 1.5]]
         assert [measured_mean(self.measured, one) for one in ("each", "profile")] == ["each", "profile"]
 
     @pytest.mark.parametrize("mean", get_args(SimilarityMean))
-    def test_a_shift_counts_only_against_the_mean_of_the_measured(self, mean: SimilarityMean) -> None:
+    def test_a_shift_only_matters_with_the_mean_of_the_measurements(self, mean: SimilarityMean) -> None:
         subtracted = measured_mean(self.measured, mean)
         loss = similarity_loss(3 * self.measured + 2, self.measured, mean=subtracted)
         if mean in ("each", "profile"):
@@ -374,7 +378,7 @@ class TestLosses:
 
     @pytest.mark.parametrize("constant", [0.0, 2.0])
     @pytest.mark.parametrize("mean", get_args(SimilarityMean))
-    def test_constant_cells_and_genes_have_a_defined_loss_and_gradient(
+    def test_constant_cells_and_genes_have_a_finite_loss_and_gradient(
         self, mean: SimilarityMean, constant: float
     ) -> None:
         predicted = torch.full((3, 4), constant, requires_grad=True)
@@ -390,16 +394,16 @@ class TestLosses:
 
     def test_reconstruction_by_hand(self) -> None:
         assert float(reconstruction_loss(self.predicted, self.measured, None)) == pytest.approx((10 + 6) / 2)
-        # The mean of the reconstruction and the prediction is what was measured.
+        # The mean of the reconstruction and the prediction equals the measurement.
         other = 2 * self.measured - self.predicted
         assert float(reconstruction_loss(self.predicted, self.measured, other)) == pytest.approx(0)
-        # Half of the distance, a quarter of the squares.
+        # Half the distance gives a quarter of the squares.
         loss = reconstruction_loss(self.predicted, self.measured, self.measured)
         assert float(loss) == pytest.approx((10 + 6) / 2 / 4)
 
 
 class TestNeighborScale:
-    """The factor that brings the mean of the neighbours to the tissue's scale."""
+    """The factor that scales the mean of the neighbours to the tissue."""
 
     reference = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]], dtype=np.float32)  # 3 cells x 2 genes
     graph = GeneGraph(sources=np.arange(2), source_expression=reference)
@@ -419,7 +423,7 @@ class TestNeighborScale:
         assert self.factor(device, [[0.0, 0.0]], [[0, 1]]) == 0
 
     def test_a_tissue_on_another_scale_gets_its_factor(self, device: torch.device) -> None:
-        """A quarter of the reference, whose nearest cell is mostly, but not always, found."""
+        """The tissue is a quarter of the reference; most nearest cells are the true ones."""
         tissue = Tissue()
         tissue.measured = 0.25 * tissue.reference[:90, :10]
         nearest = tissue.fit(device, k=1, epochs=0)
@@ -428,7 +432,7 @@ class TestNeighborScale:
 
 
 class Tissue:
-    """Cells of three types along a gradient: measured with noise and a gain per gene, as platforms differ."""
+    """Cells of three types along a gradient, measured with noise and a platform effect per gene."""
 
     n_types, n_genes, n_panel = 3, 16, 10
 
@@ -490,9 +494,9 @@ def every(tissue: Tissue, model: StImputeModel) -> np.ndarray:
 
 
 class TestPrediction:
-    """A gene's prediction in a cell depends on nothing but the model, the gene and the cell."""
+    """The prediction of a gene in a cell depends only on the model, the gene and the cell."""
 
-    def test_its_form(self, tissue: Tissue, every: np.ndarray) -> None:
+    def test_shape_dtype_and_range(self, tissue: Tissue, every: np.ndarray) -> None:
         assert every.shape == (len(tissue.measured), tissue.n_genes)
         assert every.dtype == np.float32
         assert np.isfinite(every).all()
@@ -500,22 +504,24 @@ class TestPrediction:
 
     @settings(max_examples=15, deadline=None)
     @given(data=st.data())
-    def test_whatever_other_genes_are_asked_for_in_any_order(self, data, tissue, model, every) -> None:
+    def test_other_requested_genes_and_their_order_do_not_matter(self, data, tissue, model, every) -> None:
         genes = data.draw(st.lists(st.integers(0, tissue.n_genes - 1), min_size=1, max_size=20))
         np.testing.assert_allclose(tissue.predict(model, genes), every[:, genes], atol=ORDER_TOLERANCE)
 
     @settings(max_examples=15, deadline=None)
     @given(block=st.integers(1, 100))
-    def test_whatever_the_block(self, block: int, tissue, model, every) -> None:
+    def test_block_size_does_not_matter(self, block: int, tissue, model, every) -> None:
         np.testing.assert_allclose(tissue.predict(model, block=block), every, atol=ORDER_TOLERANCE)
 
     @settings(max_examples=15, deadline=None)
     @given(seed=st.integers(0, 999), n_cells=st.integers(1, 90))
-    def test_whatever_other_cells_there_are_in_any_order(self, seed, n_cells, tissue, model, every) -> None:
+    def test_other_cells_and_their_order_do_not_matter(self, seed, n_cells, tissue, model, every) -> None:
         cells = np.random.default_rng(seed).permutation(len(tissue.measured))[:n_cells]
         np.testing.assert_allclose(tissue.predict(model, cells=cells), every[cells], atol=ORDER_TOLERANCE)
 
-    def test_whatever_the_order_of_the_sources(self, tissue: Tissue, model: StImputeModel, every) -> None:
+    def test_the_order_of_the_sources_does_not_matter(
+        self, tissue: Tissue, model: StImputeModel, every
+    ) -> None:
         order = np.random.default_rng(0).permutation(tissue.n_genes)
         graph = GeneGraph(sources=order, source_expression=tissue.reference[:, order])
         again = assemble(
@@ -529,7 +535,7 @@ class TestPrediction:
         )
         np.testing.assert_allclose(tissue.predict(again), every, atol=ORDER_TOLERANCE)
 
-    def test_a_model_put_together_again_predicts_the_same_bits(self, tissue, model, every) -> None:
+    def test_a_reassembled_model_predicts_the_same_bits(self, tissue, model, every) -> None:
         again = assemble(
             (model.autoencoder, model.network),
             tissue.reference[:, tissue.panel],
@@ -543,7 +549,7 @@ class TestPrediction:
 
 
 def copies(n_panel: int) -> tuple[AutoEncoder, np.ndarray, np.ndarray]:
-    """Reference whose first and last cells are one cell; products round their last rows differently."""
+    """Make a reference with one cell copied to both ends; products round the last rows differently."""
     rng = np.random.default_rng(0)
     reference = rng.random((203, n_panel)).astype(np.float32)
     same = np.r_[1:6, 198:203]
@@ -553,7 +559,7 @@ def copies(n_panel: int) -> tuple[AutoEncoder, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("n_panel", [10, 33, 60])
-def test_copies_of_a_cell_are_embedded_alike_and_found_alike(n_panel: int) -> None:
+def test_copies_of_a_cell_have_equal_embeddings_and_neighbours(n_panel: int) -> None:
     autoencoder, reference, queries = copies(n_panel)
     embedded = encode(autoencoder, reference)
     assert (embedded[198:] == embedded[1]).all()
@@ -574,7 +580,7 @@ class TestSeeds:
         assert first.history != other.history
         assert not (tissue.predict(first) == tissue.predict(other)).all()
 
-    def test_the_global_states_are_left_alone_and_not_read(
+    def test_global_random_states_are_neither_read_nor_written(
         self, tissue: Tissue, device: torch.device
     ) -> None:
         before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
@@ -589,14 +595,14 @@ class TestSeeds:
         if device.type == "cpu":
             assert first.history == second.history
 
-    def test_inputs_are_left_alone(self, tissue: Tissue, device: torch.device) -> None:
+    def test_inputs_are_not_changed(self, tissue: Tissue, device: torch.device) -> None:
         fresh = Tissue()
         tissue.predict(tissue.fit(device))
         assert (tissue.measured == fresh.measured).all()
         assert (tissue.reference == fresh.reference).all()
 
 
-def test_history_and_progress_tell_every_epoch_of_every_stage(tissue: Tissue, device: torch.device) -> None:
+def test_history_and_progress_have_every_epoch_of_every_stage(tissue: Tissue, device: torch.device) -> None:
     calls: list[tuple[str, int, int]] = []
     trained = tissue.fit(device, rounds=3, epochs=2, ae_epochs=4, progress=lambda *call: calls.append(call))
     stages = {
@@ -608,11 +614,11 @@ def test_history_and_progress_tell_every_epoch_of_every_stage(tissue: Tissue, de
 
 
 @pytest.mark.parametrize("epochs", [{"epochs": 0}, {"ae_epochs": 0}])
-def test_networks_that_are_not_trained_still_predict(tissue: Tissue, device: torch.device, epochs) -> None:
+def test_untrained_networks_give_predictions(tissue: Tissue, device: torch.device, epochs) -> None:
     assert np.isfinite(tissue.predict(tissue.fit(device, **epochs))).all()
 
 
-def test_cells_and_genes_of_zeros_are_defined(device: torch.device) -> None:
+def test_cells_and_genes_of_zeros_give_finite_predictions(device: torch.device) -> None:
     tissue = Tissue()
     tissue.measured[:20] = 0
     tissue.measured[:, 2] = 0
@@ -639,8 +645,8 @@ class TestLearning:
         assert history["gene network 2"][-1] < history["gene network 1"][0]
 
     @pytest.mark.slow
-    def test_what_it_learned_beats_the_mean_of_the_neighbours(self, device: torch.device) -> None:
-        # One platform sees half of what the other does: the network can learn that, a mean cannot.
+    def test_a_trained_network_beats_the_mean_of_the_neighbours(self, device: torch.device) -> None:
+        # One platform detects half of what the other does: the network can learn this, a mean cannot.
         tissue = Tissue()
         tissue.truth = np.float32(0.5) * tissue.reference[:90]
         tissue.measured = tissue.truth[:, tissue.panel].copy()

@@ -1,4 +1,4 @@
-"""The training loop: what it minimises, its history, its progress, its batches, its random stream."""
+"""The training loop: what it minimises, its history, progress, batches and random stream."""
 
 import math
 from typing import Any
@@ -61,18 +61,18 @@ class TestFitEpochs:
         )
         assert calls == [(1, 3), (2, 3), (3, 3)]
 
-    def test_no_epoch_learns_nothing(self) -> None:
+    def test_zero_epochs_change_nothing(self) -> None:
         learned, history = self.fit(lambda p, _: p.sum(), rows([0, 1]), epochs=0)
         assert history == []
         assert learned.tolist() == [1.0, -2.0]
 
-    def test_an_epoch_without_a_batch_is_not_a_number_and_learns_nothing(self) -> None:
+    def test_an_epoch_without_a_batch_has_loss_nan_and_changes_nothing(self) -> None:
         learned, history = self.fit(lambda p, _: p.sum(), [], epochs=2)
         assert [math.isnan(one) for one in history] == [True, True]
         assert learned.tolist() == [1.0, -2.0]
 
     def test_gradients_do_not_add_up_from_batch_to_batch(self) -> None:
-        # Adam's moments after gradients 1 and -1 make the second step go back; after 1 and their sum, 0, on.
+        # After gradients 1 and -1, Adam's second step goes back; after 1 and their sum 0, it would go on.
         signs = rows([1], [-1])
         learned, _ = self.fit(lambda p, batch: (p * batch).sum(), signs, start=(0.0, 0.0))
         first, second = -0.1, 0.1 * (0.1 / 0.19 - 0.09 / 0.19)
@@ -93,8 +93,8 @@ class TestFitSteps:
         )
         return float(parameter.detach()[0]), history
 
-    def test_each_step_has_a_loss_of_its_own(self) -> None:
-        # Gradients 0, 1, 2 and 3, and none adds to the next.
+    def test_each_step_has_its_own_loss(self) -> None:
+        # Gradients are 0, 1, 2 and 3, and are not added up.
         learned, history = self.fit(lambda p, step: (step * p).sum(), start=1.0)
         assert learned == pytest.approx(1 - 0.1 * (0 + 1 + 2 + 3))
         np.testing.assert_allclose(history, [0, 1, 2 * 0.9, 3 * 0.7], atol=STEP_TOLERANCE)
@@ -107,7 +107,7 @@ class TestFitSteps:
         assert learned == pytest.approx(-expected)
 
     @pytest.mark.parametrize("steps", [0, 1, 5, 20, 21, 50])
-    def test_the_history_has_the_means_of_twentieths(self, steps: int) -> None:
+    def test_the_history_has_means_over_twentieths_of_training(self, steps: int) -> None:
         _, history = self.fit(lambda p, step: 0 * p.sum() + step, steps=steps)
         if steps <= 20:
             assert history == list(range(steps))
@@ -136,7 +136,7 @@ class TestShuffled:
         most=st.none() | st.integers(2, 50),
         seed=st.integers(0, 9),
     )
-    def test_every_row_comes_once_but_a_last_single_one(self, n_rows, size, most, seed) -> None:
+    def test_every_row_occurs_once_except_a_single_last_one(self, n_rows, size, most, seed) -> None:
         batches = list(shuffled(n_rows, size=size, most=most, generator=stream(seed)))
         drawn = n_rows if most is None else min(n_rows, most)
         seen = [row for batch in batches for row in batch.tolist()]
@@ -152,7 +152,7 @@ class TestShuffled:
     def test_a_last_batch_of_one_is_left_out(self, n_rows: int, lengths: list[int]) -> None:
         assert [len(batch) for batch in shuffled(n_rows, size=3, generator=stream())] == lengths
 
-    def test_the_order_is_random_and_drawn_anew(self) -> None:
+    def test_the_order_is_random_and_changes_every_epoch(self) -> None:
         generator = stream()
         first, second = (
             torch.cat(list(shuffled(50, size=10, generator=generator))).tolist() for _ in range(2)
@@ -160,7 +160,7 @@ class TestShuffled:
         assert first != sorted(first)
         assert first != second
 
-    def test_most_draws_other_rows_each_time(self) -> None:
+    def test_most_samples_other_rows_in_each_epoch(self) -> None:
         generator = stream()
         drawn = {
             row
@@ -181,11 +181,12 @@ class TestLinear:
         assert tuple(layer.weight.shape) == (50, 400)
         values = layer.weight.detach().numpy()
         assert np.abs(values).max() <= 1 / 20
-        # A uniform draw has the standard deviation bound / sqrt(3); 20,000 give it to about a percent.
+        # A uniform draw has standard deviation bound / sqrt(3); 20,000 values estimate it to about one
+        # percent.
         assert values.std() == pytest.approx(1 / 20 / math.sqrt(3), rel=0.02)
         assert np.abs(layer.bias.detach().numpy()).max() <= 1 / 20
 
-    def test_it_is_drawn_from_its_own_stream_alone(self) -> None:
+    def test_it_is_initialised_only_from_its_own_stream(self) -> None:
         before = torch.get_rng_state()
         first, again, other = (linear(5, 4, stream(seed)) for seed in (1, 1, 2))
         assert torch.equal(torch.get_rng_state(), before)
@@ -198,8 +199,8 @@ class TestLinear:
         assert all(one.requires_grad and one.device.type == "cpu" for one in layer.parameters())
 
 
-def test_training_ends_when_others_are_no_longer_predicted_better() -> None:
-    """The weight walks from 3 down past 1, where the judge's loss is lowest, and goes back there."""
+def test_training_stops_early_and_returns_to_the_best_weights() -> None:
+    """The weight moves from 3 to below 1, where the judge's loss is smallest, and is set back to there."""
     weight = torch.nn.Parameter(torch.tensor([3.0]))
     seen: list[float] = []
 

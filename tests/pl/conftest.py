@@ -1,4 +1,4 @@
-"""What every plot must leave as it was, and cells to draw."""
+"""A check that plots change no settings, and cells to plot."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ mpl.use("agg")
 
 @pytest.fixture(autouse=True)
 def settings_are_left_alone() -> Iterator[None]:
-    """Matplotlib's settings after a test are those before it; its figures are closed."""
+    """Check that a test leaves Matplotlib's settings unchanged, and close its figures."""
     from matplotlib import pyplot as plt
 
     before = dict(mpl.rcParams)
@@ -24,7 +24,7 @@ def settings_are_left_alone() -> Iterator[None]:
 
 @pytest.fixture
 def cells() -> ad.AnnData:
-    """Six cells, two genes, labels of which one is missing, a number of which one is NaN."""
+    """Six cells with two genes, labels (one missing) and a numeric column (one NaN)."""
     values = np.array([[0, 1], [1, 0], [2, 5], [3, 0], [4, 2], [5, 0]], dtype=np.float32)
     obs = pd.DataFrame(
         {

@@ -11,7 +11,7 @@ from cellweft.place.placement import embeddings_of
 
 @pytest.fixture
 def two_modules():
-    """Five genes: two modules of two, and a constant."""
+    """Five genes: two modules of two, and a constant gene."""
     up, down = np.arange(6.0), np.array([1.0, -1.0, 0.0, 0.0, -1.0, 1.0])
     return pd.DataFrame({"a": up, "c": down, "flat": 1.0, "b": 2 * up, "d": 3 * down})
 
@@ -25,7 +25,7 @@ def test_genes_are_ordered_by_module_and_coloured_by_correlation(two_modules):
     assert [text.get_text() for text in ax.get_yticklabels()] == ["0 (2): a, b", "1 (2): c, d", "none (1)"]
 
 
-def test_correlations_are_those_of_numpy_whatever_the_input(two_modules):
+def test_correlations_equal_numpy_for_any_input(two_modules):
     values = np.random.default_rng(0).random((30, 5)).astype(np.float32)
     made = AnnData(values, var=pd.DataFrame(index=list("vwxyz")))
     group = pd.Series([0, 1, 0, 1, 0], index=list("vwxyz"))
@@ -85,7 +85,7 @@ def test_errors_of_enrichment_name_what_is_wrong():
         pl.enrichment(pd.DataFrame({"a": [1.0]}), fdr=2)
 
 
-def test_errors_of_umap_come_before_any_work(cells):
+def test_errors_of_umap_are_raised_before_any_work(cells):
     with pytest.raises(InputError, match="more than neighbors=15"):
         pl.umap(cells, cells, label="type")
     with pytest.raises(KeyMissingError, match="Did you mean 'type'"):
@@ -111,7 +111,7 @@ def test_umap_draws_the_same_cells_on_both_sides():
 
 
 def two_components(values, neighbors, seed, *, reduced=False):
-    """In place of UMAP, which compiles for long: the first two columns."""
+    """A stand-in for UMAP, which takes long to compile: the first two columns."""
     return np.asarray(values[:, :2], dtype=np.float64) + reduced
 
 
@@ -129,7 +129,7 @@ def test_umap_of_a_placement_draws_cells_and_spots(placement, monkeypatch):
         both = np.concatenate([cells[:, :2], spots[:, :2]])
         np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(both, axis=0), rtol=1e-6)
         grey = np.ptp(shown[:, :3], axis=1) < 1e-6
-        assert grey[:n_spots].all()  # below the cells
+        assert grey[:n_spots].all()  # the spots are grey, below the cells
         np.testing.assert_allclose(np.sort(drawn[:n_spots], axis=0), np.sort(spots[:, :2], axis=0), rtol=1e-6)
     own = np.arange(n_cells) % 3
     first, _ = pl.umap(placement, label=own, most_cells=20)
@@ -140,12 +140,12 @@ def test_umap_of_a_placement_draws_cells_and_spots(placement, monkeypatch):
         pl.umap(placement, label=own[:5])
 
 
-def test_umap_needs_what_was_imputed(cells):
+def test_umap_needs_the_result_of_imputation(cells):
     with pytest.raises(InputError, match="imputed: expected the imputed genes of these cells, got none"):
         pl.umap(cells, label="type")
 
 
-def test_modules_are_named_by_the_genes_that_are_most_typical():
+def test_modules_are_named_by_their_most_typical_genes():
     random = np.random.default_rng(0)
     values = np.repeat(random.normal(size=(60, 2)), [4, 1], axis=1)
     values[:, 1:4] += random.normal(size=(60, 3)) * [0.1, 0.5, 1.0]
@@ -166,7 +166,7 @@ def test_modules_without_room_for_a_name_are_counted():
     assert ax.get_ylabel() == "module (genes); and 2 small ones"
 
 
-def test_the_diagonal_does_not_take_the_colours_of_enrichment():
+def test_the_diagonal_does_not_determine_the_colour_limits_of_enrichment():
     types = ["T1", "T10", "T2"]
     z = pd.DataFrame([[90.0, 3.0, -4.0], [3.0, 70.0, 1.0], [-4.0, 1.0, 2.0]], index=types, columns=types)
     ax = pl.enrichment(z)
@@ -179,7 +179,7 @@ def test_the_diagonal_does_not_take_the_colours_of_enrichment():
     assert alone.images[0].get_clim() == (-5, 5)
 
 
-def test_a_layer_that_is_not_there_is_refused(two_modules):
+def test_a_missing_layer_is_refused(two_modules):
     with pytest.raises(SettingError, match="layer: expected None with a table, got 'counts'"):
         pl.modules(two_modules, layer="counts")
     made = AnnData(two_modules.to_numpy(), var=pd.DataFrame(index=two_modules.columns))

@@ -9,7 +9,7 @@ from cellweft.pl._colors import chosen_colors, label_colors, number_map, palette
 
 
 def _lab(rgb):
-    """CIELAB (D65) of sRGB colours, (n, 3)."""
+    """Convert sRGB colours, (n, 3), to CIELAB (D65)."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array(
         [
@@ -24,21 +24,21 @@ def _lab(rgb):
 
 
 @pytest.mark.parametrize(("n", "least"), [(7, 26), (20, 26), (60, 14)])
-def test_colours_are_apart_in_cielab(n, least):
+def test_colours_are_distinct_in_cielab(n, least):
     lab = _lab(np.array([to_rgb(one) for one in palette(n)]))
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
     assert apart[~np.eye(n, dtype=bool)].min() > least
 
 
-def test_no_colour_is_like_black_white_or_the_grey_of_what_is_missing():
+def test_no_colour_is_close_to_black_white_or_the_grey_of_missing_values():
     colors, others = (
         _lab(np.array([to_rgb(one) for one in some])) for some in (palette(60), ["black", "white", "#D0D0D0"])
     )
     assert np.linalg.norm(colors[:, None] - others[None], axis=-1).min() > 18
-    assert colors[:, 0].min() > 20  # lightness, of 100
+    assert colors[:, 0].min() > 20  # lightness, out of 100
 
 
-def test_the_first_colours_stay_and_repeat_from_the_sixty_first_on():
+def test_the_first_colours_are_fixed_and_repeat_from_the_sixty_first_on():
     assert palette(3) == palette(70)[:3]
     assert len(set(palette(60))) == 60
     assert palette(61)[60] == palette(1)[0]
@@ -64,30 +64,30 @@ def test_categories_keep_their_order_and_text_is_in_natural_order(cells):
     assert list(label_colors(cells, "text")) == ["T1", "T2", "T10"]
 
 
-def test_colours_that_scanpy_keeps_are_taken(cells):
+def test_colours_stored_by_scanpy_are_used(cells):
     cells.uns["type_colors"] = np.array(["red", "#00ff00", "blue"])
     assert label_colors(cells, "type") == {"c": "#ff0000", "b": "#00ff00", "a": "#0000ff"}
 
 
-def test_colours_of_fewer_labels_are_not_taken(cells):
+def test_stored_colours_of_fewer_labels_are_not_used(cells):
     cells.uns["type_colors"] = ["red"]
     assert label_colors(cells, "type")["c"] == palette(1)[0].lower()
 
 
-def test_what_is_no_colour_is_an_error(cells):
+def test_invalid_colours_are_refused(cells):
     cells.uns["type_colors"] = ["red", "reddish", "blue"]
     with pytest.raises(InputError, match="reddish"):
         label_colors(cells, "type")
 
 
-def test_colours_are_written_only_when_asked(cells):
+def test_colours_are_only_stored_on_request(cells):
     found = label_colors(cells, "type")
     assert "type_colors" not in cells.uns
     assert label_colors(cells, "type", keep=True) == found
     assert cells.uns["type_colors"] == list(found.values())
 
 
-def test_colours_cannot_be_kept_in_a_file_or_a_view(cells, tmp_path):
+def test_colours_cannot_be_stored_in_a_file_or_a_view(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     assert label_colors(tmp_path / "cells.h5ad", "type") == label_colors(cells, "type")
     with pytest.raises(SettingError, match="an AnnData to write colours to"):
@@ -98,7 +98,7 @@ def test_colours_cannot_be_kept_in_a_file_or_a_view(cells, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
-def test_scanpy_draws_the_colours_that_are_kept(cells):
+def test_scanpy_draws_the_stored_colours(cells):
     import scanpy as sc
 
     found = label_colors(cells, "type", keep=True)

@@ -52,7 +52,7 @@ def test_a_trend_is_a_line_per_type_with_its_band(found):
     assert ax.get_xlabel() == "depth (µm)"
 
 
-def test_genes_and_types_are_those_asked_for(found):
+def test_genes_and_types_can_be_chosen(found):
     assert [ax.get_title() for ax in pl.trends(found)] == ["Rising", "Even"]
     (ax,) = pl.trends(found, ["Even"], types=["T2"], colors={"T2": "red"})
     assert [to_hex(line.get_color()) for line in ax.lines] == ["#ff0000"]
@@ -128,7 +128,7 @@ def test_trends_of_expression_stop_at_zero_and_those_of_other_values_do_not():
 
 
 @pytest.mark.slow
-def test_a_legend_of_trends_says_what_it_leaves_out():
+def test_a_legend_of_trends_counts_omitted_entries():
     position = np.tile(np.linspace(0.0, 1.0, 6), 65)
     labels = np.repeat([f"T{n}" for n in range(1, 66)], 6)
     made = cellweft.tl.gene_trends(

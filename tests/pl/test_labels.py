@@ -30,7 +30,7 @@ def test_points_are_the_bins_of_the_finest_column() -> None:
     plt.close("all")
 
 
-def test_what_has_no_calibration_is_refused() -> None:
+def test_tables_without_calibration_are_refused() -> None:
     with pytest.raises(
         cellweft.errors.KeyMissingError, match=r"labels: expected a result of Imputer\.annotate"
     ):

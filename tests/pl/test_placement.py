@@ -20,14 +20,14 @@ def shares():
 PLACES = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 
 
-def test_placed_cells_are_drawn_where_they_were_placed(cells):
+def test_placed_cells_are_drawn_at_their_positions(cells):
     cells.obsm["cellweft_spatial"] = cells.obsm["spatial"] + 10
     (ax,) = pl.placed(cells, "Gad1")
     assert (offsets(ax) == cells.obsm["cellweft_spatial"]).all()
     assert ax.get_title() == "placed, Gad1"
 
 
-def test_true_places_beside_are_at_one_scale_in_the_same_colours(cells):
+def test_true_positions_have_the_same_scale_and_colours(cells):
     truth = cells.obsm["spatial"] * 3
     true, found = pl.placed(cells, "depth", truth=truth)
     assert sorted(map(tuple, offsets(true))) == sorted(map(tuple, truth))
@@ -38,7 +38,7 @@ def test_true_places_beside_are_at_one_scale_in_the_same_colours(cells):
     assert f"median error {median:.3g}" in found.get_title()
 
 
-def test_lines_go_from_true_places_to_those_found(cells):
+def test_lines_go_from_true_to_predicted_positions(cells):
     truth = cells.obsm["spatial"] + [5, 0]
     (ax,) = pl.placed(cells, "type", truth=truth, kind="lines")
     lines = np.array(ax.collections[1].get_segments())
@@ -49,7 +49,7 @@ def test_lines_go_from_true_places_to_those_found(cells):
     )
 
 
-def test_a_truth_may_be_named_or_a_table_by_name(cells):
+def test_a_truth_may_be_a_slot_or_a_table_with_cell_names(cells):
     cells.obsm["lived"] = cells.obsm["spatial"] + 1
     table = pd.DataFrame(cells.obsm["lived"], index=cells.obs_names)
     for truth in ("obsm:lived", table.iloc[::-1], cells.obsm["lived"]):
@@ -68,7 +68,7 @@ def test_a_truth_may_be_named_or_a_table_by_name(cells):
         pl.placed(cells, truth="obsm:lived", axes=plt.subplots()[1])
 
 
-def test_a_placement_and_what_it_writes_are_drawn_alike(placement):
+def test_a_placement_and_its_anndata_give_the_same_plot(placement):
     (ax,) = pl.placed(placement)
     (stored,) = pl.placed(placement.to_anndata(neighbors=0))
     assert (offsets(ax) == offsets(stored)).all()
@@ -96,25 +96,25 @@ def area(polygon):
     return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
 
 
-def test_pies_are_as_large_as_the_shares(shares):
+def test_areas_of_pie_slices_match_the_proportions(shares):
     (ax,) = pl.composition(shares, kind="pies", places=PLACES, colors={"b": "red"}, size=2.0)
     wedges = {
         tuple(one.get_facecolor()[0]): [area(path.vertices[:-1]) / np.pi for path in one.get_paths()]
         for one in ax.collections
         if len(one.get_paths())
     }
-    # arcs are twelve lines each, so that the areas are a little smaller
+    # an arc consists of twelve lines, so areas are a little too small
     assert wedges[to_rgba("red")] == pytest.approx([0.25, 1.0], rel=0.05)
     assert wedges[to_rgba(pl.palette(1)[0])] == pytest.approx([1.0, 0.5], rel=0.05)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
 
 
-def test_types_that_are_not_drawn_are_the_grey_rest_of_a_pie(shares):
+def test_omitted_types_are_the_grey_rest_of_a_pie(shares):
     (ax,) = pl.composition(shares, kind="pies", places=PLACES, labels=["a"])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "other"]
 
 
-def test_what_a_placement_says_of_spots_is_drawn(placement):
+def test_the_composition_of_a_placement_is_drawn(placement):
     table = placement.deconvolve()
     spots = placement.to_anndata(of="spots")
     for given in (placement, spots):
@@ -139,7 +139,7 @@ def test_errors_of_compositions_name_what_is_wrong(shares, cells):
         pl.composition(shares, places=PLACES, axes=plt.subplots()[1])
 
 
-def test_maps_of_a_composition_say_how_many_types_they_leave_out():
+def test_maps_of_a_composition_count_omitted_types():
     names = [f"T{n}" for n in range(1, 13)]
     shares = pd.DataFrame(np.full((3, 12), 1 / 12), columns=sorted(names))
     places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -149,7 +149,7 @@ def test_maps_of_a_composition_say_how_many_types_they_leave_out():
     assert maps[-1].get_xlabel() == "x →"
 
 
-def test_places_that_would_not_be_used_are_refused(cells, shares):
+def test_positions_that_would_not_be_used_are_refused(cells, shares):
     with pytest.raises(SettingError, match=r"coordinates: expected none with a table, got str\. Pass pl"):
         pl.composition(shares, places=PLACES, coordinates="obsm:nothing")
     cells.obsm["cellweft_proportions"] = pd.DataFrame({"a": np.ones(6)}, index=cells.obs_names)

@@ -11,7 +11,7 @@ def random_cells(n, seed=0):
     return stream.uniform(0, 10, (n, 2)) * [1, 0.6], stream
 
 
-def test_the_width_of_a_cell_on_a_grid_is_its_pitch_and_holes_do_not_count():
+def test_the_cell_width_on_a_grid_is_its_pitch_despite_holes():
     grid = np.stack(np.meshgrid(np.arange(60.0), np.arange(60.0)), axis=-1).reshape(-1, 2) * 3
     assert cell_width(grid) == pytest.approx(3, rel=0.1)
     ring = grid[np.linalg.norm(grid - 90, axis=1) > 60]
@@ -47,7 +47,7 @@ def test_the_number_of_pixels_is_bounded():
 
 @pytest.mark.slow
 @given(st.integers(0, 100))
-def test_means_and_modes_are_those_of_a_loop(seed):
+def test_means_and_modes_equal_a_naive_loop(seed):
     places, stream = random_cells(60, seed)
     values, codes = stream.normal(size=60), stream.integers(-1, 3, 60)
     values[stream.random(60) < 0.3] = np.nan
@@ -60,12 +60,12 @@ def test_means_and_modes_are_those_of_a_loop(seed):
         there = values[here][~np.isnan(values[here])]
         assert means.ravel()[pixel] == pytest.approx(there.mean() if len(there) else np.nan, nan_ok=True)
         counts = {code: (codes[here] == code).sum() for code in (0, 1, 2, -1)}
-        assert modes.ravel()[pixel] == max(counts, key=counts.get)  # the first of equal ones
+        assert modes.ravel()[pixel] == max(counts, key=counts.get)  # the first of several equal ones
         assert shown.ravel()[pixel]
 
 
 @given(st.integers(0, 20))
-def test_the_order_of_the_cells_changes_nothing(seed):
+def test_the_order_of_the_cells_does_not_matter(seed):
     places, stream = random_cells(80, seed)
     values, codes, order = stream.normal(size=80), stream.integers(-1, 3, 80), stream.permutation(80)
     one, other = grid_of(places), grid_of(places[order])

@@ -8,7 +8,7 @@ from cellweft._errors import InputError, KeyMissingError
 
 
 def table(methods, *, metric="pearson", level="gene", seed=0):
-    """Return scores, a list of values per method."""
+    """Return scores from a list of values per method."""
     rows = [
         (method, seed, -1, level, f"item{number}", metric, value)
         for method, values in methods.items()
@@ -21,7 +21,7 @@ def names(ax):
     return [text.get_text() for text in ax.get_yticklabels()]
 
 
-def test_methods_are_in_the_order_of_their_medians_with_their_quartiles():
+def test_methods_are_ordered_by_median_and_show_quartiles():
     scores = table({"bad": [0.0, 0.1, 0.2], "good": [0.5, 0.6, 0.9]})
     ax = pl.methods(scores)
     assert names(ax) == ["good", "bad"]
@@ -34,7 +34,7 @@ def test_methods_are_in_the_order_of_their_medians_with_their_quartiles():
     assert ax.get_xlabel() == "Pearson correlation"
 
 
-def test_errors_are_best_where_they_are_small():
+def test_small_errors_are_better():
     scores = table({"far": [30.0, 40.0], "near": [1.0, 2.0]}, metric="location_error", level="cell")
     ax = pl.methods(scores, metric="location_error")
     assert names(ax) == ["near", "far"]
@@ -50,7 +50,7 @@ def test_seeds_are_averaged_item_by_item_and_rows_may_be_in_any_order():
         assert dots.get_offsets()[:, 0].tolist() == [0.5, 1.5]
 
 
-def test_levels_are_kept_apart():
+def test_levels_are_not_mixed():
     scores = pd.concat([table({"a": [0.1, 0.2]}), table({"a": [0.5, 0.6, 0.7]}, level="cell")])
     assert pl.methods(scores).get_title() == "2 genes"
     assert pl.methods(scores, level="cell").get_title() == "3 cells"
@@ -58,7 +58,7 @@ def test_levels_are_kept_apart():
         pl.methods(scores, level="type")
 
 
-def test_of_very_many_items_only_boxes_are_drawn():
+def test_very_many_items_are_drawn_as_boxes_only():
     ax = pl.methods(table({"a": np.linspace(0, 1, 600)}))
     assert not [one for one in ax.collections if len(one.get_offsets()) == 600]
 
@@ -70,7 +70,7 @@ def test_chosen_methods_are_drawn_in_their_order():
         pl.methods(scores, order=["d"])
 
 
-def test_what_is_no_table_of_scores_is_an_error():
+def test_other_objects_than_a_table_of_scores_are_refused():
     with pytest.raises(InputError, match="expected a table of scores"):
         pl.methods(pd.DataFrame({"a": [1]}))
     with pytest.raises(InputError, match="no rows"):
@@ -79,7 +79,7 @@ def test_what_is_no_table_of_scores_is_an_error():
         pl.methods(table({"a": [1.0]}), metric="pearsn")
 
 
-def test_a_gene_that_pandas_took_for_missing_is_refused():
+def test_a_gene_that_pandas_read_as_missing_is_refused():
     read = table({"a": [1.0, 2.0]})
     read.loc[0, "item"] = None
     message = r"in every row of the column 'item', got 1 missing\. .*called NA.*keep_default_na=False"
@@ -87,10 +87,10 @@ def test_a_gene_that_pandas_took_for_missing_is_refused():
         pl.methods(read)
 
 
-# reliability
+# Reliability
 
 
-def test_reliability_is_held_against_the_scores_of_the_same_genes():
+def test_reliability_is_compared_with_the_scores_of_the_same_genes():
     expected = pd.DataFrame(
         {
             "reliability": [0.8, 0.2, 0.5, 0.9],
@@ -107,7 +107,7 @@ def test_reliability_is_held_against_the_scores_of_the_same_genes():
     assert ax.texts[0].get_text() == "Spearman 1.00, 3 genes"
 
 
-def test_spearman_is_that_of_scipy():
+def test_spearman_equals_scipy():
     stream = np.random.default_rng(0)
     x, y = np.round(stream.random((2, 40)), 1)
     expected = pd.Series(x, index=[f"item{n}" for n in range(40)])
@@ -115,7 +115,7 @@ def test_spearman_is_that_of_scipy():
     assert ax.texts[0].get_text() == f"Spearman {spearmanr(x, y).statistic:.2f}, 40 genes"
 
 
-def test_reliability_of_the_evaluation_itself_and_names_of_the_worst():
+def test_reliability_of_an_evaluation_and_names_of_the_worst_genes():
     scores = pd.concat([table({"m": [0.1, 0.6]}), table({"m": [0.5, 0.5]}, metric="reliability")])
     ax = pl.reliability(None, scores, name_worst=1)
     assert ax.texts[0].get_text() == "Spearman not defined, 2 genes"

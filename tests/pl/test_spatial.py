@@ -18,7 +18,7 @@ GREY = to_rgba("#D0D0D0")
 
 
 def dots(ax):
-    """Return places, numbers and colours of the dots, in the order in which they are drawn."""
+    """Return positions, numbers and colours of the dots in the order of drawing."""
     (found,) = ax.collections
     found.update_scalarmappable()
     places = np.asarray(found.get_offsets())
@@ -28,7 +28,7 @@ def dots(ax):
 def test_a_gene_is_drawn_where_its_cells_are(cells):
     ax = pl.spatial(cells, "Gad1")
     places, numbers, _ = dots(ax)
-    assert numbers.tolist() == [0, 1, 2, 3, 4, 5]  # high ones last, above the others
+    assert numbers.tolist() == [0, 1, 2, 3, 4, 5]  # high values are drawn last, above the others
     assert (places == cells.obsm["spatial"]).all()
     assert ax.get_title() == "Gad1"
     assert ax.get_aspect() == 1.0
@@ -45,7 +45,7 @@ def test_labels_have_their_colours_and_missing_ones_are_grey(cells):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["c", "b", "a", "unknown"]
 
 
-def test_values_of_pandas_are_matched_by_the_names_of_the_cells(cells):
+def test_values_of_a_series_are_matched_by_cell_names(cells):
     values = pd.Series(np.arange(float(cells.n_obs)), index=cells.obs_names)
     by_place = []
     for one in (values, values.sample(frac=1, random_state=0)):
@@ -62,7 +62,7 @@ def test_labels_without_a_name_have_a_legend_too(cells):
     assert [text.get_text() for text in legend.get_texts()] == ["even", "odd"]
 
 
-def test_the_legend_names_only_what_is_there(cells):
+def test_the_legend_names_only_labels_that_occur(cells):
     ax = pl.spatial(cells[[1, 5]], "type")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a"]
     assert pl.spatial(cells, "type", legend=False).get_legend() is None
@@ -86,7 +86,7 @@ def test_values_and_colours_may_be_given(cells):
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(range(6)))
-def test_the_order_of_the_cells_changes_nothing(order):
+def test_the_order_of_the_cells_does_not_matter(order):
     made = ad.AnnData(np.arange(6.0).reshape(6, 1) // 2, var=pd.DataFrame(index=["g"]))
     made.obs["type"] = list("ababab")
     made.obsm["spatial"] = np.array([[0, 0], [0, 0], [2, 0], [0, 1], [1, 1], [2, 1]], dtype=np.float64)
@@ -116,14 +116,14 @@ def test_rare_and_constant_genes_have_limits(cells):
     assert pl.spatial(cells, np.full(6, np.nan)).collections[0].get_clim() == (0, 1)
 
 
-def test_y_grows_down_unless_asked_and_says_so(cells):
+def test_the_y_axis_points_down_by_default_with_a_note(cells):
     down, up = pl.spatial(cells, "Gad1"), pl.spatial(cells, "Gad1", y="up")
     assert down.get_ylim()[0] > down.get_ylim()[1]
     assert up.get_ylim()[0] < up.get_ylim()[1]
     assert (down.get_ylabel(), up.get_ylabel()) == ("y ↓", "y ↑")
 
 
-def test_the_scale_bar_is_of_a_round_length():
+def test_the_scale_bar_has_a_round_length():
     made = ad.AnnData(np.zeros((2, 1)), obsm={"spatial": np.array([[0.0, 0.0], [1000.0, 800.0]])})
     ax = pl.spatial(made, unit="µm")
     (bar,) = ax.lines
@@ -133,7 +133,7 @@ def test_the_scale_bar_is_of_a_round_length():
 
 def test_a_size_is_in_the_unit_of_the_coordinates(cells):
     one, two = (pl.spatial(cells, "Gad1", size=size).collections[0].get_sizes()[0] for size in (0.1, 0.2))
-    # the map has room for a larger dot too, and so is drawn a little smaller
+    # the map also has to fit the larger dot, so it is drawn slightly smaller
     assert 2.5 < two / one < 4
 
 
@@ -176,7 +176,7 @@ def test_errors_name_what_is_wrong(cells, arguments, error, match):
     assert not plt.get_fignums()
 
 
-def test_no_cells_and_no_places(cells):
+def test_no_cells_and_no_coordinates(cells):
     with pytest.raises(InputError, match="at least one cell"):
         pl.spatial(cells[:0], "Gad1")
     del cells.obsm["spatial"]
@@ -185,7 +185,7 @@ def test_no_cells_and_no_places(cells):
 
 
 @pytest.mark.slow
-def test_files_backed_data_views_and_sparse_are_drawn_alike(cells, tmp_path):
+def test_files_backed_data_views_and_sparse_data_give_the_same_plot(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     write_anndata(cells, tmp_path / "cells.zarr")
     sparse = cells.copy()
@@ -203,7 +203,7 @@ def test_files_backed_data_views_and_sparse_are_drawn_alike(cells, tmp_path):
     backed.file.close()
 
 
-def test_the_input_is_left_as_it_was(cells):
+def test_the_input_is_not_changed(cells):
     before = cells.copy()
     pl.spatial(cells, "type")
     pl.gene(cells, "Gad1", measured=cells)
@@ -213,7 +213,7 @@ def test_the_input_is_left_as_it_was(cells):
     assert set(cells.obsm) == {"spatial"}
 
 
-def test_an_axes_that_is_given_is_drawn_on(cells):
+def test_a_given_axes_is_used(cells):
     figure, ax = plt.subplots()
     assert pl.spatial(cells, "type", ax=ax) is ax
     assert figure.get_size_inches().tolist() == plt.rcParams["figure.figsize"]
@@ -242,7 +242,7 @@ def test_pixels_of_labels_have_their_colours():
 
 
 @pytest.mark.slow
-def test_a_picture_of_a_million_cells_stays_small(tmp_path):
+def test_a_plot_of_a_million_cells_is_a_small_file(tmp_path):
     stream = np.random.default_rng(0)
     made = ad.AnnData(stream.random((1_000_000, 1), dtype=np.float32), var=pd.DataFrame(index=["g"]))
     made.obs["type"] = pd.Categorical.from_codes(stream.integers(0, 12, 1_000_000), list("abcdefghijkl"))
@@ -252,7 +252,7 @@ def test_a_picture_of_a_million_cells_stays_small(tmp_path):
         assert (tmp_path / "map.pdf").stat().st_size < 2_000_000
 
 
-# gene, uncertainty
+# Genes and their uncertainty
 
 
 def test_measured_and_imputed_share_limits_and_one_colour_bar(cells):
@@ -261,11 +261,11 @@ def test_measured_and_imputed_share_limits_and_one_colour_bar(cells):
     axes = pl.gene(cells, "Gad1", measured=measured)
     assert [ax.get_title() for ax in axes] == ["Gad1, measured", "Gad1, imputed", "Gad1, width of interval"]
     assert axes[0].collections[0].get_clim() == axes[1].collections[0].get_clim()
-    assert len(axes[0].figure.axes) == 5  # three panels, two bars
+    assert len(axes[0].figure.axes) == 5  # three panels and two colour bars
     assert dots(axes[2])[1].tolist() == pytest.approx([0, 1.5, 3, 4.5, 6, 7.5])
 
 
-def test_measured_counts_are_brought_to_logarithms_as_a_pair_does(tissue):
+def test_measured_counts_are_log_normalised_as_in_a_pair(tissue):
     both = pair(tissue.sc, tissue.st)
     gene = str(both.shared_genes[0])
     values = both.st.dense(slice(None), both.st_shared[:1])[:, 0]
@@ -276,7 +276,7 @@ def test_measured_counts_are_brought_to_logarithms_as_a_pair_does(tissue):
         assert np.allclose(np.sort(dots(left)[1]), np.sort(values))
 
 
-def test_panels_of_a_gene_are_those_asked_for(cells):
+def test_panels_of_a_gene_can_be_chosen(cells):
     assert len(pl.gene(cells, "gad1")) == 2
     assert len(pl.gene(cells, "Gad1", uncertainty=False)) == 1
     _, axes = plt.subplots(1, 3)
@@ -291,7 +291,7 @@ def test_panels_of_a_gene_are_those_asked_for(cells):
         pl.uncertainty(cells, "Gad1")
 
 
-def test_other_cells_are_no_measurement(cells):
+def test_a_measurement_of_other_cells_is_refused(cells):
     with pytest.raises(InputError, match="the 6 cells of the imputed result, in the same order, got 5"):
         pl.gene(cells, "Gad1", measured=cells[:5])
     with pytest.raises(InputError, match="a different order"):
@@ -324,7 +324,7 @@ def test_every_colour_bar_says_what_it_shows(cells, color, label):
     assert drawn.colorbar.ax.get_ylabel().replace("\n", " ") == label
 
 
-def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
+def test_colour_bars_name_the_scale_of_a_gene_if_it_is_known(cells):
     def label(**more):
         bar = pl.spatial(cells, "Gad1", **more).collections[0].colorbar
         return bar.ax.get_ylabel().replace("\n", " ")
@@ -337,7 +337,7 @@ def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
     assert width.ax.get_ylabel().replace("\n", " ") == "upper - lower (log-normalised expression)"
 
 
-def test_the_label_of_a_low_colour_bar_is_broken_into_lines(cells):
+def test_the_label_of_a_short_colour_bar_is_wrapped(cells):
     cells.var["measured"] = True
     cells.obsm["spatial"] = np.column_stack([np.linspace(0, 10, 6), np.linspace(0, 3, 6)])
     bar = pl.spatial(cells, "Gad1", layer="lower").collections[0].colorbar
@@ -348,7 +348,7 @@ def test_the_label_of_a_low_colour_bar_is_broken_into_lines(cells):
     assert drawn.y0 <= written.y0 < written.y1 <= drawn.y1
 
 
-def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):
+def test_counts_are_called_counts_and_shown_with_measured_counts(tissue):
     imputed = tissue.st.copy()
     imputed.var["measured"] = True
     imputed.uns["cellweft"] = {"scale": "counts: means", "schema_version": SCHEMA_VERSION}
@@ -368,7 +368,7 @@ def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):
         pl.gene(imputed, gene, measured=logs)
 
 
-def test_a_legend_of_many_labels_says_how_many_it_leaves_out(cells):
+def test_a_legend_of_many_labels_counts_omitted_ones(cells):
     many = np.array([f"L{n}" for n in range(1, 73)])
     made = ad.AnnData(np.zeros((72, 1)), obs=pd.DataFrame({"layer": many}, index=many))
     made.obsm["spatial"] = np.random.default_rng(0).random((72, 2))
@@ -379,12 +379,12 @@ def test_a_legend_of_many_labels_says_how_many_it_leaves_out(cells):
 
 
 @pytest.mark.parametrize("color", ["type", "depth", "Gad1", None, np.arange(6)])
-def test_a_layer_that_is_not_there_is_refused_whatever_is_drawn(cells, color):
+def test_a_missing_layer_is_refused_for_every_plot(cells, color):
     with pytest.raises(KeyMissingError, match=r"layer='lowr'.*no such layer.*'lower'"):
         pl.spatial(cells, color, layer="lowr")
 
 
-def test_a_layer_that_is_there_may_go_with_a_column(cells):
+def test_an_existing_layer_may_be_combined_with_a_column(cells):
     assert pl.spatial(cells, "type", layer="lower").get_title() == "type"
 
 
@@ -396,7 +396,7 @@ def test_raw_is_read_with_its_own_genes(cells):
     assert dots(pl.spatial(cells, "Gad1", layer="raw"))[1].tolist() == [0, 0, 0, 1, 2, 5]
 
 
-def test_colours_of_other_labels_alone_are_refused(cells):
+def test_only_colours_of_other_labels_are_refused(cells):
     with pytest.raises(SettingError, match="colors: expected colours of labels in the plot, got 'A'"):
         pl.spatial(cells, "type", colors={"A": "red"})
     assert pl.spatial(cells, "type", colors={"a": "red", "further": "blue"}).get_title() == "type"

@@ -17,16 +17,17 @@ def bounds(low, high):
     return np.full(TRUTH.shape, low), np.full(TRUTH.shape, high)
 
 
-def test_coverage_is_that_of_all_measured_entries_and_of_each_gene():
+def test_coverage_of_all_measured_entries_and_of_each_gene():
     ax = pl.calibration(TRUTH, {0.9: bounds(0, 5), 0.5: bounds(0, 1)})
     line = ax.lines[1]
     assert line.get_xdata().tolist() == [0.5, 0.9]
     assert line.get_ydata().tolist() == pytest.approx([2 / 7, 1.0])  # of seven entries
     (bars,) = ax.collections
-    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([0.125, 0.375])  # genes: a half, none
+    # first gene one half, second none
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([0.125, 0.375])
 
 
-def test_coverage_of_layers_by_the_names_of_the_genes():
+def test_coverage_of_layers_matched_by_gene_names():
     low, high = bounds(0, 1)
     found = ad.AnnData(low, var=pd.DataFrame(index=["b", "a"]), layers={"lower": low, "upper": high})
     truth = pd.DataFrame(TRUTH, columns=["a", "b"])
@@ -61,7 +62,7 @@ def test_errors_of_calibration_name_what_is_wrong(truth, given, error, match):
         pl.calibration(truth, given)
 
 
-# history
+# Training history
 
 
 def test_a_stage_has_a_panel_and_an_encoder_a_line():
@@ -95,7 +96,7 @@ def test_errors_of_history_name_what_is_wrong():
         pl.history({"a": [1.0], "b": [1.0]}, axes=plt.subplots()[1])
 
 
-def test_a_legend_of_many_encoders_says_how_many_it_leaves_out():
+def test_a_legend_of_many_encoders_counts_omitted_ones():
     (ax,) = pl.history([[2.0 + n, 1.0] for n in range(11)])
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert (len(names), names[0], names[-1]) == (9, "encoder 1", "and 3 more")

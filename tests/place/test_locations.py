@@ -1,4 +1,4 @@
-"""Where a mapping puts cells: mean, geometric median and radius, by blocks, against the matrix held whole."""
+"""Positions from a mapping: mean, geometric median and radius, in blocks and against the full matrix."""
 
 import math
 
@@ -16,7 +16,7 @@ from cellweft.place.locations import FLATTEN, encoder_mappings, find_places, pla
 
 # float32 products and sums in blocks of another shape, of values of the order of 1
 TOLERANCE = 1e-5
-# of a radius: a bin is so wide where most radii lie
+# relative width of a bin at common radii
 BIN = 0.01
 
 
@@ -36,7 +36,7 @@ def spots_of(n_spots: int = 13, n_axes: int = 2) -> np.ndarray:
 
 
 def of_weights(*rows: list[float]) -> Mapping:
-    """A mapping of these weights: keys are unit vectors, queries the weights' logarithms."""
+    """Return a mapping with these weights: keys are unit vectors, queries the logarithms of the weights."""
     weights = torch.tensor(rows)
     return Mapping(queries=weights.clamp_min(1e-30).log(), keys=torch.eye(weights.shape[1]))
 
@@ -48,7 +48,7 @@ def weights_of(mapping: Mapping, *, flatten: float = 1.0) -> np.ndarray:
 
 
 def naive_radius(weights: np.ndarray, distances: np.ndarray, share: float) -> float:
-    """Add spots from the nearest on until their weights reach the share."""
+    """Add spots, the nearest first, until their weights reach the share."""
     order = np.argsort(distances)
     held = 0.0
     for spot in order:
@@ -76,7 +76,7 @@ class TestMean:
         assert spread[0] == pytest.approx(math.sqrt(0.75 * 1 + 0.25 * 9), abs=TOLERANCE)
 
     @pytest.mark.parametrize("n_axes", [2, 3])
-    def test_it_is_the_weighted_mean(self, n_axes: int) -> None:
+    def test_it_equals_the_weighted_mean(self, n_axes: int) -> None:
         mapping, spots = make(), spots_of(n_axes=n_axes)
         weights = weights_of(mapping)
         places, spread = mean_places(mapping, spots)
@@ -85,7 +85,7 @@ class TestMean:
             squares = ((spots - weights[cell] @ spots) ** 2).sum(axis=1)
             assert spread[cell] == pytest.approx(math.sqrt(weights[cell] @ squares), rel=1e-4)
 
-    def test_spots_at_one_place(self) -> None:
+    def test_spots_at_the_same_position(self) -> None:
         places, spread = mean_places(make(), np.full((13, 2), 7.0))
         np.testing.assert_allclose(places, 7)
         np.testing.assert_allclose(spread, 0)
@@ -107,8 +107,8 @@ class TestAllInOneGo:
         assert found.spots.dtype == np.int32
 
     @pytest.mark.parametrize("share", [0.0, 0.05])
-    def test_by_a_coarse_search(self, share: float) -> None:
-        """The same where all spots are looked at, and close where some are known by groups."""
+    def test_a_coarse_search(self, share: float) -> None:
+        """The result is the same if all spots are visited, and close if some are estimated by groups."""
         mapping, spots = make(n_spots=200), spots_of(200)
         groups = group_keys(mapping.queries, mapping.keys, most=40)
         searched = CoarseMapping(
@@ -124,7 +124,7 @@ class TestAllInOneGo:
 
 class TestMedian:
     def test_by_hand(self) -> None:
-        """On a line the median lies where half of the weight is; the mean is drawn to the far spot."""
+        """On a line the median divides the weight in half; the mean is pulled to the far spot."""
         spots = np.array([[0.0, 0.0], [1.0, 0.0], [100.0, 0.0]])
         mapping = of_weights([0.35, 0.45, 0.2])
         found = median_places(mapping, spots, spacing=0.01, flatten=1.0)
@@ -146,13 +146,13 @@ class TestMedian:
             best = minimize(expected, weights[cell] @ spots, method="Nelder-Mead").fun
             assert expected(found[cell]) == pytest.approx(best, rel=1e-3)
 
-    def test_cells_in_several_parts(self) -> None:
+    def test_cells_in_several_blocks(self) -> None:
         mapping, spots = make(), spots_of()
         whole = median_places(mapping, spots, spacing=1.0)
         np.testing.assert_allclose(median_places(make(block=20), spots, spacing=1.0), whole, rtol=TOLERANCE)
 
-    def test_the_heaviest_spots_are_enough(self) -> None:
-        """Of a sure mapping a few spots hold nearly all of the weight."""
+    def test_the_heaviest_spots_give_nearly_the_same_median(self) -> None:
+        """In a concentrated mapping a few spots have nearly all of the weight."""
         mapping, spots = make(), spots_of()
         mapping = Mapping(queries=mapping.queries * 9, keys=mapping.keys)
         whole = find_places(mapping, spots, spacing=1.0).median
@@ -176,15 +176,15 @@ class TestMedian:
 
 class TestRadius:
     def test_by_hand(self) -> None:
-        """Spots at 0, 1 and 10 hold .5, .3 and .2 of the weight."""
+        """Spots at 0, 1 and 10 have weights .5, .3 and .2."""
         mapping = of_weights([0.5, 0.3, 0.2])
         spots = np.array([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0]])
         for share, expected in ((0.4, 0.0), (0.6, 1.0), (0.79, 1.0), (0.9, 10.0)):
             found = place_radius([mapping], spots, np.zeros((1, 2)), share=share, spacing=1e-9)
             assert found[0] == pytest.approx(expected, rel=0.02, abs=0.01)
 
-    def test_a_sure_cell_lies_around_its_spot(self) -> None:
-        """The mean squared distance from the middle of a square of side 6 is 6."""
+    def test_a_cell_at_a_single_spot_is_spread_over_its_square(self) -> None:
+        """The mean squared distance from the centre of a square with side 6 is 6."""
         spots = np.array([[0.0, 0.0], [6.0, 0.0]])
         found = place_radius([of_weights([1.0, 0.0])], spots, np.zeros((1, 2)), share=0.9, spacing=6.0)
         assert found[0] == pytest.approx(math.sqrt(6), rel=0.02)
@@ -194,7 +194,7 @@ class TestRadius:
 
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
     @pytest.mark.parametrize("n_mappings", [1, 3])
-    def test_it_is_the_quantile_of_the_distances(self, n_mappings: int, share: float) -> None:
+    def test_it_is_the_quantile_of_distances(self, n_mappings: int, share: float) -> None:
         mappings = [
             Mapping(queries=drawn(17, 6, seed=number), keys=drawn(60, 6, seed=9))
             for number in range(n_mappings)
@@ -209,7 +209,7 @@ class TestRadius:
             assert found[cell] == pytest.approx(expected, rel=2 * BIN)
 
     @pytest.mark.parametrize("most_keys", [4, 2**15])
-    def test_whatever_the_blocks(self, monkeypatch: pytest.MonkeyPatch, most_keys: int) -> None:
+    def test_block_size_does_not_matter(self, monkeypatch: pytest.MonkeyPatch, most_keys: int) -> None:
         spots, places = spots_of(), spots_of(17)
         whole = place_radius([make()], spots, places, share=0.8, spacing=1.0)
         monkeypatch.setattr("cellweft.nn.mapping._MOST_KEYS", most_keys)
@@ -234,7 +234,7 @@ class TestRadius:
         moved = place_radius([make()], spots * 50 + 1e6, places * 50 + 1e6, share=0.8, spacing=50.0)
         np.testing.assert_allclose(moved, 50 * plain, rtol=1e-3)
 
-    def test_spots_at_one_place_and_no_cells(self) -> None:
+    def test_spots_at_the_same_position_and_no_cells(self) -> None:
         at_one = np.full((13, 2), 7.0)
         found = place_radius([make()], at_one, np.full((17, 2), 7.0), share=0.9, spacing=1.0)
         np.testing.assert_allclose(found, math.sqrt(1 / 6), rtol=BIN)
@@ -250,7 +250,7 @@ class TestEncoders:
         mean = np.exp(np.mean(products, axis=0))
         np.testing.assert_allclose(mean / mean.sum(axis=1, keepdims=True), weights_of(mapping), rtol=1e-5)
 
-    def test_flattened(self) -> None:
+    def test_flattened_mappings(self) -> None:
         mapping = make()
         (one,) = encoder_mappings(mapping, 1, mapping.keys.shape[1], flatten=0.5)
         roots = np.sqrt(weights_of(mapping))

@@ -1,4 +1,4 @@
-"""The Placement: every read-out, which goes by blocks, against the matrices held whole."""
+"""Placement: every read-out, computed in blocks, against the full matrices."""
 
 import dataclasses
 import hashlib
@@ -35,13 +35,13 @@ TOLERANCE = 1e-5
 
 KINDS = ("plain", "spots", "sliced", "sharp")
 
-# Products are multiplied by so much. Surer still, and spreads are the small differences of large squares.
+# Factors for the products. With larger ones, spreads would be small differences of large squares.
 SURER = {"sliced": 3, "sharp": 4}
 FitPlacer = Callable[..., Placer]
 
 
 def sliced_input(tissue: SimulatedTissue) -> anndata.AnnData:
-    """The spots in three dimensions and three slices, which lie far from one another."""
+    """Return the spots in three dimensions and three slices, which are far from each other."""
     spots = tissue.st.copy()
     spots.obs["section"] = pd.Categorical(["left"] * 40 + ["right"] * 30 + ["middle"] * 20)
     places = np.column_stack([spots.obsm["spatial"], np.arange(90) % 7 * 3.0])
@@ -61,7 +61,7 @@ def sliced_pair(tissue: SimulatedTissue) -> Pair:
 def placements(
     tissue_pair: Pair, sliced_pair: Pair, fit_placer: FitPlacer, placement: Placement
 ) -> dict[str, Placement]:
-    """Of both ways to a composition, of several slices, and of cells that are surely placed."""
+    """Placements with both kinds of composition, with several slices, and with cells of certain position."""
     return {
         "plain": placement,
         "spots": fit_placer(preset="stem").place(),
@@ -71,7 +71,7 @@ def placements(
 
 
 def sharper(placed: Placement, times: float) -> Placement:
-    """Make a placement surer, as long training would."""
+    """Concentrate a placement, as long training would."""
     cells = times * placed.cells
     slices = slices_of(cells, placed.spots, placed.spot_groups.values())
     return dataclasses.replace(placed, cells=cells, slice_of_cells=slices)
@@ -84,7 +84,7 @@ def placed(request: pytest.FixtureRequest, placements: dict[str, Placement]) -> 
 
 
 def located(placed: Placement, location: str) -> Placement:
-    """Read the places of the same mapping out in another way."""
+    """Return the placement with another read-out of positions."""
     model = placed.model
     changed = dataclasses.replace(model.settings, location=location)
     return dataclasses.replace(placed, model=dataclasses.replace(model, settings=changed))
@@ -100,7 +100,7 @@ def blank(placed: Placement) -> np.ndarray:
 
 
 def to_spots(placed: Placement) -> np.ndarray:
-    """C, (n_cells, n_spots), a cell at a time: over spots with counts of the slice where it finds most."""
+    """Compute C, (n_cells, n_spots), one cell at a time, over the non-empty spots of the best slice."""
     cells, spots = placed.cells.double().numpy(), placed.spots.double().numpy()
     names = np.array([""] * len(spots)) if placed.pair.slices is None else placed.pair.slices
     seen = spots.any(axis=1)
@@ -114,7 +114,7 @@ def to_spots(placed: Placement) -> np.ndarray:
 
 
 def to_cells(placed: Placement) -> np.ndarray:
-    """C^, (n_spots, n_cells), over all cells with counts."""
+    """Compute C^, (n_spots, n_cells), over all cells with counts."""
     products = (placed.spots.double() @ placed.cells.double().T).numpy()
     products[:, blank(placed)] = -np.inf
     return softmax(products)
@@ -130,10 +130,10 @@ def digest(data: anndata.AnnData) -> str:
 
 
 class TestAgainstTheMatrix:
-    def test_the_matrices_are_those_of_a_mapping(self, placed: Placement) -> None:
+    def test_rows_of_the_matrices_sum_to_one(self, placed: Placement) -> None:
         for weights in (to_spots(placed), to_cells(placed)):
             np.testing.assert_allclose(weights.sum(axis=1), 1)
-        assert (to_spots(placed)[:, 5] == 0).all()  # a spot without counts
+        assert (to_spots(placed)[:, 5] == 0).all()  # the spot has no counts
 
     def test_coordinates(self, placed: Placement) -> None:
         coordinates = placed.pair.coordinates
@@ -168,7 +168,7 @@ class TestAgainstTheMatrix:
         np.testing.assert_allclose(found[blank(placed)], located(placed, "mean").coordinates()[blank(placed)])
 
     @pytest.mark.parametrize("interval", [0.5, 0.9])
-    def test_the_radius_holds_its_share_of_the_weight(self, placed: Placement, interval: float) -> None:
+    def test_the_radius_contains_its_share_of_the_weight(self, placed: Placement, interval: float) -> None:
         coordinates, spacing = placed.pair.coordinates, placed.pair.spacing
         assert coordinates is not None
         assert spacing is not None
@@ -239,7 +239,7 @@ class TestAgainstTheMatrix:
             assert len(columns) == len(set(columns)) == min(k, n_there)
             np.testing.assert_allclose(values, weights[row, columns], rtol=0, atol=TOLERANCE)
             held = -np.sort(-weights[row])[: len(columns)].sum()
-            assert values.sum() == pytest.approx(held, abs=TOLERANCE)  # no others hold more
+            assert values.sum() == pytest.approx(held, abs=TOLERANCE)  # no other spots have more weight
             assert values.sum() <= 1 + TOLERANCE
         if k == 1000:
             np.testing.assert_allclose(found.sum(axis=1), 1, atol=TOLERANCE)
@@ -325,7 +325,7 @@ class TestAgainstTheMatrix:
             there = found >= 0
             assert np.bincount(found[there]).max() <= capacity
             seen = sum(len(one) for one in placed.spot_groups.values())
-            if len(placed.spot_groups) == 1:  # else a slice may be full while another is not
+            if len(placed.spot_groups) == 1:  # otherwise one slice may be full and another not
                 assert there.sum() == min(100, capacity * seen)
             assert (weights[there, found[there]] > 0).all() or placed.cells.abs().max() > 5
 
@@ -346,7 +346,7 @@ class TestAgainstTheMatrix:
                 atol=TOLERANCE * np.abs(products[np.isfinite(products)]).max(),
             )
 
-    def test_neighbors_by_place(self, placed: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_neighbors_by_position(self, placed: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("cellweft.place.placement._OVERLAP_SPOTS", 1000)
         coordinates, weights = placed.pair.coordinates, to_spots(placed)
         assert coordinates is not None
@@ -372,15 +372,15 @@ class TestAgainstTheMatrix:
     @settings(max_examples=5, deadline=None)
     @given(block=st.integers(20, 400), keys=st.integers(10, 100), read=st.integers(10, 60))
     @pytest.mark.parametrize("kind", ["plain", "sliced"])
-    def test_the_blocks_do_not_matter(
+    def test_block_size_does_not_matter(
         self, placements: dict[str, Placement], kind: str, block: int, keys: int, read: int
     ) -> None:
-        """Blocks of a few weights, keys in several blocks, genes of a few cells at once."""
+        """Blocks of a few weights, keys in several blocks, and genes of a few cells at a time."""
         whole = placements[kind]
         table, shares = (
             whole.table(),
             whole.deconvolve(),
-        )  # before anything is changed: a placement keeps them
+        )  # compute before any change, because a placement caches results
         places, radius = whole.coordinates(interval=0.7)
         genes, top = whole.impute(["Gene02"]).X, whole.topk(3).toarray()
         with pytest.MonkeyPatch.context() as patch:
@@ -399,16 +399,16 @@ class TestAgainstTheMatrix:
             np.testing.assert_allclose(again.impute(["Gene02"]).X, genes, atol=TOLERANCE)
             found, filled = again.topk(3).toarray(), whole.cells.any(dim=1).numpy()
             np.testing.assert_allclose(found[filled], top[filled], atol=TOLERANCE)
-            # A cell without counts has the same weight everywhere: any three will do.
+            # A cell without counts has equal weights everywhere, so any three spots may be chosen.
             np.testing.assert_allclose(np.sort(found), np.sort(top), atol=TOLERANCE)
 
 
 class TestCoarseSearch:
     @pytest.mark.parametrize("kind", ["plain", "sliced"])
-    def test_it_reads_the_same(
+    def test_read_outs_are_the_same(
         self, placements: dict[str, Placement], kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where it looks at all spots; and every read-out takes what it gives."""
+        """Results are the same if all spots are visited, and every read-out works."""
         whole = placements[kind]
         expected = whole.table(), whole.deconvolve(), whole.topk(3), whole.coordinates(interval=0.7)[1]
         for name, value in (("_LEAST_KEYS", 0), ("_LEAST_PRODUCTS", 0), ("_GROUP_SIZE", 5)):
@@ -428,11 +428,11 @@ class TestCoarseSearch:
         groups = list(whole.spot_groups.values())
         assert slices_of(whole.cells, whole.spots, groups).tolist() == whole.slice_of_cells.tolist()
 
-    def test_more_spots_of_a_cell_than_are_kept(
+    def test_more_spots_of_a_cell_than_are_cached(
         self, placements: dict[str, Placement], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = placements["sliced"]
-        filled = ~blank(whole)  # of equal weights any may be taken
+        filled = ~blank(whole)  # without empty cells, for which any spots of equal weight may be chosen
         expected = whole.topk(8).toarray()[filled]
         monkeypatch.setattr("cellweft.place.placement.KEPT_SPOTS", 2)
         found = dataclasses.replace(whole).topk(8).toarray()[filled]
@@ -465,7 +465,7 @@ class TestSlices:
         zones = placed.transfer(slices, to="cells")
         assert set(np.unique(zones)) <= {0.0, *zones.to_numpy()[zones.to_numpy() > 1 - TOLERANCE]}
 
-    def test_neighbours_by_place_are_of_the_same_slice(self, placements: dict[str, Placement]) -> None:
+    def test_neighbours_by_position_are_in_the_same_slice(self, placements: dict[str, Placement]) -> None:
         placed = placements["sliced"]
         own = placed.table()["slice"].to_numpy()
         sizes = pd.Series(own).value_counts()
@@ -473,7 +473,7 @@ class TestSlices:
         many = np.array([sizes[one] for one in own])[graph.row] > 5
         np.testing.assert_array_equal(own[graph.row][many], own[graph.col][many])
 
-    def test_a_cell_is_of_the_slice_where_it_finds_most(self, placements: dict[str, Placement]) -> None:
+    def test_a_cell_is_in_the_slice_with_the_largest_weight(self, placements: dict[str, Placement]) -> None:
         placed = placements["sliced"]
         for cell in range(100):
             sums = [
@@ -500,7 +500,7 @@ class TestSlices:
 
 
 class TestWithoutCounts:
-    def test_a_cell_is_everywhere_and_surely_nowhere(self, placement: Placement) -> None:
+    def test_a_cell_has_equal_weights_and_no_confidence(self, placement: Placement) -> None:
         row = placement.table().iloc[7]
         seen = np.delete(np.arange(90), 5)
         coordinates = placement.pair.coordinates
@@ -512,13 +512,13 @@ class TestWithoutCounts:
         assert row["weight"] == pytest.approx(1 / 89)
         assert row["entropy"] == pytest.approx(math.log(89), abs=TOLERANCE)
 
-    def test_a_cell_without_counts_of_the_panel_alone(self, placed: Placement) -> None:
-        """It has counts, but none that the model sees."""
+    def test_a_cell_without_counts_on_the_panel(self, placed: Placement) -> None:
+        """The cell has counts, but none in the genes of the model."""
         bare = blank(placed) & ~placed.pair.sc.empty_cells
         assert bare.any()
         assert (placed.table()["confidence"][bare] == 0).all()
 
-    def test_a_spot_has_the_mean_of_all_cells_and_none_is_mapped_to_it(self, placed: Placement) -> None:
+    def test_a_spot_has_the_mean_composition_and_no_cells_are_mapped_to_it(self, placed: Placement) -> None:
         there = ~blank(placed)
         labels = placed.pair.labels
         assert labels is not None
@@ -528,7 +528,7 @@ class TestWithoutCounts:
         assert placed.topk(1000)[:, 5].sum() == 0
         assert 5 not in placed.assign()
 
-    def test_nothing_is_ever_missing(self, placed: Placement) -> None:
+    def test_all_results_are_finite(self, placed: Placement) -> None:
         numbers = placed.table().select_dtypes("number")
         assert np.isfinite(numbers).to_numpy().all()
         assert numbers["confidence"].between(0, 1).all()
@@ -606,7 +606,9 @@ class TestRefusals:
             ),
         ],
     )
-    def test_what_cannot_be_asked(self, placement: Placement, call: Any, error: type, message: str) -> None:
+    def test_invalid_arguments_are_refused(
+        self, placement: Placement, call: Any, error: type, message: str
+    ) -> None:
         with pytest.raises(error, match=message):
             call(placement)
 
@@ -642,8 +644,8 @@ class TestColumns:
         layers = placed.transfer("layer", to="cells")
         assert layers.columns.tolist() == sorted(set(spots.obs["layer"]))
 
-    def test_what_is_missing(self, tissue: SimulatedTissue, placer: Placer) -> None:
-        """Text has a value for it; numbers have none."""
+    def test_missing_values_of_columns(self, tissue: SimulatedTissue, placer: Placer) -> None:
+        """Missing text becomes "unknown"; missing numbers are an error."""
         spots = tissue.st.copy()
         spots.obs["zone"] = ["a", None, "b"] * 30
         spots.obs["score"] = pd.array([1, None, 3] * 30, dtype="Int64")
@@ -660,7 +662,7 @@ class TestColumns:
 
 @pytest.fixture(scope="module")
 def of_cells(placement: Placement) -> anndata.AnnData:
-    """The placed cells; not to be changed."""
+    """The AnnData of placed cells; tests must not change it."""
     return placement.to_anndata(neighbors=6)
 
 
@@ -744,10 +746,10 @@ class TestResults:
         assert repr(placement.record) == record
         assert (digest(tissue.sc), digest(tissue.st)) == before
 
-    def test_a_result_can_be_placed_again(
+    def test_a_result_can_be_used_as_input(
         self, tissue: SimulatedTissue, placer: Placer, of_cells: anndata.AnnData
     ) -> None:
-        """Its columns of the first time are replaced, not doubled."""
+        """The columns of the first placement are replaced, not duplicated."""
         cells = tissue.sc.copy()
         cells.obs = cells.obs.join(of_cells.obs.filter(like="cellweft_") * 1)
         cells.obs["cellweft_x"] = -5.0
@@ -755,7 +757,7 @@ class TestResults:
         assert again.obs.columns.is_unique
         np.testing.assert_array_equal(again.obs["cellweft_x"], of_cells.obs["cellweft_x"])
 
-    def test_it_says_what_it_is(self, placements: dict[str, Placement]) -> None:
+    def test_repr_and_attributes(self, placements: dict[str, Placement]) -> None:
         assert repr(placements["plain"]) == "Placement(100 cells on 90 spots)"
         assert repr(placements["sliced"]) == "Placement(100 cells on 90 spots of 3 slices)"
         assert placements["plain"].genes.tolist() == placements["plain"].pair.shared_genes.tolist()
@@ -766,7 +768,7 @@ class TestResults:
 
 
 def brute_force(weights: np.ndarray, capacity: int) -> float:
-    """Largest product of the weights of four cells over all ways to put them on spots."""
+    """Return the largest product of weights of four cells over all assignments to spots."""
     n_spots = weights.shape[1]
     ways = (
         spots
@@ -789,14 +791,14 @@ class TestSlicesOf:
         cells = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
         spots = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 3.0]])
         groups = [np.array([0]), np.array([1, 2])]
-        # The sums are e^2 and 2; 1 and 2 e^3; a cell of zeros is of the first; e^2 and 2 e^3.
+        # The sums are e^2 and 2; 1 and 2 e^3; a cell of zeros goes to the first slice; e^2 and 2 e^3.
         assert slices_of(cells, spots, groups).tolist() == [0, 1, 0, 1]
         assert slices_of(cells, spots, iter(groups)).tolist() == [0, 1, 0, 1]
         assert slices_of(cells, spots, [np.arange(3)]).tolist() == [0] * 4
 
 
 class LargestTensor(TorchDispatchMode):
-    """The most elements that a tensor has which is made meanwhile."""
+    """Records the largest number of elements of a tensor that is created."""
 
     n_elements = 0
 
@@ -815,7 +817,7 @@ def side(name: str, count: int) -> SimpleNamespace:
 
 @pytest.mark.slow
 def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much memory read-outs take is measured by benchmarks/place_scale.py."""
+    """The memory of read-outs is measured by benchmarks/place_scale.py."""
     n_cells, n_spots, stream = 1000, 4000, np.random.default_rng(0)
     monkeypatch.setattr(
         "cellweft.place.placement.make_mapping",
@@ -845,7 +847,8 @@ def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.Monkey
         places, radius = placed.coordinates(interval=0.9)
         table = placed.table()
         composition = placed.deconvolve()
-    assert largest.n_elements < n_cells * n_spots / 3  # the largest are the bins of distance of each cell
+    # the largest tensors are the distance bins of each cell
+    assert largest.n_elements < n_cells * n_spots / 3
     assert np.isfinite(places).all()
     assert np.isfinite(radius).all()
     assert table["confidence"].between(0, 1).all()
@@ -857,7 +860,7 @@ def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.Monkey
 # Embeddings
 
 
-def test_embeddings_of_both_sides_are_those_of_the_encoders(placement: Placement) -> None:
+def test_embeddings_of_both_sides_equal_those_of_the_encoders(placement: Placement) -> None:
     encoders = placement.model.encoders
     for of, side in (("cells", 0), ("spots", 1)):
         found = embeddings_of(placement, of)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The Placer's contract: what goes in, what comes out, and on what a place may depend."""
+"""The contract of the Placer: inputs, results, and what a position depends on."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ from cellweft.place.placer import Placer
 from cellweft.place.planning import PlacingPlan
 
 ROUNDING = 1e-5
-"""float32 embeddings of rows in other company, and their products."""
+"""float32 embeddings of rows among other rows, and their products."""
 
 FitPlacer = Callable[..., Placer]
 
@@ -55,9 +55,9 @@ def same_bits(one: Placement, two: Placement) -> None:
 
 
 def close(one: Placement, two: Placement, cells: Any = slice(None), spots: Any = slice(None)) -> None:
-    """Hold the places of the first against those of some cells (or spots) of the second.
+    """Compare one placement with some cells (or spots) of another.
 
-    Cells without counts are as near to one spot as to another, so that any may be their best.
+    Cells without counts are equally near to all spots, so their best spots may differ.
     """
     np.testing.assert_allclose(one.coordinates(), two.coordinates()[cells], rtol=ROUNDING)
     numbers = ["weight", "entropy", "confidence"]
@@ -67,7 +67,7 @@ def close(one: Placement, two: Placement, cells: Any = slice(None), spots: Any =
     np.testing.assert_allclose(*best, rtol=0, atol=ROUNDING)
 
 
-# What comes out
+# Results
 
 
 def test_a_model_and_its_genes(placer: Placer, tissue_pair: Pair) -> None:
@@ -80,10 +80,10 @@ def test_a_model_and_its_genes(placer: Placer, tissue_pair: Pair) -> None:
     assert [len(one) for one in placer.model_.history] == [8, 8]
 
 
-def test_the_placement_is_of_all_cells_and_spots(placement: Placement, tissue: SimulatedTissue) -> None:
+def test_the_placement_has_all_cells_and_spots(placement: Placement, tissue: SimulatedTissue) -> None:
     assert placement.coordinates().shape == (100, 2)
-    n_axes = len(placement.genes)  # of what is compared of expression beside them
-    assert placement.cells.shape == (100, 12 + n_axes)  # two encoders, six wide
+    n_axes = len(placement.genes)  # the expression features next to the embeddings
+    assert placement.cells.shape == (100, 12 + n_axes)  # two encoders with six dimensions
     assert placement.spots.shape == (90, 12 + n_axes)
     assert placement.table().index.tolist() == tissue.sc.obs_names.tolist()
     places = tissue.st.obsm["spatial"]
@@ -92,7 +92,7 @@ def test_the_placement_is_of_all_cells_and_spots(placement: Placement, tissue: S
 
 
 @pytest.mark.parametrize("preset", ["auto", "stem"])
-def test_the_record_says_how_it_was_made(fit_placer: FitPlacer, preset: Any) -> None:
+def test_the_record_describes_the_fit(fit_placer: FitPlacer, preset: Any) -> None:
     placed = fit_placer(preset=preset, seed=3, device="cpu").place()
     record = placed.record
     assert json.loads(json.dumps(record)) == record
@@ -107,13 +107,13 @@ def test_the_record_says_how_it_was_made(fit_placer: FitPlacer, preset: Any) -> 
     assert {"cellweft", "torch", "numpy", "python"} <= set(record["versions"])
 
 
-def test_settings_that_are_assigned_are_taken_by_the_next_fit(
+def test_assigned_settings_are_used_by_the_next_fit(
     fit_placer: FitPlacer, tissue_pair: Pair, tmp_path: Path
 ) -> None:
     placer = fit_placer()
     before = placer.place().coordinates()
     placer.settings, placer.seed, placer.preset = {**placer.settings, "steps": 2}, 5, "stem"
-    np.testing.assert_array_equal(placer.place().coordinates(), before)  # as it was fitted
+    np.testing.assert_array_equal(placer.place().coordinates(), before)  # the model is still the fitted one
     kept = cellweft.load(placer.save(tmp_path / "model"))
     assert (kept.seed, kept.preset) == (0, "auto")
     assert (placer.place().record["seed"], placer.place().record["preset"]) == (0, "auto")
@@ -132,7 +132,7 @@ def test_settings_that_are_assigned_are_taken_by_the_next_fit(
         ("seed", 0.5, r"seed: expected a whole number >= 0, got 0\.5"),
     ],
 )
-def test_wrong_arguments_show_when_they_are_assigned(
+def test_wrong_arguments_are_refused_on_assignment(
     tissue_pair: Pair, name: str, value: object, message: str
 ) -> None:
     placer = Placer()
@@ -142,10 +142,11 @@ def test_wrong_arguments_show_when_they_are_assigned(
             call(tissue_pair)
 
 
-def test_settings_that_are_changed_in_place_are_checked_and_taken(tissue_pair: Pair) -> None:
+def test_settings_changed_in_place_are_checked_and_used(tissue_pair: Pair) -> None:
     placer = Placer(settings={"steps": 2, "models": 1}).fit(tissue_pair)
     placer.settings["steps"] = 3
-    assert placer.attach(tissue_pair).place().record["settings"]["steps"] == 2  # as it was fitted
+    # the model is still the fitted one
+    assert placer.attach(tissue_pair).place().record["settings"]["steps"] == 2
     assert placer.fit(tissue_pair).place().record["settings"]["steps"] == 3
     placer.settings["steps"] = -1
     for call in (placer.fit, lambda one: placer.plan(pair=one)):
@@ -153,7 +154,7 @@ def test_settings_that_are_changed_in_place_are_checked_and_taken(tissue_pair: P
             call(tissue_pair)
 
 
-def test_settings_differ_from_those_of_the_preset(fit_placer: FitPlacer, tissue_pair: Pair) -> None:
+def test_settings_override_those_of_the_preset(fit_placer: FitPlacer, tissue_pair: Pair) -> None:
     placer = Placer(preset="stem", settings={"steps": 2, "dropout": 0.4, "hidden": 8}).fit(tissue_pair)
     assert placer.model_ is not None
     assert placer.model_.settings == StemSettings.from_preset("stem").override(
@@ -164,7 +165,9 @@ def test_settings_differ_from_those_of_the_preset(fit_placer: FitPlacer, tissue_
 
 
 @pytest.mark.slow
-def test_only_the_most_variable_genes_of_a_large_panel(fit_placer: FitPlacer, tissue_pair: Pair) -> None:
+def test_only_the_most_variable_genes_of_a_large_panel_are_used(
+    fit_placer: FitPlacer, tissue_pair: Pair
+) -> None:
     placer = fit_placer(settings={"n_genes": 5})
     assert placer.genes_ is not None
     assert len(placer.genes_) == 5
@@ -176,7 +179,7 @@ def test_only_the_most_variable_genes_of_a_large_panel(fit_placer: FitPlacer, ti
 
 @pytest.fixture(scope="module")
 def learned() -> tuple[PseudoSpots, Placement]:
-    """Cells of a larger tissue on spots summed from them, placed by a Placer trained for a second."""
+    """Cells of a larger tissue on spots that are sums of them, placed by a briefly trained Placer."""
     cells = simulate_tissue(n_spatial=900, n_reference=2, n_genes=300, n_panel=300, seed=4).truth
     made = pseudo_spots(cells, spacing=40, radius=25)
     quick = {"steps": 150, "hidden": 64, "middle": 32, "latent": 16, "models": 1, "batch_cells": 300}
@@ -195,14 +198,14 @@ def test_cells_are_placed_better_than_by_chance(learned: tuple[PseudoSpots, Plac
     assert error < 0.7 * chance
 
 
-def test_surer_cells_are_placed_better(learned: tuple[PseudoSpots, Placement]) -> None:
+def test_cells_with_higher_confidence_are_placed_better(learned: tuple[PseudoSpots, Placement]) -> None:
     made, placed = learned
     error = np.linalg.norm(placed.coordinates() - made.cells.obsm["spatial_true"], axis=1)
     sure = placed.table()["confidence"].rank(pct=True) > 0.5
     assert error[sure].mean() < error[~sure].mean()
 
 
-def test_compositions_agree_with_the_true_ones(learned: tuple[PseudoSpots, Placement]) -> None:
+def test_compositions_correlate_with_the_true_ones(learned: tuple[PseudoSpots, Placement]) -> None:
     made, placed = learned
     true = made.spots.obsm["composition"]
     found = placed.deconvolve()[list(true)]
@@ -220,12 +223,12 @@ def test_neighbours_are_nearer_than_by_chance(learned: tuple[PseudoSpots, Placem
     assert apart < 0.8 * chance
 
 
-# On what a place may depend
+# Independence of positions
 
 
 @given(seed=st.integers(0, 999))
 @settings(max_examples=5, deadline=None)
-def test_permuting_cells_permutes_their_places(
+def test_permuting_cells_permutes_their_positions(
     placer: Placer, placement: Placement, tissue: SimulatedTissue, tissue_pair: Pair, seed: int
 ) -> None:
     order = np.random.default_rng(seed).permutation(100)
@@ -238,7 +241,7 @@ def test_permuting_cells_permutes_their_places(
     )
 
 
-def test_permuting_spots_and_genes_changes_nothing(
+def test_the_order_of_spots_and_genes_does_not_matter(
     placer: Placer, placement: Placement, tissue: SimulatedTissue
 ) -> None:
     stream = np.random.default_rng(0)
@@ -250,10 +253,10 @@ def test_permuting_spots_and_genes_changes_nothing(
 
 @given(cells=st.lists(st.integers(0, 99), min_size=2, max_size=12, unique=True))
 @settings(max_examples=8, deadline=None)
-def test_a_cell_is_placed_whoever_else_is(
+def test_the_position_of_a_cell_does_not_depend_on_other_cells(
     placer: Placer, placement: Placement, tissue: SimulatedTissue, tissue_pair: Pair, cells: list[int]
 ) -> None:
-    # Of these cells alone: their sizes are brought to the total that the model was trained with.
+    # The sizes of these cells are scaled to the total that the model was trained with.
     filled = [cell for cell in cells if tissue.sc.X[cell].sum() > 0]
     if len(filled) < 2 or not placement.cells[filled].any():
         return
@@ -262,14 +265,14 @@ def test_a_cell_is_placed_whoever_else_is(
 
 
 @pytest.mark.parametrize("read", [1, 17, 64])
-def test_the_rows_that_are_read_at_once_do_not_matter(
+def test_the_number_of_rows_read_at_a_time_does_not_matter(
     placer: Placer, placement: Placement, monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
     monkeypatch.setattr("cellweft.place.placer.READ_ROWS", read)
     close(placer.place(), placement)
 
 
-def test_the_order_of_the_spots_in_the_file_does_not_move_places(
+def test_the_order_of_spots_in_the_file_does_not_change_positions(
     fit_placer: FitPlacer, placement: Placement, tissue: SimulatedTissue
 ) -> None:
     order = np.random.default_rng(0).permutation(tissue.st.n_obs)
@@ -278,7 +281,7 @@ def test_the_order_of_the_spots_in_the_file_does_not_move_places(
 
 
 @pytest.mark.parametrize("kind", ["dense", "csc", "h5ad", "zarr", "backed"])
-def test_every_kind_of_input_gives_the_same_places(
+def test_every_kind_of_input_gives_the_same_positions(
     fit_placer: FitPlacer, placement: Placement, tissue: SimulatedTissue, tmp_path: Path, kind: str
 ) -> None:
     sides: list[Any] = []
@@ -308,7 +311,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert np.abs(other.coordinates() - placement.coordinates()).max() > 100 * ROUNDING
 
 
-def test_fitting_twice_is_fitting_once(
+def test_fitting_twice_gives_the_same_model(
     placer: Placer, placement: Placement, tissue: SimulatedTissue, tissue_pair: Pair
 ) -> None:
     again = Placer(settings=placer.settings)
@@ -333,7 +336,7 @@ def test_global_random_states_are_neither_read_nor_written(
     same_bits(placed, placement)
 
 
-def test_inputs_are_left_as_they_were(fit_placer: FitPlacer, tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_inputs_are_not_changed(fit_placer: FitPlacer, tissue: SimulatedTissue, tmp_path: Path) -> None:
     def contents() -> list[Any]:
         held = [(one.X.toarray().tobytes(), one.obs.to_csv(), repr(one)) for one in (tissue.sc, tissue.st)]
         return [*held, tissue.st.obsm["spatial"].tobytes(), *(path.read_bytes() for path in paths)]
@@ -352,7 +355,7 @@ def test_inputs_are_left_as_they_were(fit_placer: FitPlacer, tissue: SimulatedTi
     assert contents() == before
 
 
-def test_progress_is_told_to_the_end(placer: Placer, tissue_pair: Pair) -> None:
+def test_progress_is_reported_to_the_end(placer: Placer, tissue_pair: Pair) -> None:
     told: list[tuple[str, int, int]] = []
     again = Placer(settings=placer.settings).fit(tissue_pair, progress=lambda *step: told.append(step))
     again.place(progress=lambda *step: told.append(step))
@@ -365,7 +368,7 @@ def test_progress_is_told_to_the_end(placer: Placer, tissue_pair: Pair) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*names are not unique")
-def test_copies_of_a_cell_and_of_a_spot_are_placed_alike(placer: Placer, tissue: SimulatedTissue) -> None:
+def test_copies_of_a_cell_and_of_a_spot_have_equal_results(placer: Placer, tissue: SimulatedTissue) -> None:
     cells, spots = tissue.sc[[3, 9, 3, 20, 3]].copy(), tissue.st[[*range(30), 4, 4]].copy()
     cells.obs_names, spots.obs_names = list("abcde"), [f"spot{number}" for number in range(32)]
     placed = placer.place(pair(cells, spots))
@@ -375,13 +378,13 @@ def test_copies_of_a_cell_and_of_a_spot_are_placed_alike(placer: Placer, tissue:
     assert not np.diff(placed.topk(3).sum(axis=1).A1[[0, 2, 4]]).max() > ROUNDING
 
 
-def test_a_placer_that_is_not_trained_still_places(fit_placer: FitPlacer) -> None:
+def test_an_untrained_placer_gives_valid_positions(fit_placer: FitPlacer) -> None:
     placed = fit_placer(settings={"steps": 0, "models": 1}).place()
     assert np.isfinite(placed.coordinates()).all()
     assert placed.model.history == ([],)
 
 
-# Other data than those of the fit
+# Other data than in the fit
 
 
 def test_other_cells_on_the_same_spots(placer: Placer, placement: Placement, tissue_pair: Pair) -> None:
@@ -417,10 +420,10 @@ def test_attach_changes_what_is_placed_by_default(
     assert placer.pair_ is fewer
 
 
-# What is refused
+# Errors
 
 
-def test_nothing_before_it_is_fitted(tissue_pair: Pair, tmp_path: Path) -> None:
+def test_methods_before_fit_are_refused(tissue_pair: Pair, tmp_path: Path) -> None:
     fresh = Placer()
     for call in (fresh.place, lambda: fresh.attach(tissue_pair), lambda: fresh.save(tmp_path / "model")):
         with pytest.raises(NotFittedError, match=r"Placer: expected a fitted Placer.*Call fit\(pair\) first"):
@@ -446,12 +449,12 @@ def test_nothing_before_it_is_fitted(tissue_pair: Pair, tmp_path: Path) -> None:
         ({"settings": {"models": 0}}, r"settings\['models'\]: expected a whole number >= 1, got 0"),
     ],
 )
-def test_settings_that_are_wrong(wrong: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Placer(**wrong)
 
 
-def test_a_device_that_is_not_there(tissue_pair: Pair) -> None:
+def test_an_unavailable_device_is_refused(tissue_pair: Pair) -> None:
     with pytest.raises(SettingError, match=r"device: expected 'auto' or a device of this machine"):
         Placer(device="abacus").fit(tissue_pair)
 
@@ -464,7 +467,7 @@ def with_places(tissue: SimulatedTissue, places: np.ndarray, **columns: Any) -> 
     return pair(tissue.sc, spots, slices=next(iter(columns), None))
 
 
-def test_spots_without_places(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
+def test_spots_without_coordinates(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
     bare = pair(tissue.sc, tissue.st, coordinates="none")
     for call in (lambda: fit_placer(on=bare), lambda: placer.place(bare)):
         with pytest.raises(
@@ -473,7 +476,7 @@ def test_spots_without_places(fit_placer: FitPlacer, placer: Placer, tissue: Sim
             call()
 
 
-def test_spots_at_one_place(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
+def test_spots_at_the_same_position(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
     with pytest.raises(InputError, match=r"expected cells at different positions, got all 9 at \(1, 1\)"):
         with_places(tissue, np.ones((9, 2)))
     for one, message in (
@@ -496,7 +499,7 @@ def test_one_spot_with_counts(fit_placer: FitPlacer, tissue: SimulatedTissue) ->
     with pytest.raises(
         InputError, match=r"at least 2 spots with counts in a slice, got 1 with counts in 2 spots"
     ):
-        fit_placer(on=pair(tissue.sc, tissue.st[[4, 5]].copy()))  # the second has none
+        fit_placer(on=pair(tissue.sc, tissue.st[[4, 5]].copy()))  # the second spot has no counts
 
 
 def test_two_spots(fit_placer: FitPlacer, tissue: SimulatedTissue) -> None:
@@ -539,7 +542,7 @@ def test_no_shared_genes(tissue: SimulatedTissue) -> None:
         pair(tissue.sc, foreign)
 
 
-def test_a_fit_that_fails_leaves_what_was_learned(
+def test_a_failed_fit_keeps_the_fitted_model(
     fit_placer: FitPlacer, placement: Placement, tissue: SimulatedTissue
 ) -> None:
     placer = fit_placer()
@@ -559,14 +562,14 @@ def test_a_budget_that_is_too_small_says_what_is_needed(placer: Placer, tissue_p
         placer.plan(memory="a lot")
 
 
-# On disk
+# Saving and loading
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["auto", "stem"])
-def test_a_model_comes_back_bit_by_bit(
+def test_a_loaded_model_equals_the_saved_one_bit_by_bit(
     fit_placer: FitPlacer, tissue_pair: Pair, tmp_path: Path, preset: Any
 ) -> None:
     fitted = fit_placer(preset=preset, seed=3, settings={"n_genes": 7})
@@ -588,15 +591,17 @@ def test_a_model_comes_back_bit_by_bit(
     assert fitted.model_ is not None
     assert loaded.model_.settings == fitted.model_.settings
     assert tuple(loaded.model_.history) == tuple(fitted.model_.history)
-    # ... and once more.
+    # Save and load once more.
     second = loaded.save(tmp_path / "again")
     for name in FILES:
         assert (second / name).read_bytes() == (path / name).read_bytes()
-    # A loaded Placer can be fitted anew, with the settings it was saved with.
+    # A loaded Placer can be fitted again with the settings that it was saved with.
     same_bits(loaded.fit(tissue_pair).place(), placed)
 
 
-def test_rescaling_is_saved_and_was_not_done_before_it_was(fit_placer: FitPlacer, tmp_path: Path) -> None:
+def test_rescaling_is_saved_and_off_in_models_without_the_setting(
+    fit_placer: FitPlacer, tmp_path: Path
+) -> None:
     placer = fit_placer(settings={"dropout_rescale": True})
     path = placer.save(tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
@@ -621,7 +626,7 @@ def test_the_preset_stem_rescales_and_auto_does_not(fit_placer: FitPlacer, prese
     assert np.abs(other - same).max() > 1e-6
 
 
-def test_a_loaded_model_asks_for_its_data(placer: Placer, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_a_loaded_model_needs_attached_data(placer: Placer, tissue_pair: Pair, tmp_path: Path) -> None:
     loaded = cellweft.load(placer.save(tmp_path / "model"))
     assert isinstance(loaded, Placer)
     for call in (loaded.place, loaded.plan):
@@ -632,14 +637,16 @@ def test_a_loaded_model_asks_for_its_data(placer: Placer, tissue_pair: Pair, tmp
     assert loaded.place(tissue_pair).coordinates().shape == (100, 2)
 
 
-def test_loading_leaves_the_global_random_state(placer: Placer, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_loading_does_not_change_the_global_random_state(
+    placer: Placer, tissue_pair: Pair, tmp_path: Path
+) -> None:
     path = placer.save(tmp_path / "model")
     before = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
     cellweft.load(path).attach(tissue_pair)
     assert (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
 
 
-def test_each_kind_of_model_comes_back_as_its_own(placer: Placer, imputer: Imputer, tmp_path: Path) -> None:
+def test_each_kind_of_model_is_loaded_as_its_class(placer: Placer, imputer: Imputer, tmp_path: Path) -> None:
     for name, one in (("placer", placer), ("imputer", imputer)):
         assert type(cellweft.load(one.save(tmp_path / name))) is type(one)
     with pytest.raises(OutputExistsError, match="overwrite=True"):
@@ -650,12 +657,12 @@ def test_each_kind_of_model_comes_back_as_its_own(placer: Placer, imputer: Imput
 
 @pytest.fixture
 def damaged(placer: Placer, tmp_path: Path) -> Path:
-    """A saved model, to be damaged."""
+    """A saved model, which tests may damage."""
     return placer.save(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_truncated_file_is_found(damaged: Path, name: str) -> None:
+def test_a_truncated_file_is_detected(damaged: Path, name: str) -> None:
     content = (damaged / name).read_bytes()
     (damaged / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
@@ -679,7 +686,7 @@ def test_a_truncated_file_is_found(damaged: Path, name: str) -> None:
         {"history": 5},
     ],
 )
-def test_values_that_do_not_fit_are_found(damaged: Path, values: dict[str, Any]) -> None:
+def test_inconsistent_values_are_detected(damaged: Path, values: dict[str, Any]) -> None:
     config = json.loads((damaged / "config.json").read_text())
     if isinstance(values.get("settings"), dict):
         values = {"settings": config["settings"] | values["settings"]}
@@ -688,14 +695,14 @@ def test_values_that_do_not_fit_are_found(damaged: Path, values: dict[str, Any])
         cellweft.load(damaged)
 
 
-def test_weights_of_another_model_are_found(damaged: Path, fit_placer: FitPlacer, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_detected(damaged: Path, fit_placer: FitPlacer, tmp_path: Path) -> None:
     other = fit_placer(settings={"latent": 3}).save(tmp_path / "other")
     shutil.copy(other / "weights.safetensors", damaged)
     with pytest.raises(FormatError, match="the files of a saved model"):
         cellweft.load(damaged)
 
 
-def test_saving_that_fails_leaves_nothing(
+def test_a_failed_save_leaves_nothing(
     placer: Placer, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -715,7 +722,7 @@ EMBRYO_TRUTH = {"truth": "obs:x_global,y_global", "truth_composition": "obsm:cel
 
 @pytest.fixture(scope="module")
 def embryo_scores(shared_data: Path) -> pd.DataFrame:
-    """Scores on the paper's own pseudo-spots, of which STEM published what it reaches."""
+    """Scores on the pseudo-spots of the STEM paper, for which the paper gives its scores."""
     pair = cellweft.pair(
         shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad", labels="cell_type"
     )
@@ -725,15 +732,15 @@ def embryo_scores(shared_data: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_stem_reaches_what_was_published(embryo_scores: pd.DataFrame) -> None:
+def test_stem_reaches_the_published_scores(embryo_scores: pd.DataFrame) -> None:
     found = embryo_scores.loc["stem"]
     assert found["location_error_mean"] <= 10.75  # STEM published 10.63; seeds 0 to 2 gave 10.5 to 10.8
     assert found["celltype_pcc@14"] >= 0.86  # published: .875
-    assert found["hits@120"] >= 60  # 97.8 of 200 published
+    assert found["hits@120"] >= 60  # published: 97.8 of 200
 
 
 @pytest.mark.slow
-def test_auto_is_better_on_all_three(embryo_scores: pd.DataFrame) -> None:
+def test_auto_has_three_better_scores_than_stem(embryo_scores: pd.DataFrame) -> None:
     auto, stem = embryo_scores.loc["auto"], embryo_scores.loc["stem"]
     assert auto["location_error_mean"] < stem["location_error_mean"]
     assert auto["celltype_pcc@14"] > stem["celltype_pcc@14"]
@@ -741,7 +748,7 @@ def test_auto_is_better_on_all_three(embryo_scores: pd.DataFrame) -> None:
 
 
 @pytest.mark.slow
-def test_auto_is_nearer_than_the_most_similar_spot(embryo_scores: pd.DataFrame) -> None:
+def test_auto_is_better_than_the_most_similar_spot(embryo_scores: pd.DataFrame) -> None:
     assert (
         embryo_scores.loc["auto", "location_error_mean"] < embryo_scores.loc["cosine", "location_error_mean"]
     )

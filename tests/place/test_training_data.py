@@ -1,4 +1,4 @@
-"""What training reads of a pair: the model's genes, its inputs, and batches of cells and spots."""
+"""Training data of a pair: the genes of the model, its inputs, and batches of cells and spots."""
 
 import dataclasses
 import math
@@ -30,13 +30,13 @@ from cellweft.place.training_data import (
 
 CPU = torch.device("cpu")
 
-# float32 logarithms of values that were brought to another total
+# float32 logarithms of values scaled to another total
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
 def sliced(tissue_pair: Pair) -> Pair:
-    """The tissue in three slices that lie over one another: 60, 29 and 1 spots."""
+    """The tissue in three overlapping slices of 60, 29 and 1 spots."""
     slices = np.array(["b"] * 60 + ["a"] * 29 + ["c"])
     return dataclasses.replace(tissue_pair, slices=slices)
 
@@ -58,7 +58,7 @@ class TestTotals:
     @pytest.mark.parametrize(
         ("total", "expected"), [("median", (1, None)), ("common", (1, 1)), (0.25, (0.25, 0.25)), (3, (3, 3))]
     )
-    def test_what_both_sides_are_brought_to(self, tissue_pair: Pair, total: Any, expected: tuple) -> None:
+    def test_totals_of_both_sides(self, tissue_pair: Pair, total: Any, expected: tuple) -> None:
         found = totals_of(tissue_pair, StemSettings(total=total))
         assert found[0] == pytest.approx(expected[0] * tissue_pair.sc.target)
         spots = tissue_pair.st.target if expected[1] is None else expected[1] * tissue_pair.sc.target
@@ -78,7 +78,7 @@ class TestInputs:
             np.testing.assert_allclose(found, scaled[:, columns], rtol=0, atol=TOLERANCE)
             np.testing.assert_array_equal(side.values(np.array([7, 3, 7])), found[[7, 3, 7]])
 
-    def test_genes_come_in_the_order_asked_for_and_without_case(self, tissue_pair: Pair) -> None:
+    def test_genes_are_in_the_requested_order_ignoring_case(self, tissue_pair: Pair) -> None:
         asked = [name.upper() for name in tissue_pair.shared_genes[[5, 0, 3]]]
         some, whole = (
             model_inputs(tissue_pair, asked, (9.0, 9.0)),
@@ -91,7 +91,7 @@ class TestInputs:
         with pytest.raises(GeneError, match=r"'Sst'"):
             model_inputs(tissue_pair, ["Sst"], (9.0, 9.0))
 
-    def test_logarithms_stay_as_they_are(self, tissue: SimulatedTissue) -> None:
+    def test_logarithms_are_unchanged(self, tissue: SimulatedTissue) -> None:
         sc = tissue.sc.copy()
         sc.X = sc.X.log1p()
         logs = pair(sc, tissue.st, sc_scale="log")
@@ -100,7 +100,7 @@ class TestInputs:
 
     @settings(max_examples=10, deadline=None)
     @given(read=st.integers(1, 60), rows=st.lists(st.integers(0, 89), max_size=60))
-    def test_many_rows_are_held_sparse_however_they_are_read(
+    def test_sparse_rows_equal_dense_rows_for_any_block_size(
         self, tissue_pair: Pair, read: int, rows: list[int]
     ) -> None:
         side = model_inputs(tissue_pair, tissue_pair.shared_genes, (9.0, 9.0))[1]
@@ -115,8 +115,8 @@ class TestGenes:
         found = model_genes(tissue_pair, StemSettings(n_genes=12), seed=0)
         np.testing.assert_array_equal(found, tissue_pair.shared_genes)
 
-    def test_the_most_variable_of_a_large_one(self) -> None:
-        """Half of the genes vary from spot to spot, the others are the same everywhere but for noise."""
+    def test_the_most_variable_genes_of_a_large_panel(self) -> None:
+        """Half of the genes vary between spots; the others only have noise."""
         made = simulate_tissue(n_spatial=150, n_reference=40, n_genes=60, n_panel=60, seed=2)
         counts, stream = made.st.X.toarray(), np.random.default_rng(0)
         counts[:, ::2] = stream.poisson(counts[:, ::2].mean(axis=0), counts[:, ::2].shape)
@@ -130,7 +130,7 @@ class TestGenes:
         assert len(flat & set(found)) < 8
         np.testing.assert_array_equal(model_genes(one, StemSettings(n_genes=30), seed=0), found)
 
-    def test_the_threads_of_the_process_stay(self, tissue_pair: Pair) -> None:
+    def test_the_number_of_threads_is_not_changed(self, tissue_pair: Pair) -> None:
         threads = torch.get_num_threads()
         try:
             for wanted in (1, 2, 3):
@@ -140,14 +140,14 @@ class TestGenes:
         finally:
             torch.set_num_threads(threads)
 
-    def test_within_slices_where_there_are_several(self, sliced: Pair, tissue_pair: Pair) -> None:
+    def test_several_slices_with_common_genes(self, sliced: Pair, tissue_pair: Pair) -> None:
         two = sliced.cells(np.arange(80))
         found = model_genes(two, StemSettings(n_genes=5, slice_genes="common"), seed=0)
         assert len(found) == 5
         assert set(found) <= set(tissue_pair.shared_genes)
 
     def test_the_union_of_the_genes_of_every_slice(self) -> None:
-        """In each of three slices other genes vary; in all together none stands out by number of slices."""
+        """Other genes vary in each of three slices, so no gene is selected in more slices than others."""
         stream = np.random.default_rng(0)
         slices = np.repeat(["a", "b", "c"], 60)
         counts = stream.poisson(4.0, (180, 30)).astype(np.float32)
@@ -163,7 +163,7 @@ class TestGenes:
         sc.var_names = genes
         both = pair(sc, st, slices="slide")
         found = model_genes(both, StemSettings(n_genes=6), seed=0)
-        # a plain loop: the genes of each slice by itself, put together
+        # naive loop: combine the genes of each slice
         expected: set[str] = set()
         for name in "abc":
             one = both.cells(np.flatnonzero(slices == name))
@@ -176,14 +176,16 @@ class TestGenes:
         common = model_genes(both, StemSettings(n_genes=6, slice_genes="common"), seed=0)
         assert len(common) == 6
 
-    def test_a_few_spots_of_many(self, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_genes_are_chosen_on_a_sample_of_spots(
+        self, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(room, "_GENE_ROWS", 40)
         first, same = (model_genes(tissue_pair, StemSettings(n_genes=5), seed=0) for _ in range(2))
         assert len(first) == 5
         np.testing.assert_array_equal(first, same)
 
     def test_genes_of_two_spots(self, tissue_pair: Pair) -> None:
-        """No gene is seen in three of them, and still some have to be taken."""
+        """No gene is detected in three spots, and still some genes have to be chosen."""
         found = model_genes(tissue_pair.cells(np.array([0, 1])), StemSettings(n_genes=2), seed=0)
         assert 1 <= len(found) <= 2
 
@@ -199,17 +201,17 @@ def test_spots_of_slices(tissue_pair: Pair, sliced: Pair) -> None:
 
 
 def rows_in(block: torch.Tensor, values: np.ndarray) -> list[int]:
-    """Return which rows of the values those of a block are."""
+    """Return the indices of a block's rows in the values."""
     places = []
     for row in block.numpy():
         same = np.flatnonzero((values == row).all(axis=1))
-        assert len(same), "a row that is none of the input"
+        assert len(same), "a row that is not in the input"
         places.append(int(same[0]))
     return places
 
 
 class TestBatches:
-    def test_cells_of_all_and_spots_of_a_slice_with_their_adjacency(self, sliced: Pair) -> None:
+    def test_batches_have_any_cells_and_spots_of_one_slice_with_adjacency(self, sliced: Pair) -> None:
         made = source(sliced, batch_cells=40, batch_spots=16, sigma=0.8)
         cells, spots = (
             one.values(slice(None))
@@ -226,24 +228,25 @@ class TestBatches:
             assert len(slices) == 1
             seen |= slices
             n_slice = 29 if slices == {"a"} else 59  # one of the 60 has no counts
-            spacing = sliced.spacing * (n_slice / 16) ** 0.5  # of the spots that are left, in two dimensions
+            # spacing of the sampled spots, in two dimensions
+            spacing = sliced.spacing * (n_slice / 16) ** 0.5
             expected = spatial_adjacency(sliced.coordinates[places], width=0.8 * spacing)
             np.testing.assert_allclose(batch.adjacency, expected, rtol=0, atol=TOLERANCE)
             drawn = rows_in(batch.cells, cells)
             assert len(set(drawn)) == 40
         assert seen == {"a", "b"}  # a slice of one spot has no neighbours to learn from
 
-    def test_slices_come_as_often_as_they_are_large(self, sliced: Pair) -> None:
+    def test_slices_are_drawn_in_proportion_to_their_size(self, sliced: Pair) -> None:
         made = source(sliced, batch_spots=100)
         sizes = [len(made.draw(0, step, CPU).spots) for step in range(400)]
-        assert set(sizes) == {59, 29}  # whole slices, but for a spot without counts
+        assert set(sizes) == {59, 29}  # whole slices, except for a spot without counts
         assert sizes.count(59) / 400 == pytest.approx(59 / 88, abs=0.08)
 
-    def test_a_part_of_a_slice_has_a_wider_kernel_by_default(self, tissue_pair: Pair) -> None:
-        """Spots from all over the tissue, not one corner of it: S reaches as many of them as in a whole."""
+    def test_a_sample_of_a_slice_has_a_wider_kernel_by_default(self, tissue_pair: Pair) -> None:
+        """Spots are sampled over the whole tissue, so S must reach farther to include as many of them."""
         whole = source(tissue_pair, sigma=None).draw(0, 0, CPU)
         filled = tissue_pair.coordinates[~tissue_pair.st.empty_cells]
-        filled = filled[np.lexsort(filled.T)]  # whatever their order in the file
+        filled = filled[np.lexsort(filled.T)]  # in any order of the file
         expected = spatial_adjacency(filled, width=0.5 * tissue_pair.spacing)
         np.testing.assert_array_equal(whole.adjacency, expected)
         made = source(tissue_pair, sigma=None, batch_spots=30)
@@ -264,7 +267,7 @@ class TestBatches:
         np.testing.assert_array_equal(batch.adjacency, expected)
         np.testing.assert_allclose(batch.adjacency.sum(dim=1), 1, atol=TOLERANCE)
 
-    def test_a_seed_gives_the_same_batches_and_each_model_its_own(self, tissue_pair: Pair) -> None:
+    def test_batches_depend_on_the_seed_and_the_model(self, tissue_pair: Pair) -> None:
         small: dict[str, Any] = {"batch_cells": 10, "batch_spots": 10}
 
         def batches(model: int, seed: int = 0, of: BatchSource | None = None) -> torch.Tensor:
@@ -279,13 +282,14 @@ class TestBatches:
         assert torch.equal(batches(0), batches(0))
         assert not torch.equal(batches(0)[:10], batches(1)[:10])
         assert not torch.equal(batches(0)[:10], batches(0, seed=1)[:10])
-        # ... whatever was drawn for another model in between, and from the first step on again.
+        # Batches do not depend on batches drawn for another model, and can be drawn again from the first
+        # step.
         made = source(tissue_pair, **small)
         batches(1, of=made)
         assert torch.equal(batches(0, of=made), batches(0))
         assert torch.equal(batches(0, of=made), batches(0))
 
-    def test_training_draws_from_a_bounded_part_of_both_sides(self, sliced: Pair) -> None:
+    def test_training_uses_a_bounded_sample_of_both_sides(self, sliced: Pair) -> None:
         made = source(sliced, training_cells=15, training_spots=30, batch_cells=1000, batch_spots=1000)
         cells, spots = (
             one.values(slice(None))
@@ -295,10 +299,10 @@ class TestBatches:
         assert {tuple(rows_in(one.cells, cells)) != () and len(one.cells) for one in drawn} == {15}
         assert len({row for one in drawn for row in rows_in(one.cells, cells)}) == 15
         of_spots = {row for one in drawn for row in rows_in(one.spots, spots)}
-        assert 30 <= len(of_spots) <= 31  # of each slice as many as its share, rounded up
+        assert 30 <= len(of_spots) <= 31  # the share of each slice, rounded up
         assert {*sliced.slices[list(of_spots)]} == {"a", "b"}
 
-    def test_the_dropout_of_the_formula_or_as_set(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    def test_dropout_by_the_formula_or_as_set(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
         panel = tissue_pair.shared_genes
         expressed = [
             np.median((data[:, panel].X.toarray()[data.X.sum(axis=1).A1 > 0] > 0).sum(axis=1))
@@ -307,15 +311,15 @@ class TestBatches:
         assert source(tissue_pair).dropout() == pytest.approx(max(0, 1 - expressed[0] / expressed[1]))
         assert source(tissue_pair, dropout=0.37).dropout() == 0.37
 
-    def test_global_states_are_left_alone(self, tissue_pair: Pair) -> None:
+    def test_global_random_states_are_not_changed(self, tissue_pair: Pair) -> None:
         before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
         source(tissue_pair).draw(0, 0, CPU)
         assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
 
-    def test_sides_without_counts_of_the_models_genes(
+    def test_sides_without_counts_of_the_genes_of_the_model(
         self, tissue: SimulatedTissue, fit_placer: Callable[..., Any]
     ) -> None:
-        """They have counts, but of other genes than the shared ones."""
+        """The sides have counts, but not in the shared genes."""
         shared = tissue.sc.var_names.isin(tissue.st.var_names)
         empty = tissue.sc.copy()
         counts = empty.X.toarray()
@@ -337,11 +341,11 @@ class TestBatches:
             fit_placer(on=pair(few, spots))
 
 
-# float32 of what is computed in float64
+# float32 copies of float64 results
 ADJACENCY_TOLERANCE = 1e-6
 
 LINE = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
-"""Three spots, 1, 2 and 3 apart."""
+"""Three spots; their distances are 1, 2 and 3."""
 
 
 def of_one(row: list[float]) -> list[float]:
@@ -370,13 +374,13 @@ class TestKernels:
             (9, np.full((3, 3), 1 / 3)),
         ],
     )
-    def test_the_nearest_by_hand(self, k: int, expected) -> None:
+    def test_nearest_neighbours_by_hand(self, k: int, expected) -> None:
         np.testing.assert_allclose(
             spatial_adjacency(LINE, kernel="knn", k=k), expected, atol=ADJACENCY_TOLERANCE
         )
 
     @pytest.mark.parametrize("dimensions", [2, 3])
-    def test_the_nearest_by_a_plain_loop(self, dimensions: int) -> None:
+    def test_nearest_neighbours_equal_a_plain_loop(self, dimensions: int) -> None:
         places = np.random.default_rng(0).random((30, dimensions))
         found = spatial_adjacency(places, kernel="knn", k=6)
         for spot in range(30):
@@ -395,8 +399,8 @@ class TestKernels:
         width=st.floats(1e-3, 1e6),
         k=st.integers(1, 15),
     )
-    def test_rows_sum_to_one_and_nothing_is_negative(self, places, kernel, width: float, k: int) -> None:
-        """Spots at the same place, far apart or alone among them."""
+    def test_rows_sum_to_one_without_negative_values(self, places, kernel, width: float, k: int) -> None:
+        """Also with spots at the same position or far apart, or with a single spot."""
         found = spatial_adjacency(places, kernel=kernel, width=width, k=k)
         assert found.shape == (len(places), len(places))
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=10 * ADJACENCY_TOLERANCE)
@@ -404,7 +408,7 @@ class TestKernels:
 
     @settings(max_examples=15, deadline=None)
     @given(seed=st.integers(0, 999), kernel=st.sampled_from(KERNELS))
-    def test_neither_order_nor_place_nor_unit_matter(self, seed: int, kernel) -> None:
+    def test_order_origin_and_unit_do_not_matter(self, seed: int, kernel) -> None:
         stream = np.random.default_rng(seed)
         places, order = stream.random((10, 2)), stream.permutation(10)
         found = spatial_adjacency(places, kernel=kernel, width=0.3, k=4)
@@ -420,7 +424,7 @@ class TestKernels:
         assert own[0] == pytest.approx(1)
         assert own[2] == pytest.approx(1 / 3, abs=0.02)
 
-    def test_the_places_are_left_alone(self) -> None:
+    def test_coordinates_are_not_changed(self) -> None:
         places = LINE.copy()
         for kernel in KERNELS:
             spatial_adjacency(places, kernel=kernel)

@@ -1,4 +1,4 @@
-"""The report: what it says, where its numbers come from, what it bears, and how it opens in a browser."""
+"""The report: statements, the origin of its numbers, odd input, and its page in a browser."""
 
 import html
 import re
@@ -38,7 +38,7 @@ VERSIONS = {"cellweft": "0.1.0", "numpy": "2.4.6"}
 
 
 def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
-    """What an Imputer would have made of a pair; the values are noise."""
+    """A made-up result of imputation for a pair; the values are noise."""
     random = np.random.default_rng(0)
     shape = (pair.st.n_cells, pair.sc.n_genes)
     made = ad.AnnData(random.random(shape).astype(np.float32), obs=pair.st.obs.copy())
@@ -72,7 +72,7 @@ def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
 
 
 def scores_of(genes: Any, *, gains: dict[str, float] | None = None, seeds: int = 1) -> pd.DataFrame:
-    """A table of scores of some genes: each method is ahead of the one before by about its gain."""
+    """Make a table of scores of some genes; each method is better than the previous one by its gain."""
     random = np.random.default_rng(1)
     base = random.uniform(0.1, 0.5, len(genes))
     rows = []
@@ -133,7 +133,7 @@ def whole(
     spots: ad.AnnData,
     scores: pd.DataFrame,
 ) -> tuple[Path, list[Any]]:
-    """A report with everything in it, and what it was made of."""
+    """A complete report, and the objects that it was made from."""
     placed = placement.to_anndata(neighbors=0)
     given = [imputed, placed, spots, scores, places_of(placed.obs_names), tissue_pair]
     path = tmp_path_factory.mktemp("report") / "report.html"
@@ -142,7 +142,7 @@ def whole(
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are left empty, where only words matter."""
+    """Leave pictures empty, for tests that only read the text."""
 
     def empty(draw: Any, *, alt: str, caption: Any, form: str = "png") -> Picture:
         return Picture(data="data:,", alt=alt, caption=tuple(caption), width=300, height=200)
@@ -152,7 +152,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Reader(HTMLParser):
-    """What a page shows: numbers with their values, names, and all other text."""
+    """The content of a page: numbers with their values, names, and all other text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def read(path: Path) -> Reader:
 
 
 def values_in(thing: Any) -> Iterator[float]:
-    """Every number of a table or record, and the sizes of all of them."""
+    """Yield every number of a table or record, and the sizes of all tables and records."""
     if isinstance(thing, dict):
         yield len(thing)
         yield from chain.from_iterable(map(values_in, thing.values()))
@@ -228,7 +228,7 @@ def values_in(thing: Any) -> Iterator[float]:
 
 
 def compared_values(table: pd.DataFrame) -> Iterator[float]:
-    """Medians over items, and in how many a method is ahead of another; means over the seeds of a summary."""
+    """Yield medians over items, numbers of items with a better score, and means of summaries over seeds."""
     mean = table.groupby(["method", "level", "item", "metric"])["value"].mean()
     yield from mean
     items = table[table["level"] != "summary"]
@@ -271,7 +271,7 @@ def test_every_number_is_in_the_tables(whole: tuple[Path, list[Any]]) -> None:
         assert value == pytest.approx(nearest, rel=1e-9, abs=1e-12), f"{value} is in no table"
 
 
-def test_no_digit_stands_outside_of_numbers_and_names(whole: tuple[Path, list[Any]]) -> None:
+def test_digits_only_occur_in_numbers_and_names(whole: tuple[Path, list[Any]]) -> None:
     assert [one for one in read(whole[0]).plain if re.search(r"\d", one)] == []
 
 
@@ -307,7 +307,7 @@ def test_every_figure_says_what_it_shows(whole: tuple[Path, list[Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_input_gives_the_same_bytes(
+def test_the_same_input_gives_identical_files(
     tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame, tissue_pair: Pair
 ) -> None:
     imputed = imputed[:, :1].copy()
@@ -320,7 +320,7 @@ def test_the_same_input_gives_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_files_say_what_memory_says(
+def test_files_and_memory_give_the_same_report(
     tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame, placement: Placement
 ) -> None:
     imputed = imputed[:, :3].copy()
@@ -352,7 +352,7 @@ def test_names_are_escaped(tmp_path: Path, imputed: ad.AnnData) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_one_gene_without_anything_known(tmp_path: Path, imputed: ad.AnnData) -> None:
+def test_one_gene_without_further_information(tmp_path: Path, imputed: ad.AnnData) -> None:
     one = imputed[:, :1].copy()
     del one.uns["cellweft"]
     one.var = one.var[["measured"]].assign(reliability=np.nan)
@@ -363,21 +363,21 @@ def test_one_gene_without_anything_known(tmp_path: Path, imputed: ad.AnnData) ->
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_result_without_places_has_no_gallery(tmp_path: Path, imputed: ad.AnnData) -> None:
+def test_a_result_without_coordinates_has_no_gallery(tmp_path: Path, imputed: ad.AnnData) -> None:
     one = imputed.copy()
     del one.obsm["spatial"]
     assert "Genes in the tissue" not in report(tmp_path / "a.html", one).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_truth_tests_the_intervals(tmp_path: Path, tissue: Any, imputed: ad.AnnData) -> None:
+def test_a_truth_is_used_to_test_the_intervals(tmp_path: Path, tissue: Any, imputed: ad.AnnData) -> None:
     from cellweft.data._pair import pair
 
     path = report(tmp_path / "report.html", imputed[:, :2].copy(), truth=pair(tissue.sc, tissue.truth))
     assert "Share of the true values" in path.read_text(encoding="utf-8")
 
 
-def test_a_result_of_counts_is_shown_beside_counts(
+def test_a_result_of_counts_is_shown_with_measured_counts(
     tmp_path: Path, tissue: Any, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cellweft.data._pair import pair
@@ -418,7 +418,7 @@ def test_a_result_of_counts_is_shown_beside_counts(
         ({"auto": 0.1, "knn": 0.1}, "alike", "even"),
     ],
 )
-def test_the_verdict_is_honest(gains: dict[str, float], outcome: str, tone: str) -> None:
+def test_the_verdict_matches_the_scores(gains: dict[str, float], outcome: str, tone: str) -> None:
     table = scores_of([f"g{number}" for number in range(30)], gains=gains)
     (scores,) = given_of([table]).scores
     found = compared(scores, "auto", metric="pearson")
@@ -432,7 +432,7 @@ def test_the_verdict_is_honest(gains: dict[str, float], outcome: str, tone: str)
     assert verdict(scores, None).tone == tone
 
 
-def test_without_a_baseline_nothing_is_claimed() -> None:
+def test_without_a_baseline_the_verdict_is_only_a_note() -> None:
     (scores,) = given_of([scores_of(["a", "b"], gains={"auto": 0.3})]).scores
     assert verdict(scores, None).tone == "note"
     (scores,) = given_of([scores_of(["a", "b"], gains={"mine": 0.3})]).scores
@@ -440,7 +440,7 @@ def test_without_a_baseline_nothing_is_claimed() -> None:
 
 
 def rows_of(level: str, item: str, values: dict[str, tuple[float, float]]) -> pd.DataFrame:
-    """Rows of a table of scores: by metric, those of auto and of a baseline."""
+    """Return rows of a table of scores with the values of auto and of a baseline for each metric."""
     rows = [
         (method, level, item, metric, value)
         for metric, both in values.items()
@@ -451,7 +451,7 @@ def rows_of(level: str, item: str, values: dict[str, tuple[float, float]]) -> pd
 
 
 def said_of(one: Any) -> str:
-    """The words of a text, with its numbers as they are shown."""
+    """Return the words of a text, with numbers as displayed."""
     return "".join(
         shown(part) if isinstance(part, Number) else getattr(part, "text", part) for part in one.parts
     )
@@ -467,7 +467,7 @@ def said_of(one: Any) -> str:
         (10.0, 15.0, "even"),
     ],
 )
-def test_a_placement_ahead_of_a_poor_baseline_is_only_as_good_as_it_is(
+def test_a_placement_better_than_a_poor_baseline_is_judged_by_its_own_error(
     hits: float, error: float, tone: str
 ) -> None:
     values = {"location_error_median": (error, 60.0), "hits@25": (hits, 1.0)}
@@ -483,7 +483,7 @@ def test_a_placement_ahead_of_a_poor_baseline_is_only_as_good_as_it_is(
 
 
 @pytest.mark.parametrize(("share", "tone"), [(0.9, "good"), (0.83, "even"), (0.7, "poor"), (0.99, "even")])
-def test_intervals_that_do_not_hold_are_told(share: float, tone: str) -> None:
+def test_intervals_with_wrong_coverage_are_reported(share: float, tone: str) -> None:
     genes = [rows_of("gene", f"g{n}", {"pearson": (0.6, 0.1)}) for n in range(20)]
     summary = rows_of("summary", "all values", {"coverage@0.9": (share, share)})
     (scores,) = given_of([pd.concat([*genes, summary])]).scores
@@ -497,7 +497,7 @@ def test_intervals_that_do_not_hold_are_told(share: float, tone: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_measured_and_imputed_genes_stand_apart_and_the_page_can_be_made_again(
+def test_measured_and_imputed_genes_are_separate_and_the_page_can_be_reproduced(
     tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame
 ) -> None:
     text = report(tmp_path / "report.html", imputed, scores).read_text(encoding="utf-8")
@@ -514,7 +514,7 @@ def test_measured_and_imputed_genes_stand_apart_and_the_page_can_be_made_again(
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("share", [0.1, 0.3, np.nan])
-def test_spill_over_is_told_where_the_result_has_it(
+def test_spill_over_is_reported_if_the_result_has_it(
     tmp_path: Path, imputed: ad.AnnData, share: float
 ) -> None:
     made = imputed.copy()
@@ -530,7 +530,7 @@ def test_spill_over_is_told_where_the_result_has_it(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_blended_counts_are_said_and_can_be_made_again(tmp_path: Path, imputed: ad.AnnData) -> None:
+def test_blended_counts_are_reported_and_can_be_reproduced(tmp_path: Path, imputed: ad.AnnData) -> None:
     made = imputed.copy()
     made.uns["cellweft"] = dict(made.uns["cellweft"]) | {
         "scale": "counts: the mean count that the panel would have shown",
@@ -553,7 +553,7 @@ def test_several_seeds_are_averaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_other_cells_than_those_of_the_check_are_told(
+def test_a_different_number_of_cells_than_in_the_inputs_is_reported(
     tmp_path: Path, imputed: ad.AnnData, tissue_pair: Pair
 ) -> None:
     path = report(tmp_path / "report.html", imputed[:50, :1].copy(), tissue_pair)
@@ -597,7 +597,7 @@ def test_wrong_arguments_are_refused(
 
 
 @pytest.mark.slow
-def test_a_report_of_many_cells_stays_small(tmp_path: Path) -> None:
+def test_a_report_of_many_cells_is_a_small_file(tmp_path: Path) -> None:
     n, random = 200_000, np.random.default_rng(0)
     many = ad.AnnData(random.random((n, 6), dtype=np.float32))
     many.obsm["spatial"] = random.random((n, 2)) * 1e4
@@ -640,7 +640,7 @@ def test_it_opens_in_a_browser(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_keeps_no_reader_out(
+def test_it_is_accessible(
     browser: Any, whole: tuple[Path, list[Any]], serious_faults: Any, scheme: str
 ) -> None:
     context = browser.new_context(color_scheme=scheme)
@@ -650,6 +650,6 @@ def test_it_keeps_no_reader_out(
     context.close()
 
 
-def test_it_is_small_and_whole(whole: tuple[Path, list[Any]]) -> None:
+def test_it_is_small_and_complete(whole: tuple[Path, list[Any]]) -> None:
     assert whole[0].stat().st_size < 5e6
     assert not list(whole[0].parent.glob("*partial"))

@@ -1,4 +1,4 @@
-"""Cell types in the report: verdicts, tables, diagrams, maps, and what is refused."""
+"""Cell types in the report: verdicts, tables, diagrams, maps, and errors."""
 
 import html
 import re
@@ -26,7 +26,7 @@ Make = Callable[..., pd.DataFrame]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What pictures show; they are left empty."""
+    """The descriptions of the pictures, which are left empty."""
     seen: list[str] = []
 
     def empty(draw: Any, *, alt: str, caption: Any, form: str = "png") -> Picture:
@@ -39,13 +39,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def words_of(path: Path) -> str:
-    """What a page says, without its marks."""
+    """Return the text of a page without markup."""
     body = path.read_text(encoding="utf-8").partition("<main>")[2]
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def imputed_of(pair: Pair, *, names: Any = None) -> ad.AnnData:
-    """One imputed gene in the cells of a pair."""
+    """Make a result with one imputed gene in the cells of a pair."""
     made = ad.AnnData(np.ones((pair.st.n_cells, 1), dtype=np.float32))
     made.obs_names = pair.st.obs_names if names is None else names
     made.var["measured"] = False
@@ -55,7 +55,7 @@ def imputed_of(pair: Pair, *, names: Any = None) -> ad.AnnData:
 
 
 @pytest.mark.usefixtures("drawn")
-def test_what_the_section_says(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_the_text_of_the_section(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
     labels = cell_types(tissue_pair.st.obs_names)
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
     said = (
@@ -78,9 +78,7 @@ def test_what_the_section_says(cell_types: Make, tissue_pair: Pair, tmp_path: Pa
         assert one in words, one
 
 
-def test_no_digit_stands_outside_of_numbers_and_names(
-    cell_types: Make, tissue_pair: Pair, tmp_path: Path
-) -> None:
+def test_digits_only_occur_in_numbers_and_names(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
     labels = cell_types(tissue_pair.st.obs_names, ("class", "subclass"))
     page = report(tmp_path / "report.html", labels, tissue_pair, progress=False).read_text(encoding="utf-8")
     section = page.partition('<section id="labels"')[2].partition("</section>")[0]
@@ -91,16 +89,14 @@ def test_no_digit_stands_outside_of_numbers_and_names(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_a_command_that_was_recorded_is_shown_as_it_was(
-    cell_types: Make, tissue_pair: Pair, tmp_path: Path
-) -> None:
+def test_a_recorded_command_is_shown_unchanged(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
     line = "cellweft annotate a.h5ad b.h5ad -o types.csv --labels kind"
     labels = cell_types(tissue_pair.st.obs_names, command_line=line)
     assert line in words_of(report(tmp_path / "report.html", labels, progress=False))
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_file_says_what_memory_says(
+def test_a_file_and_memory_give_the_same_section(
     cell_types: Make, tissue_pair: Pair, tmp_path: Path, drawn: list[str], form: str
 ) -> None:
     labels = cell_types(tissue_pair.st.obs_names, ("class", "subclass"))
@@ -120,7 +116,7 @@ def test_a_file_says_what_memory_says(
 
 
 @pytest.mark.parametrize("where", ["result", "pair", "both", "spots", "a different order", "a part"])
-def test_labels_are_mapped_where_the_cells_have_places(
+def test_labels_are_mapped_if_the_cells_have_coordinates(
     cell_types: Make, tissue_pair: Pair, tmp_path: Path, drawn: list[str], where: str
 ) -> None:
     names = tissue_pair.st.obs_names
@@ -164,7 +160,7 @@ def test_the_map_shows_each_cell_by_its_own_label(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_places_of_other_cells_draw_no_map(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_coordinates_of_other_cells_give_no_map(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
     labels = cell_types([f"other{number}" for number in range(90)])
     words = words_of(report(tmp_path / "report.html", labels, imputed_of(tissue_pair), progress=False))
     assert "no positions of these cells were given" in words
@@ -199,7 +195,7 @@ def test_the_verdict_is_the_worse_of_calibration_and_unknown_cells(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_many_labels_are_cut_with_a_note(cell_types: Make, tmp_path: Path) -> None:
+def test_many_labels_are_truncated_with_a_note(cell_types: Make, tmp_path: Path) -> None:
     labels = cell_types([f"c{number}" for number in range(100)])
     labels["label"] = [f"t{number % 33}" for number in range(100)]
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
@@ -208,7 +204,7 @@ def test_many_labels_are_cut_with_a_note(cell_types: Make, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("drawn")
-def test_what_should_be_known_of_these_labels(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
+def test_cautions_about_the_labels(cell_types: Make, tissue_pair: Pair, tmp_path: Path) -> None:
     labels = cell_types(tissue_pair.st.obs_names)
     labels.attrs["cellweft"]["inputs"]["spatial"]["scale"] = "log"
     words = words_of(report(tmp_path / "report.html", labels.iloc[:50], tissue_pair, progress=False))
@@ -218,7 +214,7 @@ def test_what_should_be_known_of_these_labels(cell_types: Make, tissue_pair: Pai
 
 
 @pytest.mark.usefixtures("drawn")
-def test_a_record_of_an_earlier_version_is_enough(cell_types: Make, tmp_path: Path) -> None:
+def test_a_record_of_an_earlier_version_is_accepted(cell_types: Make, tmp_path: Path) -> None:
     labels = cell_types(["a", "b", "c"])
     record = labels.attrs["cellweft"]
     labels.attrs["cellweft"] = {name: record[name] for name in ("kind", "labels", "depth", "held_out_cells")}

@@ -1,4 +1,4 @@
-"""Tiny inputs, models and results that the tests of robustness share; not to be changed."""
+"""Tiny inputs, models and results that the robustness tests share; tests must not change them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """40 cells of reference, 30 of tissue, 14 genes of which 8 are on the panel, and what came of them."""
+    """A reference of 40 cells, a tissue of 30, 14 genes (8 on the panel), and models and results of them."""
 
     folder: Path
     sc: anndata.AnnData

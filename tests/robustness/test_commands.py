@@ -1,7 +1,7 @@
-"""Every option of every command is given odd text: the command ends with 2, and says what is wrong.
+"""Every option of every command gets odd text: the command exits with 2 and says what is wrong.
 
-The inputs are not there, so that text which an option takes ends in an error, too, before any work. The
-commands that need no input (demo) or ask a service by name (proteins) have tests of their own in tests/cli.
+The inputs do not exist, so that options which accept any text also end in an error before any work. Commands
+without input files (demo) or with a service (proteins) have their own tests in tests/cli.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def is_option(one: click.Parameter) -> bool:
 
 
 def words_of(command: click.Command) -> dict[str, str]:
-    """Return what must be given: paths of inputs that are not there, and of outputs in an empty folder."""
+    """Return the required arguments: paths of missing inputs, and of outputs in an empty folder."""
     found = {}
     for number, one in enumerate(command.params):
         if one.required and one.name:
@@ -63,5 +63,5 @@ def test_odd_text_ends_in_a_clear_error(
     assert not faults, "\n".join(faults)
 
 
-def test_the_matrix_of_commands_is_large() -> None:
+def test_many_options_are_tested() -> None:
     assert len(OPTIONS) * len(ODD) >= 600

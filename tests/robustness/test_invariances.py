@@ -1,7 +1,7 @@
-"""What must not change a result: the order of genes, cells and spots, kinds of arrays, budgets, threads.
+"""Changes that must not change a result: order of genes, cells and spots, array types, budgets and threads.
 
-One fitted model of each kind looks at data that hold the same in another way. That a model which is fitted to
-such data is the same one is tested beside each method (tests/impute, tests/place).
+One fitted model of each kind is applied to the same data in another form. That a model fitted to such data is
+also the same is tested with each method (tests/impute, tests/place).
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ import torch
 import cellweft
 
 EXACT = 0.0
-"""Nothing is computed in another order: the same values come in, cell by cell."""
+"""Nothing is computed in another order: the same values are read, cell by cell."""
 
 SUMS = 2e-5
-"""Sums over genes or spots are taken in another order, in float32, whose steps are 6e-8 of a value: some
-hundred such steps beside values of a few units."""
+"""float32 sums over genes or spots in another order.
+
+Rounding steps are 6e-8 of a value; this allows some hundred steps for values of a few units.
+"""
 
 CELLS = np.random.default_rng(3).permutation(30)
 
@@ -73,7 +75,9 @@ def places(placer: cellweft.Placer, pair: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
-def test_imputing_sees_the_same_tissue(preset: str, change: str, world: Any, imputers: Any) -> None:
+def test_imputation_does_not_depend_on_the_form_of_the_tissue(
+    preset: str, change: str, world: Any, imputers: Any
+) -> None:
     make, tolerance = CHANGES[change]
     expected = imputed(imputers[preset], world.pair)
     found = imputed(imputers[preset], cellweft.pair(world.sc, make(world.st)))
@@ -83,10 +87,10 @@ def test_imputing_sees_the_same_tissue(preset: str, change: str, world: Any, imp
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_placing_sees_the_same_data(change: str, world: Any) -> None:
-    """Each change is made to the spots, and all but the order of cells to the cells that are placed, too.
+def test_placement_does_not_depend_on_the_form_of_the_data(change: str, world: Any) -> None:
+    """Each change is applied to the spots and, except for the order of cells, also to the placed cells.
 
-    Sums over the genes of a cell are taken in another order of dense values than of sparse ones.
+    For dense values the sums over genes of a cell are computed in another order than for sparse ones.
     """
     make, _ = CHANGES[change]
     width = float(np.ptp(world.pair.coordinates, axis=0).max())
@@ -104,7 +108,7 @@ def test_budgets_change_no_bit(preset: str, world: Any, imputers: Any) -> None:
 
 
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
-def test_threads_change_sums_alone(preset: str, world: Any, imputers: Any) -> None:
+def test_threads_only_change_the_order_of_sums(preset: str, world: Any, imputers: Any) -> None:
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
@@ -116,8 +120,8 @@ def test_threads_change_sums_alone(preset: str, world: Any, imputers: Any) -> No
 
 
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
-def test_half_precision_is_the_same_rounded(preset: str, world: Any, imputers: Any, tmp_path: Path) -> None:
-    """A float16 has 11 bits: half a step is 2**-11 of a value, and rounding to the nearest loses no more."""
+def test_half_precision_gives_rounded_values(preset: str, world: Any, imputers: Any, tmp_path: Path) -> None:
+    """A float16 has 11 bits, so rounding to nearest changes a value by at most 2**-11 of it."""
     path = imputers[preset].impute_to(tmp_path / "half.zarr", dtype="float16", progress=False)
     half = np.asarray(anndata.read_zarr(path).X, dtype=np.float32)
     np.testing.assert_array_equal(half, imputed(imputers[preset], world.pair).astype(np.float16))

@@ -1,8 +1,9 @@
-"""Outputs are whole or absent: killed at any file operation or moment, on a disk that fills up at any stage.
+"""Outputs are complete or absent after kills at any file operation or time, and on disks that fill up at any
+stage.
 
-Each run is a fork of the process that has the small inputs and the fitted model, so that it is quick. A hook
-counts its file operations (files opened for writing, folders made, names changed, blocks given to HDF5), and
-kills the process, or says that the disk is full, at the one that is asked for.
+To be fast, each run is a fork of the process that already has the small inputs and the fitted model. A hook
+counts its file operations (files opened for writing, folders created, renames, blocks given to HDF5). At the
+chosen operation it kills the process, or simulates a full disk.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ KINDS = (
     "evaluate",
     "embed",
 )
-N_KILLS = 6  # of each kind: half at a file operation, half at a moment
+N_KILLS = 6  # for each kind of output: half at a file operation, half at a time
 WORK: dict[str, tuple[str, dict[str, Any]]] = {
     "zarr": ("out.zarr", {}),
     "sparse zarr": ("out.zarr", {"sparse": 0.05}),
@@ -65,7 +66,7 @@ PROTEINS = {f"Gene{number}": "MASSTPSWLKRNDEQGHIVFYC"[number : 20 + number % 3] 
 
 
 def work(kind: str, world: Any, folder: Path) -> None:
-    """Make an output; raise what the library or the command raises."""
+    """Make an output, and raise the error of the library or the command."""
     name, how = WORK[kind]
     path = folder / name
     inputs = [str(world.folder / one) for one in ("atlas.h5ad", "tissue.h5ad")]
@@ -88,7 +89,7 @@ def work(kind: str, world: Any, folder: Path) -> None:
 
 
 def impute_over_dask(imputer: cellweft.Imputer, path: Path) -> None:
-    """Make a result of many tiles by two workers, threads of this process, which is not used afterwards."""
+    """Make a result of many tiles with two workers, which are threads; the process is not used afterwards."""
     whole = Imputer._job
 
     def job(self: Imputer, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +106,7 @@ def impute_over_dask(imputer: cellweft.Imputer, path: Path) -> None:
 
 
 class Refused(Exception):  # noqa: N818
-    """A command said in its own words that it could not go on."""
+    """A command stopped with an error message."""
 
 
 def _command(*words: str) -> None:
@@ -117,7 +118,7 @@ def _command(*words: str) -> None:
 
 
 def in_fork(task: Callable[[], None], *, after: float | None = None) -> int:
-    """Run a task in a fork and return its wait status; kill it after so many seconds, if it still runs."""
+    """Run a task in a fork and return its wait status; kill it if it still runs after `after` seconds."""
     child = os.fork()
     if child == 0:
         status = 70
@@ -139,10 +140,10 @@ def in_fork(task: Callable[[], None], *, after: float | None = None) -> int:
 
 
 def hooked(at: int | None, act: Callable[[], None], counted: Path | None = None) -> None:
-    """Call a function at the file operation of a number and at all that follow; None only counts them.
+    """Call a function at file operation number `at` and at all later ones; with None, only count them.
 
-    Compiled modules and the folders that Dask makes for itself are not counted: whether they are written
-    depends on what ran before.
+    Compiled modules and the folders of Dask are not counted, because whether they are written depends on
+    earlier runs.
     """
     count = 0
     sys.dont_write_bytecode = True
@@ -151,7 +152,7 @@ def hooked(at: int | None, act: Callable[[], None], counted: Path | None = None)
         nonlocal count
         count += 1
         if counted is not None:
-            descriptor = os.open(counted, os.O_WRONLY | os.O_CREAT)  # its own opening is not counted
+            descriptor = os.open(counted, os.O_WRONLY | os.O_CREAT)  # opening this file is not counted
             os.pwrite(descriptor, f"{count:012}".encode(), 0)
             os.close(descriptor)
         if at is not None and count >= at:
@@ -159,7 +160,8 @@ def hooked(at: int | None, act: Callable[[], None], counted: Path | None = None)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         is_writing = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        removes = event == "os.rmdir" and act is not full_disk  # a full disk lets go of folders
+        # a full disk still allows folders to be removed
+        removes = event == "os.rmdir" and act is not full_disk
         is_operation = is_writing or removes or event in ("os.rename", "os.mkdir")
         if is_operation and "dask-scratch-space" not in str(arguments[0]):
             operation()
@@ -187,7 +189,7 @@ def full_disk() -> None:
 
 @pytest.fixture(scope="module")
 def protein_model(world: Any) -> None:
-    """A random network of the form of ESM-2 and its tokens, in the folder "esm" of the world."""
+    """A random network with the architecture of ESM-2 and its tokens, in the folder "esm" of the world."""
     transformers = pytest.importorskip("transformers")
     config = transformers.EsmConfig(
         vocab_size=33,
@@ -211,7 +213,7 @@ def protein_model(world: Any) -> None:
 def whole(
     world: Any, protein_model: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Any, int, float]]:
-    """Function that returns what an undisturbed run makes, its file operations and its seconds."""
+    """Function that returns the output, the file operations and the seconds of an undisturbed run."""
     known: dict[str, tuple[Any, int, float]] = {}
 
     def run(kind: str) -> tuple[Any, int, float]:
@@ -219,7 +221,7 @@ def whole(
             folder, counted = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("count") / "n"
 
             def task() -> None:
-                hooked(None, full_disk, counted)  # without folders that are removed: a full disk allows that
+                hooked(None, full_disk, counted)  # without removed folders, which a full disk allows
                 work(kind, world, folder)
 
             start = time.monotonic()
@@ -232,7 +234,7 @@ def whole(
 
 
 def content(path: Path) -> Any:
-    """Return all of an output that does not depend on when it was made, as bytes told by hashes."""
+    """Return the content of an output, as hashes, without parts that depend on the time."""
     if path.suffix == ".csv":
         return path.read_text()
     if path.suffix == ".parquet":
@@ -250,15 +252,15 @@ def content(path: Path) -> Any:
 
 
 def check_whole_or_absent(kind: str, world: Any, folder: Path, expected: Any) -> None:
-    """See that nothing half-made has the final name, and that the next run gives equal bits and clears up."""
+    """Check that no incomplete output has the final name, and that the next run is equal and cleans up."""
     path = folder / WORK[kind][0]
-    if path.exists():  # killed at the very end
+    if path.exists():  # killed after the output was complete
         assert content(path) == expected
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         for other in path.parent.glob("scores.*"):
             other.unlink()
     for other in folder.glob("scores.json"):
-        other.unlink()  # of two files the first may have its name already
+        other.unlink()  # the first of two files may already have its final name
     assert in_fork(lambda: work(kind, world, folder)) == 0
     assert content(path) == expected
     left = {one.name for one in folder.iterdir()} - {path.name, "scores.json"}
@@ -267,7 +269,7 @@ def check_whole_or_absent(kind: str, world: Any, folder: Path, expected: Any) ->
 
 @pytest.mark.parametrize("number", range(N_KILLS))
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_runs_leave_nothing_half_made(
+def test_killed_runs_leave_no_incomplete_output(
     kind: str, number: int, world: Any, whole: Any, tmp_path: Path
 ) -> None:
     expected, operations, seconds = whole(kind)
@@ -287,7 +289,7 @@ def test_killed_runs_leave_nothing_half_made(
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("kind", KINDS)
-def test_disks_that_fill_up(
+def test_full_disks_leave_no_incomplete_output(
     kind: str, part: float, world: Any, whole: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     expected, operations, _ = whole(kind)
@@ -306,10 +308,10 @@ def test_disks_that_fill_up(
 
 
 @pytest.mark.parametrize("kind", ["zarr", "h5ad", "sparse h5ad", "model", "evaluate"])
-def test_files_that_may_not_grow(
+def test_refused_writes_leave_no_incomplete_output(
     kind: str, world: Any, whole: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The system refuses every file of more than 200 bytes, as a quota does."""
+    """The system refuses every file of more than 200 bytes, like a quota."""
     expected, _, _ = whole(kind)
 
     def task() -> None:
@@ -323,5 +325,5 @@ def test_files_that_may_not_grow(
     check_whole_or_absent(kind, world, tmp_path, expected)
 
 
-def test_there_are_forty_kills() -> None:
+def test_there_are_at_least_forty_kills() -> None:
     assert len(KINDS) * N_KILLS >= 40

@@ -1,4 +1,4 @@
-"""A report of odd results ends in a page or in an error that names the place: records, columns, names."""
+"""A report of odd results gives a page, or an error that names the entry: records, columns and names."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def places_in(record: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 
 def with_value(record: dict[str, Any], at: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """Return a copy of a record with another value at a place; the function `pop` takes it away."""
+    """Return a copy of a record with another value at one entry; the value `dict.pop` removes the entry."""
     if len(at) > 1:
         return record | {at[0]: with_value(record[at[0]], at[1:], value)}
     if value is dict.pop:
@@ -47,7 +47,7 @@ def with_value(record: dict[str, Any], at: tuple[str, ...], value: Any) -> dict[
 
 
 def fault_of(*results: Any) -> str | None:
-    """Return what came of all that a report reads of records, None where it is said or refused."""
+    """Return the fault of the parts of a report that read records; None for results and clear errors."""
     try:
         given = given_of(results)
         for part in (commands, input_blocks, input_cautions, made_facts, run_blocks, tissue_width):
@@ -64,7 +64,7 @@ def fault_of(*results: Any) -> str | None:
 
 
 def faults_of_records(whole: dict[str, Any], put: Any, result: Any) -> list[str]:
-    """Try every odd value in every place of a record, also none at all."""
+    """Try every odd value in every entry of a record, and also remove every entry."""
     faults = []
     for at in places_in(whole):
         for what, value in {**ODD, "nothing": dict.pop}.items():
@@ -85,7 +85,7 @@ def test_every_value_of_a_record_may_be_odd(kind: str, world: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_value_beside_a_table_of_scores_may_be_odd(world: Any) -> None:
+def test_every_value_in_the_record_of_scores_may_be_odd(world: Any) -> None:
     table = cellweft.evaluate_imputation(world.pair, methods=["mean"], folds=2, cluster=False, progress=False)
     faults = faults_of_records(
         dict(table.attrs["cellweft"]), lambda record: table.attrs.__setitem__("cellweft", record), table

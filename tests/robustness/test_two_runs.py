@@ -1,4 +1,4 @@
-"""Two runs on one output, and readers of a store that is replaced: told, never a mixture."""
+"""Two runs on one output, and readers of a store during replacement: errors, but never a mixture."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def make(world: Any, path: Path, *, overwrite: bool = False) -> None:
 
 
 def stopped_run(world: Any, path: Path) -> int:
-    """Start a run in a fork that stops once it holds the output, and return its process."""
+    """Start a run in a fork that stops once it holds the output, and return its process number."""
     child = os.fork()
     if child == 0:
         from cellweft.data.io import atomic_output
@@ -52,7 +52,7 @@ def stopped_run(world: Any, path: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_second_run_is_told_who_holds_the_output(kind: str, world: Any, tmp_path: Path) -> None:
+def test_the_second_run_is_told_which_run_holds_the_output(kind: str, world: Any, tmp_path: Path) -> None:
     path = tmp_path / KINDS[kind]
     first = stopped_run(world, path)
     try:
@@ -69,7 +69,7 @@ def test_the_second_run_is_told_who_holds_the_output(kind: str, world: Any, tmp_
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_a_run_whose_input_is_replaced_is_refused(world: Any, tmp_path: Path) -> None:
-    """Neither zeros nor the values of another tissue are taken for those of the pair."""
+    """Neither zeros nor values of another tissue are taken for those of the pair."""
     path = tmp_path / "tissue.zarr"
     world.st.write_zarr(path)
     pair = cellweft.pair(world.sc, path)
@@ -86,10 +86,8 @@ def test_a_run_whose_input_is_replaced_is_refused(world: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
-def test_a_reader_of_a_result_that_is_replaced_sees_one_of_the_two(
-    suffix: str, world: Any, tmp_path: Path
-) -> None:
-    """A process replaces a result again and again; every read of it is whole, or an error that says so."""
+def test_a_reader_during_replacement_sees_a_complete_result(suffix: str, world: Any, tmp_path: Path) -> None:
+    """A process replaces a result again and again; every read returns a complete result or a clear error."""
     path = tmp_path / f"out{suffix}"
     make(world, path)
     known = {world.imputed.X.sum(dtype=np.float64)}

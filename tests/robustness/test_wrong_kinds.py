@@ -1,8 +1,8 @@
 """Every public function refuses odd values of every argument, with an error that says what it expected.
 
-One test is one argument of one function, which is given `ODD` values one after another. What is not an error
-must be one of the values that the argument takes by its documentation: a number among numbers, None where it
-is the default, text where any text will do (`FREE`).
+Each test is one argument of one function, which gets the values of `ODD` in turn. A value without an error
+must be one that the argument accepts by its documentation: a number among numbers, None as the default, or
+text if any text is allowed (`FREE`).
 """
 
 import inspect
@@ -26,7 +26,7 @@ mpl.use("Agg")
 
 
 class Stranger:
-    """Nothing that any function takes."""
+    """An object that no function accepts."""
 
     def __repr__(self) -> str:
         return "Stranger()"
@@ -72,12 +72,13 @@ FREE = {
 FREE |= {("io.vitessce_config", "url"), ("pl.calibration", "label"), ("Pair.find_shared", "where")}
 FREE |= {("pl.gene", "unit"), ("pl.spatial", "unit"), ("Imputer.save", "path")}
 FREE |= {(name, "device") for name in ("Imputer", "Placer", "load", "evaluate_imputation")}
-"""Arguments that take any text: it is shown, is the name of what is written, or is looked up when it is used
-(a device may be that of another machine)."""
+"""Arguments that accept any text: it is displayed, is the name of an output, or is resolved when it is used
+(a device may belong to another machine).
+"""
 
 
 def calls(world: Any, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
-    """Return every public function with arguments that it takes."""
+    """Return every public function with valid arguments."""
     rng = np.random.default_rng(0)
     values, places, groups = rng.random((30, 5)), rng.random((30, 2)), np.array(list("abc") * 10)
     names, position = np.array(list("vwuzt")), np.linspace(0, 1, 30)
@@ -201,7 +202,7 @@ def calls(world: Any, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[
     return made
 
 
-# By name alone, for the names of the tests: pytest collects them before there is any world.
+# Names only, because pytest needs the names of tests before the fixture `world` exists.
 ARGUMENTS = [
     (name, argument)
     for name, function in {
@@ -245,13 +246,13 @@ def table(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def may_take(name: str, argument: str, value: Any, default: Any, valid: Any) -> bool:
-    """Say whether an argument may take a value: of the kind of its default, or of what it was given."""
+    """Say whether an argument may accept a value: one of the type of its default or valid value."""
     if value is None:
         return default is None
-    if argument == "memory":  # a number of bytes, at least a megabyte without a unit
+    if argument == "memory":  # a number of bytes; without a unit, at least a megabyte
         return isinstance(value, int) and not isinstance(value, bool) and value >= 10**6
     if argument in ("genes", "names") and isinstance(value, np.ndarray):
-        return value.size == 0  # none of them, as an empty list
+        return value.size == 0  # no genes, like an empty list
     of_numbers = isinstance(value, numbers.Real)
     if (name, argument) in FREE and isinstance(value, str):
         return True
@@ -293,5 +294,5 @@ def test_odd_values_are_refused_by_name(
     assert not faults
 
 
-def test_the_matrix_is_large() -> None:
+def test_many_arguments_are_tested() -> None:
     assert len(ARGUMENTS) * len(ODD) >= 5000

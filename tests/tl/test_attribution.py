@@ -1,6 +1,6 @@
-"""Explaining places: attributions of a small placement, against a mapping that is held whole."""
+"""Attributions of positions: a small placement against a mapping that is computed in full."""
 
-# An Attribution has values, as a DataFrame has, and is none.
+# An Attribution has the attribute `values`, like a DataFrame, but is not one.
 # ruff: noqa: PD011
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 class Encoder(torch.nn.Module):
-    """A small encoder with the parts of STEM's."""
+    """A small encoder with the layers of STEM's encoder."""
 
     def __init__(self, n_genes: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class Encoder(torch.nn.Module):
 
 @dataclass(kw_only=True)
 class Placed:
-    """As much of a placement as explaining needs."""
+    """The parts of a placement that attribution needs."""
 
     inputs: np.ndarray
     model: Encoder
     spots: torch.Tensor
     slice_of_cells: np.ndarray
     spot_groups: dict[str, np.ndarray]
-    read: list[np.ndarray] = field(default_factory=list)  # what was asked for
+    read: list[np.ndarray] = field(default_factory=list)  # the rows that were requested
 
     @property
     def genes(self) -> np.ndarray:
@@ -68,7 +68,7 @@ class Placed:
 
 
 def place(n_cells: int = 9, n_spots: int = 7, n_genes: int = 6, *, n_slices: int = 1) -> Placed:
-    """Random cells on random spots; the last cell has no counts."""
+    """Place random cells on random spots; the last cell has no counts."""
     rng = np.random.default_rng(0)
     inputs = (rng.poisson(1.0, (n_cells, n_genes)) * rng.random((n_cells, n_genes))).astype(np.float32)
     inputs[-1] = 0.0
@@ -81,7 +81,7 @@ def place(n_cells: int = 9, n_spots: int = 7, n_genes: int = 6, *, n_slices: int
 
 
 def weights(placed: Placed, cell: int, values: torch.Tensor) -> torch.Tensor:
-    """The mapping of a cell, with its whole row in sight: 0 outside its slice."""
+    """Return the mapping of a cell, computed over the whole row: 0 outside its slice."""
     products = placed.model.queries(values[None])[0] @ placed.spots.T
     own = list(placed.spot_groups.values())[placed.slice_of_cells[cell]]
     inside = torch.full_like(products, -torch.inf)
@@ -90,7 +90,7 @@ def weights(placed: Placed, cell: int, values: torch.Tensor) -> torch.Tensor:
 
 
 def naive(placed: Placed, cell: int, steps: int = 150) -> tuple[int, float, np.ndarray]:
-    """Spot, difference and attributions of one cell, by midpoints."""
+    """Return spot, difference and attributions of one cell, by the midpoint rule."""
     values = torch.from_numpy(placed.inputs[cell])
     with torch.no_grad():
         row = weights(placed, cell, values)
@@ -105,7 +105,7 @@ def naive(placed: Placed, cell: int, steps: int = 150) -> tuple[int, float, np.n
 
 
 def naive_product(placed: Placed, cell: int, spot: int, steps: int = 150) -> np.ndarray:
-    """Attributions of z_cell z_spot of one cell, by midpoints."""
+    """Return attributions of z_cell z_spot of one cell, by the midpoint rule."""
     total = np.zeros(placed.inputs.shape[1])
     for step in range(steps):
         point = torch.from_numpy(placed.inputs[cell] * (step + 0.5) / steps).requires_grad_(True)
@@ -130,7 +130,7 @@ def test_the_product_equals_a_naive_loop(n_slices: int) -> None:
         np.testing.assert_allclose(why.values[cell], naive_product(placed, cell, spot), atol=2e-3)
 
 
-def test_other_spots_do_not_matter_to_the_product() -> None:
+def test_the_product_does_not_depend_on_other_spots() -> None:
     placed = place()
     why = attribute(placed, [0], what="product")
     alone = place()
@@ -138,12 +138,12 @@ def test_other_spots_do_not_matter_to_the_product() -> None:
     np.testing.assert_allclose(
         attribute(alone, [0], what="product").values, why.values, rtol=0, atol=TOLERANCE
     )
-    assert not attribute(alone, [0]).values.any()  # the weight of the only spot is 1 whatever the cell
+    assert not attribute(alone, [0]).values.any()  # the weight of the only spot is always 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_slices", [1, 2])
-def test_equals_naive_loop(n_slices: int) -> None:
+def test_the_weight_equals_a_naive_loop(n_slices: int) -> None:
     placed = place(n_slices=n_slices)
     why = attribute(placed, tolerance=1e-4)
     for cell in range(9):
@@ -164,7 +164,7 @@ def test_attributions_sum_to_what_they_explain() -> None:
     assert "9 cells x 6 genes; completeness gap: median 0.0" in repr(why)
 
 
-def test_gap_without_anything_to_explain() -> None:
+def test_relative_gap_if_there_is_nothing_to_explain() -> None:
     why = made(np.zeros((3, 1)), explained=[0.0, 0.0, -2.0], gap=[0.0, 0.1, 0.5])
     np.testing.assert_array_equal(why.relative_gap, [0.0, np.inf, 0.25])
 
@@ -192,7 +192,7 @@ def test_a_cell_without_counts_has_nothing_to_explain() -> None:
     points=st.integers(1, 300),
     kept=st.integers(0, 9),
 )
-def test_neither_blocks_nor_order_nor_company_change_a_cell(
+def test_a_cell_does_not_depend_on_blocks_order_or_other_cells(
     order: list[int], rows: int, points: int, kept: int
 ) -> None:
     placed, cells = place(n_slices=2), order[:kept]
@@ -252,7 +252,7 @@ def test_cells_that_are_not_placed(asked: Any, message: str) -> None:
         attribute(place(), asked)
 
 
-def test_a_name_that_two_cells_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_two_cells_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     placed = place()
     pair = placed.pair
     pair.sc.obs_names = pd.Index(["a", "a", *"bcdefgh"])
@@ -274,7 +274,7 @@ def test_settings_are_checked() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.ones((3, 2)), "placed.h5ad", None, anndata.AnnData(np.ones((2, 2)))])
-def test_what_is_no_placement_is_refused(wrong: Any) -> None:
+def test_other_objects_than_a_placement_are_refused(wrong: Any) -> None:
     with pytest.raises(
         InputError, match=r"placed: expected a placement, got an? \w+\. Place the cells first"
     ):
@@ -282,7 +282,7 @@ def test_what_is_no_placement_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_kept() -> None:
+def test_the_memory_budget_is_respected() -> None:
     placed = place()
     whole = attribute(placed)
     small = attribute(placed, memory="3 kB")  # two points at a time
@@ -291,11 +291,11 @@ def test_memory_is_kept() -> None:
         MemoryBudgetError, match=r"memory: expected at least 2.04 KB, to explain 9 cells, got 1 KB"
     ):
         attribute(placed, memory="1 kB")
-    attribute(placed, memory="2.05 KB")  # what the message asks for is enough
+    attribute(placed, memory="2.05 KB")  # the budget in the message is sufficient
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that is made."""
+    """Records the size of the largest tensor that is created."""
 
     entries = 0
 
@@ -307,16 +307,16 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_cells_x_spots_is_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_matrix_cells_x_spots_is_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "BLOCK_ENTRIES", 8000)
     monkeypatch.setattr(room, "_MOST_POINTS", 500)
     placed = place(n_cells=60, n_spots=2000)
     with Largest() as largest:
         attribute(placed, steps=10, most_steps=20)
-    assert largest.entries <= placed.spots.numel() == 8000  # cells x spots is 120,000
+    assert largest.entries <= placed.spots.numel() == 8000  # cells x spots would be 120,000
 
 
-def test_cells_come_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_MOST_ROWS", 4)
     placed, told = place(), []
     attribute(placed, progress=lambda *one: told.append(one))
@@ -352,7 +352,7 @@ def test_to_anndata(tmp_path: Path) -> None:
 def made(
     values: np.ndarray, *, explained: list[float] | None = None, gap: list[float] | None = None
 ) -> Attribution:
-    """An attribution with these values."""
+    """Return an attribution with these values."""
     n_cells, n_genes = values.shape
     cells = np.arange(n_cells)
     return Attribution(

@@ -1,4 +1,4 @@
-"""Clusters of cells, modules of genes, and how well groups agree."""
+"""Clusters of cells, modules of genes, and agreement of groups."""
 
 import random
 
@@ -17,12 +17,12 @@ from cellweft.tl._clustering import (
     leiden_clusters,
 )
 
-# UMAP stops its bisection row by row at 1e-5 of the target, ours when all rows are there
+# UMAP stops the bisection of each row at 1e-5 of the target; ours stops when all rows are that close
 WEIGHT_TOLERANCE = 1e-4
 
 
 def blobs(n_cells: int = 120, n_genes: int = 20, n_groups: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of well separated groups, and the group of each."""
+    """Draw cells of well separated groups; return them and their groups."""
     rng = np.random.default_rng(0)
     groups = rng.integers(0, n_groups, n_cells)
     centres = rng.normal(scale=4.0, size=(n_groups, n_genes))
@@ -30,7 +30,7 @@ def blobs(n_cells: int = 120, n_genes: int = 20, n_groups: int = 3) -> tuple[np.
 
 
 def test_scores_by_hand() -> None:
-    # of six pairs two are together in the labels, one of them also in the clusters
+    # of six pairs of cells, two share a label, and one of these also shares a cluster
     scores = cluster_scores(np.array(["a", "a", "b", "b"]), np.array([0, 0, 1, 2]))
     assert scores["fmi"] == pytest.approx(1 / np.sqrt(2))
     assert scores["ari"] == pytest.approx((1 - 2 * 1 / 6) / (1.5 - 2 * 1 / 6))
@@ -38,7 +38,7 @@ def test_scores_by_hand() -> None:
     assert scores["nmi"] == pytest.approx(np.log(2) / ((1 + 1.5) / 2 * np.log(2)))
 
 
-def test_one_cluster_for_all_is_worth_nothing_but_complete() -> None:
+def test_a_single_cluster_has_completeness_1_and_other_scores_0() -> None:
     scores = cluster_scores(np.array(["a", "a", "b", "b"]), np.zeros(4, dtype=int))
     assert (scores["ari"], scores["nmi"], scores["completeness"]) == (0.0, 0.0, 1.0)
 
@@ -49,7 +49,7 @@ def test_scores_of_other_cells(clusters: list[int]) -> None:
         cluster_scores(np.array(["a", "b", "c"][: len(clusters) + 1 if clusters else 0]), np.array(clusters))
 
 
-@pytest.mark.parametrize("n_genes", [20, 80])  # 80 go through principal components
+@pytest.mark.parametrize("n_genes", [20, 80])  # 80 genes are reduced by principal components
 def test_leiden_finds_the_groups(n_genes: int) -> None:
     expression, groups = blobs(n_genes=n_genes)
     clusters = leiden_clusters(expression, seed=0)
@@ -59,9 +59,10 @@ def test_leiden_finds_the_groups(n_genes: int) -> None:
     assert list(sizes) == sorted(sizes, reverse=True)
 
 
-def test_leiden_is_set_by_its_seed_and_leaves_the_global_state_alone() -> None:
-    noise = np.random.default_rng(0).normal(size=(300, 60))  # no groups: the result hangs on chance
-    leiden_clusters(noise, seed=0)  # first imports of other packages draw from `random`
+def test_leiden_depends_on_its_seed_and_does_not_use_the_global_state() -> None:
+    # without groups, so that the result depends on chance
+    noise = np.random.default_rng(0).normal(size=(300, 60))
+    leiden_clusters(noise, seed=0)  # the first import of some packages draws from `random`
     python, numpy = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
     one, again, other = (leiden_clusters(noise, seed=seed) for seed in (1, 1, 2))
     coexpression_modules(noise, np.arange(60).astype(str), seed=0)
@@ -77,12 +78,12 @@ def test_resolution_gives_more_clusters() -> None:
 
 
 @pytest.mark.parametrize("n_cells", [1, 2, 40])
-def test_cells_alike_are_one_cluster(n_cells: int) -> None:
+def test_identical_cells_are_one_cluster(n_cells: int) -> None:
     assert not leiden_clusters(np.ones((n_cells, 60)), seed=0).any()
 
 
 def test_copies_of_cells() -> None:
-    # more copies than neighbours: all distances of a cell are 0
+    # more copies than neighbours, so all distances of a cell are 0
     expression, _ = blobs(n_cells=4, n_groups=2)
     copies = np.repeat(expression, 30, axis=0)
     clusters = leiden_clusters(copies, seed=0)
@@ -90,7 +91,7 @@ def test_copies_of_cells() -> None:
     assert np.isfinite(_cell_graph(copies, k=14).data).all()
 
 
-def test_cell_graph_naive() -> None:
+def test_cell_graph_equals_a_naive_loop() -> None:
     expression = blobs(n_cells=30)[0].astype(np.float64)
     expected = np.zeros((30, 30))
     for cell in range(30):
@@ -100,7 +101,7 @@ def test_cell_graph_naive() -> None:
         width = _kernel_widths(beyond[None, :], np.log2(6))[0]
         expected[cell, nearest] = np.exp(-beyond / width)
     expected = expected + expected.T - expected * expected.T
-    # a bisection for all rows goes on longer than one for a row
+    # bisecting all rows together continues longer than for a single row
     np.testing.assert_allclose(_cell_graph(expression, k=5).toarray(), expected, atol=1e-5)
 
 
@@ -113,9 +114,9 @@ def test_kernel_widths_meet_their_target(seed: int) -> None:
     np.testing.assert_allclose(np.exp(-beyond / widths[:, None]).sum(axis=1), np.log2(15), atol=1e-4)
 
 
-@pytest.mark.slow  # umap-learn compiles itself
-@pytest.mark.filterwarnings("ignore")  # of umap-learn and numba, not ours
-def test_cell_graph_is_scanpys() -> None:
+@pytest.mark.slow  # umap-learn has to compile
+@pytest.mark.filterwarnings("ignore")  # warnings of umap-learn and numba
+def test_cell_graph_equals_scanpy() -> None:
     import anndata
     import scanpy
 
@@ -147,7 +148,7 @@ def test_resolution_and_k_are_checked() -> None:
 
 
 def programmes() -> tuple[np.ndarray, np.ndarray]:
-    """Eighteen genes of three programmes and one constant; the programme of each gene (-1: none)."""
+    """Draw eighteen genes of three programmes and a constant one; return them and their programmes."""
     rng = np.random.default_rng(0)
     programme = np.append(np.repeat([0, 1, 2], 6), -1)
     activity = rng.normal(size=(200, 3))
@@ -167,7 +168,7 @@ def test_modules_find_the_programmes() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 999))
-def test_modules_do_not_hang_on_the_order_of_cells(seed: int) -> None:
+def test_modules_do_not_depend_on_the_order_of_cells(seed: int) -> None:
     expression, _ = programmes()
     order = np.random.default_rng(seed).permutation(len(expression))
     names = np.arange(19).astype(str)
@@ -175,7 +176,7 @@ def test_modules_do_not_hang_on_the_order_of_cells(seed: int) -> None:
     assert cluster_scores(one.to_numpy(), other.to_numpy())["ari"] == 1.0
 
 
-def test_gene_graph_naive() -> None:
+def test_gene_graph_equals_a_naive_loop() -> None:
     expression = programmes()[0][:, :12].astype(np.float64)
     correlation = np.corrcoef(expression.T)
     expected = np.zeros((12, 12))
@@ -190,17 +191,17 @@ def test_gene_graph_naive() -> None:
 
 
 @pytest.mark.parametrize("n_genes", [1, 3])
-def test_constants_have_no_module(n_genes: int) -> None:
+def test_constant_genes_have_no_module(n_genes: int) -> None:
     modules = coexpression_modules(np.full((5, n_genes), 0.1), np.arange(n_genes).astype(str), seed=0)
     assert list(modules) == [-1] * n_genes
 
 
-def test_seeds_beyond_those_of_numpy_are_taken() -> None:
+def test_seeds_too_large_for_numpy_are_accepted() -> None:
     cells, groups = blobs(n_genes=60)
     clusters = leiden_clusters(cells, seed=2**40)
     assert cluster_scores(groups, clusters)["ari"] == pytest.approx(1)
 
 
-def test_a_seed_is_looked_at_where_none_is_needed() -> None:
+def test_a_seed_is_checked_even_if_it_is_not_needed() -> None:
     with pytest.raises(SettingError, match="seed: expected a whole number"):
         leiden_clusters(np.ones((4, 2)), seed=-1)

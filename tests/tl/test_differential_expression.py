@@ -1,4 +1,4 @@
-"""Differential expression over imputations: Rubin's rules by hand, and p-values that keep their promise."""
+"""Differential expression over imputations: Rubin's rules by hand, and calibrated p-values."""
 
 import math
 
@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control, ttest_ind
 from cellweft._errors import InputError, KeyMissingError, SettingError
 from cellweft.tl._differential_expression import differential_expression, pool
 
-# sums of squares in place of squared differences
+# sums of squares instead of squared differences
 TOLERANCE = 1e-8
 
 
@@ -29,7 +29,7 @@ LABELS = np.repeat(["a", "b", "c"], [8, 10, 12])
 
 class TestPool:
     def test_by_hand(self) -> None:
-        """Three estimates 1, 2, 3 with variances .5, .5, .8, and 20 degrees of freedom if all were known."""
+        """Three estimates 1, 2, 3 with variances .5, .5, .8, and 20 degrees of freedom with complete data."""
         found = pool(np.array([[1.0], [2], [3]]), np.array([[0.5], [0.5], [0.8]]), np.array([20.0]))
         within, between = 0.6, 4 / 3 * 1.0
         total = within + between
@@ -43,15 +43,15 @@ class TestPool:
         assert found.degrees_of_freedom[0] == pytest.approx(freedom)
         assert found.missing_information[0] == pytest.approx((ratio + 2 / (freedom + 3)) / (ratio + 1))
 
-    def test_nothing_missing(self) -> None:
-        """Imputations that agree are one sample: its variance, and nearly all of its degrees of freedom."""
+    def test_no_missing_information(self) -> None:
+        """Equal imputations are like one sample: its variance, and nearly all of its degrees of freedom."""
         found = pool(np.ones((5, 1)), np.full((5, 1), 4.0), np.array([1e6]))
         assert found.standard_error[0] == 2
         assert found.degrees_of_freedom[0] == pytest.approx(1e6, rel=1e-4)
         assert found.missing_information[0] == pytest.approx(0, abs=1e-5)
 
-    def test_nothing_known(self) -> None:
-        """Without variance inside, all information is missing."""
+    def test_only_missing_information(self) -> None:
+        """Without variance within imputations, all information is missing."""
         found = pool(np.array([[1.0], [3.0]]), np.zeros((2, 1)), np.array([10.0]))
         assert found.missing_information[0] == 1
         assert found.degrees_of_freedom[0] == pytest.approx(0, abs=1e-9)
@@ -84,7 +84,7 @@ class TestTable:
         for _, part in table.groupby("group"):
             np.testing.assert_allclose(part["fdr"], false_discovery_control(part["pvalue"]))
 
-    def test_imputations_that_agree_are_welch_s_test(self) -> None:
+    def test_equal_imputations_give_welch_s_test(self) -> None:
         one = matrices(1, n_cells=3000)[0]
         labels = np.tile(["a", "b", "c"], 1000)
         table = differential_expression([one, one], labels, reference="c")
@@ -97,7 +97,7 @@ class TestTable:
     @pytest.mark.slow
     @given(seed=st.integers(0, 99))
     @settings(max_examples=10, deadline=None)
-    def test_the_order_of_cells_genes_and_imputations(self, seed: int) -> None:
+    def test_the_order_of_cells_genes_and_imputations_does_not_matter(self, seed: int) -> None:
         stream = np.random.default_rng(seed)
         imputations = matrices()
         table = differential_expression(imputations, LABELS)
@@ -122,7 +122,7 @@ class TestTable:
             differential_expression(imputations, labels), differential_expression(kept, LABELS[LABELS != "c"])
         )
 
-    def test_a_gene_that_is_nowhere(self) -> None:
+    def test_a_gene_without_expression(self) -> None:
         imputations = matrices()
         for one in imputations:
             one.X[:, 1] = 0
@@ -135,15 +135,17 @@ class TestTable:
 
 
 class TestPromise:
-    def test_one_imputation_says_too_much(self) -> None:
-        """Groups do not differ; a prediction errs by group as a whole, and draws know by how much.
+    def test_a_single_imputation_gives_false_positives(self) -> None:
+        """Groups do not differ. Predictions have errors by group, and the draws vary by the size of these
+        errors.
 
-        A test of one matrix takes the error for a difference; Rubin's rules do not.
+        A test on one matrix takes the error for a difference; Rubin's rules do not.
         """
         stream = np.random.default_rng(0)
         n_genes, labels = 400, np.repeat(["a", "b"], 100)
         inside = (labels == "a")[:, None]
-        error = 0.5 * stream.standard_normal(n_genes)  # of the predicted difference, around none
+        # error of the predicted difference; the true difference is 0
+        error = 0.5 * stream.standard_normal(n_genes)
         draws = [
             AnnData(
                 inside * (error + 0.5 * stream.standard_normal(n_genes))
@@ -158,7 +160,7 @@ class TestPromise:
         assert (table["fdr"] < 0.05).sum() <= 2
         assert table["missing_information"].mean() > 0.8
 
-    def test_a_difference_that_is_known_is_found(self) -> None:
+    def test_a_true_difference_is_found(self) -> None:
         stream = np.random.default_rng(1)
         labels = np.repeat(["a", "b"], 100)
         shift = np.repeat([0.0, 2.0], 20) * (labels == "a")[:, None]
@@ -191,7 +193,7 @@ class TestErrors:
         with pytest.raises(InputError, match="imputations: expected finite values"):
             differential_expression(imputations, LABELS)
 
-    def test_groups_that_are_not_there(self) -> None:
+    def test_groups_that_do_not_exist(self) -> None:
         imputations = matrices()
         imputations[0].obs["cell_type"] = LABELS
         with pytest.raises(KeyMissingError, match=r"got 'celltype'\. Did you mean 'cell_type'"):
@@ -208,7 +210,7 @@ class TestErrors:
             differential_expression(matrices(), np.array(["a"] * 30))
 
 
-def test_measured_genes_are_to_be_tested_by_their_measurements() -> None:
+def test_measured_genes_must_be_tested_with_their_measurements() -> None:
     draws = matrices()
     assert set(differential_expression(draws, LABELS)["advice"]) == {""}
     for one in draws:
@@ -218,7 +220,7 @@ def test_measured_genes_are_to_be_tested_by_their_measurements() -> None:
     assert advice == {"0": "", "1": "This gene was measured: test the measurement.", "2": ""}
 
 
-def test_labels_of_pandas_are_matched_by_the_names_of_the_cells() -> None:
+def test_labels_of_a_series_are_matched_by_cell_names() -> None:
     given, labels = matrices(), pd.Series(LABELS, index=[str(one) for one in range(30)])
     for one in given:
         one.obs_names = [f"cell {number}" for number in range(30)]

@@ -1,4 +1,4 @@
-"""Spatially dominant genes: cases by hand, scipy's test one segment at a time, and their comparison."""
+"""Spatially dominant genes: hand-computed cases, scipy's test one segment at a time, and comparisons."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from cellweft.tl._dominant_genes import compare_with_expression, dominant_genes
 
 
 def made(values: np.ndarray) -> Attribution:
-    """An attribution with these values."""
+    """Return an attribution with these values."""
     return made_of(values, np.array([f"Gene{number}" for number in range(values.shape[1])]))
 
 
@@ -41,7 +41,7 @@ def made_of(values: np.ndarray, genes: np.ndarray) -> Attribution:
 
 
 def tissue(n_cells: int = 60, n_genes: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Values with many ties, a gene that is constant and one that is high in the segment "b"; segments."""
+    """Draw values with ties, where Gene0 is constant and Gene1 high in segment "b"; also return segments."""
     rng = np.random.default_rng(0)
     segments = rng.choice(["a", "b", "c"], n_cells)
     values = rng.poisson(0.7, (n_cells, n_genes)).astype(np.float32)
@@ -51,7 +51,7 @@ def tissue(n_cells: int = 60, n_genes: int = 8) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_dominant_genes_by_hand() -> None:
-    # the segment's ranks are 3, 4 and 5 of 5: U = 12 - 6, all pairs won, deviation sqrt(6 * 6 / 12)
+    # ranks of the segment are 3, 4 and 5 of 5: U = 12 - 6, all pairs won, standard deviation sqrt(6 * 6 / 12)
     values = np.array([[9.0], [7.0], [8.0], [1.0], [2.0]])
     table = dominant_genes(made(values), ["in", "in", "in", "out", "out"], fdr=0.2)
     first = table[table.segment == "in"].iloc[0]
@@ -59,13 +59,13 @@ def test_dominant_genes_by_hand() -> None:
     assert first.difference == pytest.approx(8 - 1.5)
     assert first.statistic == pytest.approx((6 - 3 - 0.5) / np.sqrt(3))
     assert first.p == pytest.approx(2 * scipy.stats.norm.sf(first.statistic))
-    assert first.fdr == first.p  # one gene
-    assert list(table.dominant) == [True, False]  # of "out" it is as surely not
+    assert first.fdr == first.p  # there is only one gene
+    assert list(table.dominant) == [True, False]  # in "out" the gene is equally significant, but lower
 
 
 @dataclass(kw_only=True)
 class Placed:
-    """As much of a placement as explaining needs; a cell's query is its first gene."""
+    """The parts of a placement that attribution needs; the query of a cell is its first gene."""
 
     inputs: np.ndarray
     spots: torch.Tensor
@@ -96,9 +96,9 @@ def placed() -> Placed:
 
 
 @pytest.mark.slow
-def test_dominant_genes_of_a_placement_are_of_the_product() -> None:
+def test_dominant_genes_of_a_placement_use_the_product() -> None:
     one, segments = placed(), ["in", "in", "in", "out", "out"]
-    # the heaviest spot of each cell is the second: its product is 2 x the first gene
+    # the second spot has the largest weight for every cell, so the product is 2 x the first gene
     by_hand = np.column_stack([2 * one.inputs[:, 0], np.zeros(5)])
     table = dominant_genes(one, segments, fdr=0.3, progress=False)
     pd.testing.assert_frame_equal(table, dominant_genes(made_of(by_hand, one.genes), segments, fdr=0.3))
@@ -118,7 +118,7 @@ def test_dominant_genes_of_a_placement_are_of_the_product() -> None:
     )
 
 
-def test_an_attribution_explains_what_it_was_made_for() -> None:
+def test_an_attribution_cannot_explain_another_quantity() -> None:
     one, segments = placed(), ["in", "in", "in", "out", "out"]
     why = attribute(one, what="weight", progress=False)
     with pytest.raises(
@@ -132,7 +132,7 @@ def test_an_attribution_explains_what_it_was_made_for() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.ones((5, 2)), "placed.h5ad", None, pd.DataFrame({"a": [1.0]})])
-def test_what_is_neither_placement_nor_attribution_is_refused(wrong: Any) -> None:
+def test_other_objects_than_placements_and_attributions_are_refused(wrong: Any) -> None:
     message = (
         r"attribution: expected a placement, or an attribution of its cells, got an? \w+\. Pass the result of"
     )
@@ -143,7 +143,7 @@ def test_what_is_neither_placement_nor_attribution_is_refused(wrong: Any) -> Non
 
 
 def test_dominant_genes_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "BLOCK_VALUES", 180)  # three genes a block
+    monkeypatch.setattr(room, "BLOCK_VALUES", 180)  # three genes per block
     values, segments = tissue()
     table = dominant_genes(made(values), segments)
     values = values.astype(np.float64)
@@ -156,7 +156,8 @@ def test_dominant_genes_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(rows.auc.iloc[1:], u / (len(inside) * len(outside)), rtol=1e-12)
         np.testing.assert_allclose(rows.difference, inside.mean(axis=0) - outside.mean(axis=0), atol=1e-12)
         np.testing.assert_allclose(rows.fdr, scipy.stats.false_discovery_control(rows.p), rtol=1e-12)
-        assert (rows.p.iloc[0], rows.auc.iloc[0], rows.statistic.iloc[0]) == (1.0, 0.5, 0.0)  # constant
+        # the gene is constant
+        assert (rows.p.iloc[0], rows.auc.iloc[0], rows.statistic.iloc[0]) == (1.0, 0.5, 0.0)
     found = table[table.dominant]
     assert list(zip(found.segment, found.gene, strict=True)) == [("b", "Gene1")]
 
@@ -173,7 +174,7 @@ def test_dominant_genes_are_sorted() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 999))
-def test_dominant_genes_do_not_hang_on_the_order_of_cells(seed: int) -> None:
+def test_dominant_genes_do_not_depend_on_the_order_of_cells(seed: int) -> None:
     values, segments = tissue()
     order = np.random.default_rng(seed).permutation(len(values))
     expected = dominant_genes(made(values), segments)
@@ -185,7 +186,7 @@ def test_a_segment_of_one_cell_is_not_tested() -> None:
     alone = np.where(np.arange(60) == 7, "z", segments)
     table = dominant_genes(made(values), alone)
     assert list(table.segment.unique()) == ["a", "b", "c"]
-    outside = alone != "a"  # its cell is still outside of the others
+    outside = alone != "a"  # the cell of segment "z" still counts as outside the others
     rows = table[table.segment == "a"].set_index("gene")
     expected = values[~outside, 1].mean(dtype=float) - values[outside, 1].mean(dtype=float)
     assert rows.loc["Gene1", "difference"] == pytest.approx(expected)
@@ -216,13 +217,13 @@ def test_fdr_is_checked() -> None:
         compare_with_expression(made(values), values, segments, fdr=2)
 
 
-def test_no_cells_have_no_segments() -> None:
+def test_no_cells_give_no_segments() -> None:
     with pytest.raises(InputError, match=r"segments: expected at least two segments .* got none"):
         dominant_genes(made(np.empty((0, 3))), [])
 
 
-def test_comparison() -> None:
-    """Gene1 is high in "b" by both, Gene2 by attribution alone, Gene3 by expression alone."""
+def test_comparison_with_expression() -> None:
+    """Gene1 is high in "b" in both, Gene2 only in the attribution, Gene3 only in expression."""
     expression, segments = tissue()
     values = expression.copy()
     values[:, 2] += 2 * (segments == "b")
@@ -250,7 +251,7 @@ def test_comparison() -> None:
             np.testing.assert_array_equal(beside[f"{column}_{name}"], alone[column])
 
 
-def test_comparison_takes_sparse_expression(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_accepts_sparse_expression(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "BLOCK_VALUES", 180)
     expression, segments = tissue()
     dense = compare_with_expression(made(expression), expression, segments)

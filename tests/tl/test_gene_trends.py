@@ -1,4 +1,4 @@
-"""Trends: the same as statsmodels, calibrated, with power, bands that hold; types and genes without any."""
+"""Trends: equal to statsmodels, calibrated p-values, power and coverage; types and genes without a trend."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def names(n_genes: int) -> np.ndarray:
 
 
 def cells(n_cells: int = 90, n_genes: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Sparse expression, the first gene with a trend and the last one constant, and positions."""
+    """Draw sparse expression and positions; the first gene has a trend and the last one is constant."""
     rng = np.random.default_rng(seed)
     position = rng.uniform(0, 5, n_cells)
     values = np.log1p(rng.poisson(1.0, (n_cells, n_genes)))
@@ -38,20 +38,22 @@ def by_gene(trends: Trends) -> pd.DataFrame:
     return trends.table.set_index(["type", "gene"]).sort_index()
 
 
-def test_by_hand() -> None:
-    # a straight line through 4 cells: means 1 and 2, slope 0.8, explained 3.2, residual 0.8 at 2 degrees
+def test_a_hand_computed_case() -> None:
+    # a straight line through 4 cells: means 1 and 2, slope 0.8, explained 3.2, residual 0.8 with 2 degrees of
+    # freedom
     position, values = np.array([0.0, 1.0, 2.0, 3.0]), np.array([[1.0], [1.0], [3.0], [3.0]])
     trends = gene_trends(values, position, genes=names(1), knots=2, min_cells=4, n_points=4)
     row = trends.table.iloc[0]
     assert row["f"] == pytest.approx(3.2 / 0.4)
-    assert row["p"] == pytest.approx(1 - np.sqrt(8 / 10))  # F with 1 and 2: cdf is sqrt(f / (f + 2))
+    # the cdf of F with 1 and 2 degrees of freedom is sqrt(f / (f + 2))
+    assert row["p"] == pytest.approx(1 - np.sqrt(8 / 10))
     assert row["fdr"] == pytest.approx(row["p"])
     assert row["r2"] == pytest.approx(3.2 / 4)
     assert row["peak"] == 3.0
     assert row["rho"] == pytest.approx(4 / np.sqrt(5 * 4))  # ranks 1.5, 1.5, 3.5, 3.5
     curve = trends.curves("Gene000")
     np.testing.assert_allclose(curve["mean"], [0.8, 1.6, 2.4, 3.2])
-    # at the ends the variance is .4 (1/4 + 1.5^2 / 5), and t at 2 degrees and .975 is 4.30265
+    # at the ends the variance is .4 (1/4 + 1.5^2 / 5), and t for 2 degrees of freedom and .975 is 4.30265
     np.testing.assert_allclose(curve["upper"].iloc[0] - 0.8, 4.30265273 * np.sqrt(0.4 * 0.7))
     np.testing.assert_allclose(curve["upper"] - curve["mean"], curve["mean"] - curve["lower"])
 
@@ -64,7 +66,7 @@ def test_equals_statsmodels(knots: int) -> None:
     trends = gene_trends(values, position, genes=names(6), knots=knots, level=0.9, n_points=7)
     table = by_gene(trends).loc["all"]
     design = natural_basis(position, quantile_knots(position, knots))
-    # statsmodels has to be told that the basis holds a constant: one of its columns becomes one
+    # statsmodels must know that the basis contains a constant, so replace one column by ones
     with_constant = np.column_stack([np.ones(len(position)), design[:, 1:]])
     for number, gene in enumerate(names(6)[:-1]):
         fit = OLS(values[:, number], with_constant).fit()
@@ -82,7 +84,7 @@ def test_equals_statsmodels(knots: int) -> None:
     np.testing.assert_allclose(table["fdr"], scipy.stats.false_discovery_control(table["p"]))
 
 
-def test_types_are_fitted_apart() -> None:
+def test_types_are_fitted_separately() -> None:
     values, position = cells(120)
     labels = np.array(["b", "a"] * 60)
     trends = gene_trends(values, position, genes=names(6), labels=labels)
@@ -165,7 +167,7 @@ def test_inputs_are_not_changed() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-# What it is worth
+# Calibration and power
 
 
 @pytest.mark.parametrize("noise", ["normal", "counts"])
@@ -179,7 +181,7 @@ def test_p_values_of_random_positions_are_uniform(noise: str) -> None:
     )
     table = gene_trends(values, rng.permutation(n_cells) * 1.0, genes=names(n_genes)).table
     for level in (0.01, 0.05, 0.2):
-        # 2,000 genes: three standard errors of a share
+        # 2,000 genes: three standard errors of a proportion
         assert np.mean(table["p"] < level) == pytest.approx(level, abs=3 * np.sqrt(level / n_genes))
     assert (table["fdr"] < 0.05).sum() <= 2
 
@@ -207,7 +209,7 @@ def test_planted_gradients_are_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_bands_hold_the_mean(level: float) -> None:
+def test_bands_cover_the_mean(level: float) -> None:
     rng = np.random.default_rng(2)
     position = rng.uniform(0, 2, 150)
     n_genes = 1500
@@ -224,18 +226,18 @@ def test_bands_hold_the_mean(level: float) -> None:
         ]
     )
     assert inside.mean() == pytest.approx(level, abs=0.01)
-    # at every position, the ends too; a spline of 5 knots misses this sine by a little
+    # at every position, including the ends; a spline with 5 knots deviates slightly from this sine
     np.testing.assert_allclose(inside.mean(axis=0), level, atol=4 * np.sqrt(0.2 * 0.8 / n_genes))
 
 
-# What has no trend
+# No trend
 
 
 def test_a_constant_gene_has_no_trend() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 4))
     values[:, 1] = 0
-    values[:, 2] = 0.1  # whose mean over 50 is not exactly itself
+    values[:, 2] = 0.1  # the computed mean of 50 values is not exactly 0.1
     trends = gene_trends(values, np.linspace(3, 9, 50), genes=names(4))
     table = by_gene(trends).loc["all"]
     for gene, level in (("Gene001", 0.0), ("Gene002", 0.1)):
@@ -246,12 +248,12 @@ def test_a_constant_gene_has_no_trend() -> None:
     assert not table.isna().any(axis=None)
 
 
-def test_a_gene_without_noise_is_certain() -> None:
+def test_a_gene_without_noise_has_r2_of_1() -> None:
     position = np.linspace(0, 1, 40)
     values = np.column_stack([position, np.repeat([0.0, 1.0], 20)])
     two_places = np.repeat([0.0, 1.0], 20)
     table = gene_trends(values, two_places, genes=names(2)).table.set_index("gene")
-    # two positions: two knots, and the second gene is exactly what they say
+    # two positions give two knots, which describe the second gene exactly
     assert table.loc["Gene001", "r2"] == pytest.approx(1)
     assert table.loc["Gene001", "p"] < 1e-100
     assert np.isfinite(table.loc["Gene000"].drop("type").astype(float)).all()
@@ -277,14 +279,14 @@ def test_types_that_cannot_be_fitted_are_left_out() -> None:
     assert list(small.table.columns) == list(COLUMNS)
 
 
-def test_no_genes_have_an_empty_table() -> None:
+def test_no_genes_give_an_empty_table() -> None:
     trends = gene_trends(np.empty((40, 0)), np.arange(40.0), genes=np.array([], dtype=str))
     assert trends.table.empty
     assert list(trends.table.columns) == list(COLUMNS)
 
 
 def test_tied_positions() -> None:
-    # a zonation score of zero in most cells: knots at the distinct positions
+    # a zonation score of zero in most cells: the knots are at distinct positions
     rng = np.random.default_rng(0)
     position = np.concatenate([np.zeros(60), rng.uniform(0, 1, 40)])
     values = np.column_stack([position + 0.1 * rng.normal(size=100), rng.normal(size=100)])
@@ -295,7 +297,7 @@ def test_tied_positions() -> None:
     assert np.isfinite(trends.table[NUMBERS].astype(float)).all(axis=None)
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_tied_positions() -> None:
         ({"labels": np.full((90, 2), "a")}, r"one label for each of the 90 cells, got shape \(90, 2\)"),
     ],
 )
-def test_input_that_does_not_fit(changes: dict[str, np.ndarray], message: str) -> None:
+def test_inputs_of_wrong_shape_are_refused(changes: dict[str, np.ndarray], message: str) -> None:
     values, position = cells()
     given_ = {"values": values, "position": position, "genes": names(6)} | changes
     with pytest.raises(InputError, match=message):
@@ -335,7 +337,7 @@ def test_settings_out_of_range(options: dict[str, float], message: str) -> None:
         gene_trends(values, position, genes=names(6), **options)
 
 
-def test_curves_that_are_not_there() -> None:
+def test_curves_that_do_not_exist() -> None:
     values, position = cells()
     trends = gene_trends(values, position, genes=names(6), labels=np.array(["Glia", "Neuron"] * 45))
     with pytest.raises(GeneError, match=r"a gene of these trends, got 'gene002'. Did you mean 'Gene002'"):
@@ -370,6 +372,6 @@ def test_hox_genes_vary_along_the_spinal_cord(shared_data: Path) -> None:
     hox = table[table["gene"].str.startswith("Hox")].set_index("gene")
     assert table["gene"][0] == "Hoxb9"
     assert (hox["fdr"] < 0.05).sum() >= 15
-    # the order of the genes on their chromosome is that along the body
+    # the order of the genes on their chromosome is their order along the body
     assert hox.loc["Hoxb9", "rho"] < -0.5
     assert hox.loc[["Hoxb3", "Hoxb4"], "rho"].min() > 0.15

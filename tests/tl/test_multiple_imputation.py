@@ -1,4 +1,4 @@
-"""Multiple imputations: what they are, what they depend on, and errors that say the next step."""
+"""Multiple imputations: their content, what they depend on, and errors with the next step."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ QUICK = {"steps": 5, "level_steps": 5}
 
 @pytest.fixture(scope="module")
 def known(tissue_pair: Pair) -> Imputer:
-    """The default, fitted to the tissue in a blink; not to be changed."""
+    """The default preset with minimal training, fitted to the tissue; tests must not change it."""
     return Imputer(settings=QUICK).fit(tissue_pair)
 
 
@@ -28,7 +28,7 @@ def genes_of(imputer: Imputer, n: int = 4) -> list[str]:
     return [str(gene) for gene in imputer.pair_.sc.genes[:n]]
 
 
-def test_what_comes(known: Imputer) -> None:
+def test_content_of_imputations(known: Imputer) -> None:
     genes = genes_of(known)
     results = multiple_imputations(known, genes, n=3)
     imputed = known.impute(genes)
@@ -38,7 +38,7 @@ def test_what_comes(known: Imputer) -> None:
         assert one.X.dtype == np.float32
         assert (one.X >= 0).all()
         assert np.isfinite(one.X).all()
-        assert set(one.layers) <= {None}  # as anndata 0.13 lists X
+        assert set(one.layers) <= {None}  # anndata 0.13 lists X as the layer None
         assert one.obs.equals(imputed.obs)
         assert one.var.equals(imputed.var)
         np.testing.assert_array_equal(one.obsm["spatial"], imputed.obsm["spatial"])
@@ -47,7 +47,7 @@ def test_what_comes(known: Imputer) -> None:
     assert (results[0].X != results[1].X).any()
 
 
-def test_it_tells_how_far_it_is(known: Imputer) -> None:
+def test_progress_is_reported(known: Imputer) -> None:
     steps: list[tuple[str, int, int]] = []
     multiple_imputations(known, genes_of(known), n=3, progress=lambda *step: steps.append(step))
     assert steps[-3:] == [("draw imputations", number, 3) for number in (1, 2, 3)]
@@ -64,12 +64,12 @@ def test_it_can_be_written(known: Imputer, tmp_path: Path) -> None:
     assert int(again.uns["cellweft"]["imputation"]["number"]) == 1
 
 
-def test_a_gene_does_not_depend_on_others_nor_on_the_number(known: Imputer) -> None:
+def test_a_gene_does_not_depend_on_other_genes_or_the_number_of_imputations(known: Imputer) -> None:
     genes = genes_of(known)
     many = multiple_imputations(known, genes, n=3, seed=5)
     few = multiple_imputations(known, [genes[2], genes[0]], n=2, seed=5)
     for one, other in zip(few, many, strict=False):
-        # predictions of other requests round differently, in float32
+        # in float32, predictions for other requests round differently
         np.testing.assert_allclose(one.X, other[:, [genes[2], genes[0]]].X, rtol=1e-5)
     other_seed = multiple_imputations(known, genes, n=2, seed=6)
     assert (other_seed[0].X != many[0].X).any()
@@ -95,8 +95,8 @@ def test_a_loaded_imputer_draws_the_same(known: Imputer, tissue_pair: Pair, tmp_
         np.testing.assert_allclose(one.X, other.X, rtol=1e-5, atol=1e-6)
 
 
-def test_genes_are_not_alike_between_imputations(known: Imputer) -> None:
-    """A gene's mean differs more between imputations than noise of single cells would have it."""
+def test_means_of_genes_vary_between_imputations(known: Imputer) -> None:
+    """The mean of a gene varies more between imputations than independent noise of cells would explain."""
     means = np.stack([one.X.mean(axis=0) for one in multiple_imputations(known, n=8)])
     alone = np.stack([one.X.std(axis=0) / one.n_obs**0.5 for one in multiple_imputations(known, n=2)])
     assert np.median(means.std(axis=0, ddof=1) / alone.mean(axis=0)) > 1.2
@@ -115,12 +115,12 @@ def test_genes_that_are_unknown(known: Imputer) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 0, 2.5])
-def test_too_few(known: Imputer, n: Any) -> None:
+def test_too_few_imputations_are_refused(known: Imputer, n: Any) -> None:
     with pytest.raises(SettingError, match="n: expected a whole number >= 2"):
         multiple_imputations(known, n=n)
 
 
-def test_too_large_for_the_budget(known: Imputer) -> None:
+def test_results_too_large_for_the_budget_are_refused(known: Imputer) -> None:
     with pytest.raises(MemoryBudgetError, match="for 200000000 matrices and their mean"):
         multiple_imputations(known, genes_of(known), n=200_000_000)
 
@@ -142,7 +142,7 @@ def test_counts_are_drawn_from_the_count_model(known: Imputer) -> None:
 
 
 @pytest.mark.slow
-def test_counts_are_refused_where_there_are_none(tissue: SimulatedTissue, known: Imputer) -> None:
+def test_counts_are_refused_without_a_tissue_of_counts(tissue: SimulatedTissue, known: Imputer) -> None:
     with pytest.raises(SettingError, match=r"scale: expected one of 'log', 'counts', got 'integers'"):
         multiple_imputations(known, n=2, scale="integers")  # type: ignore[arg-type]
     logs = tissue.st.copy()

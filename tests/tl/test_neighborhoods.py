@@ -1,4 +1,4 @@
-"""Niches: counts by hand and naively, z-scores against their law and squidpy's, rings that are hollow."""
+"""Niches: counts by hand and in a naive loop, z-scores against theory and squidpy, and hollow rings."""
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,14 @@ from cellweft.tl._neighborhoods import (
 )
 
 ROUNDING = 1e-9
-"""Of float64."""
+"""Rounding of float64."""
 
 DRAW = 0.2
-"""How far a z-score of some thousand permutations may be from its law: sd / sd off by 1 / sqrt(2 * 2,000)."""
+"""Largest deviation of a z-score of some thousand permutations; its sd has an error of 1 / sqrt(2 n)."""
 
 
 def tissue(n_cells: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray, sp.csr_matrix]:
-    """Places, types (one of them on the left) and the graph of the 5 nearest, of random cells."""
+    """Draw positions and types of cells (one type on the left), and the graph of 5 nearest neighbours."""
     from sklearn.neighbors import kneighbors_graph
 
     rng = np.random.default_rng(seed)
@@ -50,15 +50,15 @@ def naive_counts(graph: sp.csr_matrix, types: np.ndarray) -> np.ndarray:
 # Neighbours
 
 
-def test_neighbors_by_hand() -> None:
-    # two cells that are neighbours and one alone, two of three of type a: the 3 orders of the labels give
-    # (aa) 2, 0, 0 edges, and one of both types where there is one
+def test_neighbors_of_a_hand_computed_case() -> None:
+    # two neighbouring cells and a single one; two of the three have type a. The 3 orders of the labels give
+    # 2, 0 and 0 edges aa, and one edge ab each way in the last two
     graph = sp.csr_matrix(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]))
     z = neighborhood_enrichment(graph, np.array(["a", "a", "b"]), n_permutations=5000)
     # counts of aa: 2 with 1/3, else 0, mean 2/3, sd sqrt(8)/3; ab: 0 with 1/3, else 1, mean 2/3, sd sqrt(2)/3
     expected = [[4 / np.sqrt(8), -np.sqrt(2)], [-np.sqrt(2), 0]]
     np.testing.assert_allclose(z, expected, atol=0.1)
-    assert z.loc["b", "b"] == 0  # never two of one cell
+    assert z.loc["b", "b"] == 0  # a single cell has no edge bb
     assert list(z.index) == list(z.columns) == ["a", "b"]
     assert (z.index.name, z.columns.name) == ("type", "neighbor")
 
@@ -73,11 +73,11 @@ def test_neighbors_equal_a_naive_loop() -> None:
     permuted = np.array([naive_counts(graph, rng.permutation(types)) for _ in range(300)])
     expected = (counts - permuted.mean(axis=0)) / permuted.std(axis=0)
     found = neighborhood_enrichment(graph, types, n_permutations=3000)
-    # two draws, the naive one of 300
+    # both are estimates, the naive one from 300 permutations
     np.testing.assert_allclose(found, expected, rtol=0.15, atol=0.3)
 
 
-def test_what_lies_together_is_enriched() -> None:
+def test_types_that_lie_together_are_enriched() -> None:
     _, types, graph = tissue()
     z = neighborhood_enrichment(graph, types)
     assert z.loc["left", "left"] > 10
@@ -86,7 +86,7 @@ def test_what_lies_together_is_enriched() -> None:
 
 
 @pytest.mark.slow
-def test_chance_is_not() -> None:
+def test_random_types_are_not_enriched() -> None:
     rng = np.random.default_rng(0)
     _, _, graph = tissue(400)
     z = np.array(
@@ -113,12 +113,13 @@ def test_order_of_cells_does_not_matter(seed: int) -> None:
     order, n_drawn = np.random.default_rng(seed).permutation(80), 1500
     expected = neighborhood_enrichment(graph, types, n_permutations=n_drawn)
     found = neighborhood_enrichment(graph[order][:, order], types[order], n_permutations=n_drawn)
-    # Mean and deviation of n draws err by 1 / sqrt(n) and 1 / sqrt(2 n) of the deviation, on both sides.
+    # On both sides, mean and sd from n draws have errors of 1 / sqrt(n) and 1 / sqrt(2 n) standard
+    # deviations.
     error = np.sqrt(2 * (1 + expected**2 / 2) / n_drawn)
     assert ((found - expected).abs() < 5 * error).all(axis=None)
 
 
-def test_weights_and_stored_zeros_do_not_count() -> None:
+def test_weights_and_stored_zeros_do_not_matter() -> None:
     _, types, graph = tissue(80)
     expected = neighborhood_enrichment((graph != 0).astype(float), types, n_permutations=20)
     stored = graph.tolil()
@@ -130,7 +131,7 @@ def test_weights_and_stored_zeros_do_not_count() -> None:
         pd.testing.assert_frame_equal(found, expected, atol=ROUNDING)
 
 
-def test_the_seed_sets_the_permutations() -> None:
+def test_the_seed_determines_the_permutations() -> None:
     _, types, graph = tissue(80)
     state = np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     one, again, other = (neighborhood_enrichment(graph, types, n_permutations=20, seed=s) for s in (0, 0, 1))
@@ -139,14 +140,14 @@ def test_the_seed_sets_the_permutations() -> None:
     np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], state)  # noqa: NPY002
 
 
-def test_one_type_is_neither_rich_nor_poor() -> None:
+def test_a_single_type_has_a_z_score_of_zero() -> None:
     _, _, graph = tissue(40)
     z = neighborhood_enrichment(graph, np.full(40, "a"), n_permutations=10)
     assert z.to_numpy().tolist() == [[0.0]]
 
 
-@pytest.mark.filterwarnings("ignore")  # of squidpy's dependencies, not ours
-def test_neighbors_are_squidpys() -> None:
+@pytest.mark.filterwarnings("ignore")  # warnings of squidpy's dependencies
+def test_neighbors_equal_squidpy() -> None:
     squidpy = pytest.importorskip("squidpy")
     import anndata
 
@@ -159,7 +160,7 @@ def test_neighbors_are_squidpys() -> None:
     scores, counts = np.asarray(theirs[0]), np.asarray(theirs[1])
     np.testing.assert_array_equal(counts, naive_counts(graph, types))
     found = neighborhood_enrichment(graph, types, n_permutations=2000)
-    # each draw knows the mean to 1 / sqrt(2,000) sd, and the sd to half of that relatively, twice over
+    # both estimate the mean to 1 / sqrt(2,000) sd, and the sd relatively to about half of that, times sqrt(2)
     np.testing.assert_allclose(found, scores, rtol=0.1, atol=DRAW)
 
 
@@ -172,12 +173,12 @@ def test_neighbors_are_squidpys() -> None:
         (np.ones((2, 2)), r"labels: expected one label for each of the 2 cells, got shape \(3,\)"),
     ],
 )
-def test_graphs_that_are_none(graph: np.ndarray, message: str) -> None:
+def test_invalid_graphs_are_refused(graph: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         neighborhood_enrichment(sp.csr_matrix(graph), np.array(["a", "b", "c"]))
 
 
-def test_labels_that_are_missing() -> None:
+def test_missing_labels_are_refused() -> None:
     with pytest.raises(InputError, match=r"labels: expected one label .* got 1 missing"):
         neighborhood_enrichment(sp.eye(2, format="csr"), np.array(["a", None]))
 
@@ -197,7 +198,7 @@ def test_too_few_permutations(n_permutations: float) -> None:
 
 
 def layers(n_cells: int = 150, n_spots: int = 100) -> dict[str, np.ndarray]:
-    """Cells of two types over three layers of spots: type a in the first, b everywhere."""
+    """Draw cells of two types over three layers of spots: type a in the first layer, b everywhere."""
     rng = np.random.default_rng(0)
     spots = rng.uniform(0, 3, (n_spots, 2))
     cells = rng.uniform(0, 3, (n_cells, 2))
@@ -212,8 +213,8 @@ def layers(n_cells: int = 150, n_spots: int = 100) -> dict[str, np.ndarray]:
     }
 
 
-def test_regions_by_hand() -> None:
-    # four cells on a line, each beside its own spot; both a in the first region
+def test_regions_of_a_hand_computed_case() -> None:
+    # four cells on a line, each next to its own spot; both cells of type a are in the first region
     places = np.column_stack([np.arange(4.0), np.zeros(4)])
     table = region_enrichment(
         places,
@@ -223,7 +224,7 @@ def test_regions_by_hand() -> None:
         k=1,
         n_permutations=6000,
     )
-    # of the 6 orders, 1 puts both a in the region, 4 one, 1 none: mean 1, variance 1/3
+    # of the 6 orders, 1 puts both a in the region, 4 put one and 1 none: mean 1, variance 1/3
     assert table["count"].tolist() == [2, 0, 0, 2]
     np.testing.assert_allclose(table["expected"], 1, atol=0.03)
     np.testing.assert_allclose(table["z"], [np.sqrt(3), -np.sqrt(3), -np.sqrt(3), np.sqrt(3)], atol=0.1)
@@ -234,8 +235,8 @@ def test_regions_by_hand() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 6])
-def test_regions_have_the_exact_law(k: int) -> None:
-    # a sum over n_t cells drawn without return from n: mean n_t m, variance n_t (1 - n_t / n) s^2
+def test_regions_have_the_exact_mean_and_variance(k: int) -> None:
+    # a sum over n_t cells drawn without replacement from n: mean n_t m, variance n_t (1 - n_t / n) s^2
     given_ = layers()
     table = region_enrichment(k=k, n_permutations=4000, **given_).set_index(["type", "region"])
     apart = np.linalg.norm(given_["places"][:, None] - given_["region_places"], axis=2)
@@ -250,7 +251,7 @@ def test_regions_have_the_exact_law(k: int) -> None:
         assert row["z"] == pytest.approx((row["count"] - mean) / spread, rel=0.05, abs=0.1)
 
 
-def test_regions_say_where_types_lie() -> None:
+def test_types_are_enriched_in_their_regions() -> None:
     table = region_enrichment(**layers())
     z = table.pivot_table(index="type", columns="region", values="z")
     assert z.loc["a", "L1"] > 5
@@ -261,14 +262,14 @@ def test_regions_say_where_types_lie() -> None:
 
 
 @pytest.mark.slow
-def test_random_types_are_at_home_nowhere() -> None:
+def test_random_types_are_not_enriched_in_regions() -> None:
     given_ = layers()
     rng = np.random.default_rng(0)
     p = []
     for seed in range(100):
         mixed = given_ | {"labels": rng.permutation(given_["labels"])}
         p.append(region_enrichment(n_permutations=199, seed=seed, **mixed)["p"].to_numpy())
-    # 100 draws, in each both types alike and three regions that sum to one number
+    # 100 draws; in each, the two types are complementary and the three regions have a constant sum
     assert np.mean(np.array(p) <= 0.05) < 0.1
     assert np.mean(np.array(p) <= 0.5) == pytest.approx(0.5, abs=0.12)
 
@@ -283,7 +284,7 @@ def test_order_of_cells_and_spots_does_not_matter() -> None:
     np.testing.assert_allclose(one["z"], other["z"], rtol=0.1, atol=DRAW)
 
 
-def test_one_region_tells_nothing() -> None:
+def test_a_single_region_gives_no_enrichment() -> None:
     table = region_enrichment(**(layers() | {"region_labels": np.full(100, "all")}))
     assert table["z"].tolist() == [0, 0]
     assert table["p"].tolist() == [1, 1]
@@ -330,7 +331,7 @@ def test_z_and_p_equal_naive_loops(seed: int) -> None:
         ({"k": 101}, SettingError, "k: expected a whole number from 1 to 100, got 101"),
     ],
 )
-def test_regions_that_are_refused(changes: dict[str, object], kind: type, message: str) -> None:
+def test_invalid_regions_are_refused(changes: dict[str, object], kind: type, message: str) -> None:
     with pytest.raises(kind, match=message):
         region_enrichment(**(layers() | changes))
 
@@ -338,7 +339,7 @@ def test_regions_that_are_refused(changes: dict[str, object], kind: type, messag
 # Hollow structure
 
 
-def test_hollow_by_hand() -> None:
+def test_hollow_structure_of_a_hand_computed_case() -> None:
     # on a line: 0, 1, 3 and 8; centre 3, distances 3, 2, 0, 5; nearest neighbours 1, 1, 2, 5: D = 9/4
     line = np.array([[0.0], [1.0], [3.0], [8.0]])
     np.testing.assert_allclose(_radius_ratios(line, 0), np.array([3, 2, 0, 5]) / 2.25)
@@ -352,7 +353,7 @@ def test_hollow_by_hand() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 9999), n_cells=st.integers(3, 30))
-def test_hollow_equals_a_naive_loop(seed: int, n_cells: int) -> None:
+def test_hollow_structure_equals_a_naive_loop(seed: int, n_cells: int) -> None:
     cells = np.random.default_rng(seed).normal(size=(n_cells, 5))
     centre = cells.mean(axis=0)
     nearest = [
@@ -398,16 +399,16 @@ def test_order_units_and_copies_do_not_matter(seed: int, scale: float, offset: f
 
 
 def test_near_cells_far_from_zero() -> None:
-    # float32 products of such numbers would lose the distances of 1e-3
+    # float32 products of such numbers would lose distances of 1e-3
     cells = 1000 + np.arange(6.0)[:, None] * np.array([[1e-3, 0.0]])
     np.testing.assert_allclose(_radius_ratios(cells, 0), [2.5, 1.5, 0.5, 0.5, 1.5, 2.5], rtol=1e-6)
 
 
-def test_many_cells_are_asked_by_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_cells_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = np.random.default_rng(0).normal(size=(900, 3)).astype(np.float32)
     whole = radial_concentration(cells)
     monkeypatch.setattr("cellweft.tl._neighborhoods._MOST_QUERIES", 300)
-    # a mean over 300 of distances that spread by about 40 %
+    # a mean over 300 distances that vary by about 40 %
     assert radial_concentration(cells) == pytest.approx(whole, rel=0.1)
     assert (
         radial_concentration(cells, seed=1)
@@ -425,7 +426,7 @@ def test_many_cells_are_asked_by_a_draw(monkeypatch: pytest.MonkeyPatch) -> None
         (np.ones((3, 2)), "expected cells that differ, got 3 identical cells"),
     ],
 )
-def test_embeddings_that_are_none(cells: np.ndarray, message: str) -> None:
+def test_invalid_embeddings_are_refused(cells: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         hollow_structure(cells)
     with pytest.raises(InputError, match=message):
@@ -435,11 +436,11 @@ def test_embeddings_that_are_none(cells: np.ndarray, message: str) -> None:
 @pytest.mark.parametrize(
     ("radii", "got"), [([[1.0]], r"shape \(1, 1\)"), ([np.nan], "NaN, infinity"), ([-1.0], "numbers below 0")]
 )
-def test_radii_that_are_none(radii: list[float], got: str) -> None:
+def test_invalid_radii_are_refused(radii: list[float], got: str) -> None:
     with pytest.raises(InputError, match=f"radii: expected finite numbers of at least 0, got .*{got}"):
         hollow_structure(np.eye(3), radii=np.array(radii))
 
 
-def test_a_share_that_is_none() -> None:
+def test_an_invalid_share_is_refused() -> None:
     with pytest.raises(SettingError, match=r"share: expected a number from 0 to 1, got 1.5"):
         radial_concentration(np.eye(3), share=1.5)

@@ -1,4 +1,4 @@
-"""Genes of parts of the tissue, against scipy one gene at a time; and the parts, against plain loops."""
+"""Genes of regions of the tissue against scipy, one gene at a time; and the regions against plain loops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,8 @@ def placed() -> Placement:
     return Placer(settings={"steps": 5, "models": 1}, seed=0).fit(both).place()
 
 
-def test_by_hand() -> None:
-    # the region's ranks are 3, 4 and 5 of 5: U = 12 - 6, all pairs won, deviation sqrt(6 * 6 / 12)
+def test_a_hand_computed_case() -> None:
+    # ranks of the region are 3, 4 and 5 of 5: U = 12 - 6, all pairs won, standard deviation sqrt(6 * 6 / 12)
     values = np.array([[9.0], [7.0], [8.0], [1.0], [2.0]])
     groups = pd.Categorical(["in", "in", "in", "out", "out"])
     first = rank_sum_tests(lambda some: values[:, some], groups, np.array(["Gene"])).iloc[0]
@@ -40,7 +40,7 @@ def test_by_hand() -> None:
 
 
 def expected_rows(values: np.ndarray, groups: np.ndarray, region: str, reference: str | None) -> pd.DataFrame:
-    """The tests of one region, a gene at a time."""
+    """Return the tests of one region, one gene at a time."""
     inside = values[groups == region]
     outside = values[(groups != region) if reference is None else (groups == reference)]
     rows = []
@@ -71,7 +71,7 @@ def test_equals_scipy_a_gene_at_a_time(placed: Placement, of: Any, reference: st
         assert (rows.higher.to_numpy() == ((rows.fdr < 0.05) & (rows.auc > 0.5))).all()
 
 
-def test_genes_cells_and_blocks(placed: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subsets_of_genes_and_cells_and_blocks(placed: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = np.random.default_rng(0).choice(["a", "b"], placed.pair.sc.n_cells)
     whole = regional_genes(placed, groups)
     names = placed.pair.sc.genes[[3, 17]].tolist()
@@ -80,7 +80,7 @@ def test_genes_cells_and_blocks(placed: Placement, monkeypatch: pytest.MonkeyPat
         left = some.set_index(["region", "gene"])[column]
         np.testing.assert_allclose(left, whole.set_index(["region", "gene"])[column].loc[left.index])
     assert set(some.gene) == set(names)
-    # of one type only, as hepatocytes of the liver
+    # only one type, such as hepatocytes in the liver
     kind = placed.pair.labels[0]
     of_type = np.flatnonzero(placed.pair.labels == kind)
     alone = regional_genes(placed, groups[of_type], cells=of_type)
@@ -195,6 +195,8 @@ def test_near_and_far_by_a_plain_loop(placed: Placement, of: Any, within: float 
         ),
     ],
 )
-def test_what_does_not_fit(placed: Placement, call: Callable[[Any], Any], error: type, message: str) -> None:
+def test_wrong_arguments_are_refused(
+    placed: Placement, call: Callable[[Any], Any], error: type, message: str
+) -> None:
     with pytest.raises(error, match=message):
         call(placed)

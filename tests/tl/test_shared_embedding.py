@@ -1,4 +1,4 @@
-"""Both sides in the shared embedding, how well they mix, and how much the tissue finds of the reference."""
+"""Both sides in the shared embedding, their mixing, and the presence of reference cells in the tissue."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def imputer(request: pytest.FixtureRequest, tissue_pair: Pair) -> Imputer:
     return Imputer(reliability=False, **KINDS[request.param]).fit(tissue_pair, progress=False)
 
 
-def test_both_sides_in_one_space(imputer: Imputer, tissue_pair: Pair) -> None:
+def test_both_sides_are_in_one_embedding(imputer: Imputer, tissue_pair: Pair) -> None:
     both = cellweft.tl.shared_embedding(imputer)
     assert both.shape == (190, 0)
     assert both.obs["side"].tolist() == ["reference"] * 100 + ["spatial"] * 90
@@ -31,7 +31,7 @@ def test_both_sides_in_one_space(imputer: Imputer, tissue_pair: Pair) -> None:
     assert embedded.dtype == np.float32
     sizes = np.linalg.norm(embedded, axis=1)
     blank = ~tissue_pair.sc.dense(slice(0, 100), tissue_pair.sc_shared).any(axis=1)
-    assert blank.sum() > tissue_pair.sc.empty_cells.sum() > 0  # one cell has counts, but none of the panel
+    assert blank.sum() > tissue_pair.sc.empty_cells.sum() > 0  # one cell has counts, but none on the panel
     np.testing.assert_allclose(sizes[sizes > 0], 1, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(sizes == 0, np.r_[blank, tissue_pair.blank_cells])
     if imputer.preset == "auto":
@@ -39,7 +39,7 @@ def test_both_sides_in_one_space(imputer: Imputer, tissue_pair: Pair) -> None:
         np.testing.assert_allclose(embedded[:100][~blank], keys, rtol=0, atol=1e-5)
 
 
-def test_mixing_of_sides_that_are_mixed_and_apart() -> None:
+def test_mixing_of_mixed_and_of_separate_sides() -> None:
     draw = np.random.default_rng(0)
     sides = pd.Categorical(np.repeat(["reference", "spatial"], [300, 200]))
     values = draw.standard_normal((500, 4)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_presence_is_the_sum_of_the_weights(imputer: Imputer, tissue_pair: Pair)
     assert types.loc["few", "presence"] == pytest.approx(types.loc["few", "share"] / 0.25)
 
 
-def test_what_is_refused(tissue_pair: Pair) -> None:
+def test_wrong_arguments_are_refused(tissue_pair: Pair) -> None:
     with pytest.raises(cellweft.errors.NotFittedError, match="Call fit"):
         cellweft.tl.shared_embedding(Imputer())
     with pytest.raises(cellweft.errors.InputError, match="imputer: expected a fitted Imputer, got a int"):
@@ -88,7 +88,7 @@ def test_mixing_needs_cells_of_both_sides() -> None:
         cellweft.tl.mixing(both, k=1)
 
 
-def test_other_data_have_to_be_those_of_the_fit(imputer: Imputer, tissue: Any) -> None:
+def test_other_data_must_match_those_of_the_fit(imputer: Imputer, tissue: Any) -> None:
     fewer = cellweft.pair(tissue.sc, tissue.st[:, :10].copy())
     for run in (cellweft.tl.shared_embedding, cellweft.tl.presence):
         with pytest.raises(cellweft.errors.InputError, match="pair: expected the panel of 12 genes"):

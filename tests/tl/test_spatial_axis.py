@@ -1,4 +1,4 @@
-"""Axes: positions by hand and by a naive loop, curves that are found again, and what is refused."""
+"""Axes: positions by hand and in a naive loop, recovery of known curves, and errors."""
 
 import itertools
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cellweft._errors import InputError, SettingError
 from cellweft.tl._spatial_axis import Axis, axis_of_score, fit_axis, natural_basis, quantile_knots
 
-# sums in another order, and curves through 501 points
+# sums in another order, and curves approximated by 501 points
 ROUNDING = 1e-7
 
 KINDS = ("polynomial", "principal curve")
@@ -19,7 +19,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def arch(n_cells: int = 400, *, noise: float = 0.05, turn: float = np.pi) -> tuple[np.ndarray, np.ndarray]:
-    """Cells about a circle of radius 1, and where each stands along it."""
+    """Draw cells around a circle of radius 1; return them and their positions along it."""
     rng = np.random.default_rng(0)
     along = rng.uniform(0, turn, n_cells)
     places = np.column_stack([-np.cos(along), np.sin(along)]) + noise * rng.normal(size=(n_cells, 2))
@@ -27,7 +27,7 @@ def arch(n_cells: int = 400, *, noise: float = 0.05, turn: float = np.pi) -> tup
 
 
 def naive_nearest(place: np.ndarray, line: np.ndarray) -> tuple[float, float]:
-    """Position and distance of one place, one segment at a time."""
+    """Return position and distance of one point, one segment at a time."""
     best, so_far = (np.inf, 0.0), 0.0
     for begin, end in itertools.pairwise(line):
         length = float(np.linalg.norm(end - begin))
@@ -60,17 +60,17 @@ def test_position_equals_naive_loop(seed: int, n_dimensions: int) -> None:
     np.testing.assert_allclose(axis.position(cells), expected[:, 0], atol=ROUNDING)
 
 
-def test_positions_go_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     places, _ = arch()
     axis = fit_axis(places)
     whole = axis.position(places)
     for size in (1, 501 * 7, 10**9):
         monkeypatch.setattr("cellweft.tl._spatial_axis.BLOCK_VALUES", size)
-        # a product of another shape may round its last bit otherwise
+        # products of another shape may round the last bit differently
         np.testing.assert_allclose(axis.position(places), whole, rtol=0, atol=ROUNDING)
 
 
-def test_no_cells_have_no_position() -> None:
+def test_no_cells_give_no_positions() -> None:
     axis = fit_axis(arch()[0])
     assert axis.position(np.empty((0, 2))).shape == axis.distance(np.empty((0, 2))).shape == (0,)
 
@@ -87,9 +87,9 @@ def test_a_straight_line_is_found(n_dimensions: int, offset: float) -> None:
         np.testing.assert_allclose(axis.distance(places), 0, atol=1e-6)
 
 
-def test_the_polynomial_is_numpys() -> None:
+def test_the_polynomial_equals_numpy() -> None:
     rng = np.random.default_rng(1)
-    x = rng.uniform(1500, 1670, 300)  # coordinates of a real embryo, whose fifth powers reach 1e16
+    x = rng.uniform(1500, 1670, 300)  # coordinates as in a real embryo, whose fifth powers reach 1e16
     y = 1500 - 0.02 * (x - 1590) ** 2 + rng.normal(size=300)
     curve = fit_axis(np.column_stack([x, y])).curve
     assert curve is not None
@@ -98,7 +98,7 @@ def test_the_polynomial_is_numpys() -> None:
     np.testing.assert_allclose(curve[[0, -1], 0], [x.min(), x.max()])
 
 
-def test_the_polynomial_in_three_dimensions_is_two_of_two() -> None:
+def test_a_polynomial_in_three_dimensions_consists_of_two_in_two_dimensions() -> None:
     rng = np.random.default_rng(2)
     places = rng.normal(size=(60, 3))
     curve = fit_axis(places, degree=2).curve
@@ -109,12 +109,13 @@ def test_the_polynomial_in_three_dimensions_is_two_of_two() -> None:
 
 
 def test_length_of_a_parabola() -> None:
-    # from -1 to 1, y = x^2 is (2 sqrt 5 + asinh 2) / 2 long
+    # from -1 to 1, y = x^2 has the length (2 sqrt 5 + asinh 2) / 2
     x = np.linspace(-1, 1, 30)
     axis = fit_axis(np.column_stack([x, x**2]), degree=2)
     assert axis.length == pytest.approx((2 * np.sqrt(5) + np.arcsinh(2)) / 2, rel=1e-5)
     steps = np.linalg.norm(np.diff(axis.curve, axis=0), axis=1)
-    np.testing.assert_allclose(steps, axis.length / 500, rtol=1e-3)  # even, also where it is steep
+    # equal steps, even where the curve is steep
+    np.testing.assert_allclose(steps, axis.length / 500, rtol=1e-3)
     assert axis.position(np.array([[0.0, 0.0]])) == pytest.approx([axis.length / 2])
 
 
@@ -122,19 +123,19 @@ def test_length_of_a_parabola() -> None:
 def test_an_arch_is_ordered(kind: str) -> None:
     places, along = arch()
     axis = fit_axis(places, kind=kind, start=[-1.0, 0.0])
-    # noise across the arch is left, that along it is a hundredth of the arch's length
+    # noise across the arch does not matter, and noise along it is a hundredth of its length
     assert np.corrcoef(axis.position(places), along)[0, 1] > 0.98
     assert axis.distance(places).mean() < 0.1
 
 
 @pytest.mark.parametrize("knots", [5, 7, 10])
-def test_a_principal_curve_follows_what_turns_back(knots: int) -> None:
+def test_a_principal_curve_follows_a_curve_that_turns_back(knots: int) -> None:
     places, along = arch(1000, noise=0.08, turn=1.5 * np.pi)
     axis = fit_axis(places, kind="principal curve", knots=knots, start=[-1.0, 0.0])
     assert axis.converged
     position = axis.position(places)
     assert np.corrcoef(position, along)[0, 1] > 0.995
-    # the curve begins with the outermost cell, by noise some standard deviations before the arch
+    # the curve begins at the outermost cell, which noise puts some standard deviations before the arch
     slope, before = np.polyfit(along, position, 1)
     assert slope == pytest.approx(1, abs=0.02)
     assert 0 <= before < 3 * 0.08
@@ -150,7 +151,7 @@ def test_a_principal_curve_through_a_helix() -> None:
     assert axis.distance(helix).mean() < 0.15
 
 
-def test_two_knots_make_the_first_principal_component() -> None:
+def test_two_knots_give_the_first_principal_component() -> None:
     places, _ = arch()
     axis = fit_axis(places, kind="principal curve", knots=2)
     centred = places - places.mean(axis=0)
@@ -170,7 +171,7 @@ def test_order_of_cells_does_not_matter(kind: str, seed: int) -> None:
 
 
 @each_kind
-def test_every_cell_twice_is_the_same(kind: str) -> None:
+def test_duplicating_every_cell_does_not_matter(kind: str) -> None:
     places, _ = arch(120)
     twice = np.concatenate([places, places])
     if kind == "polynomial":
@@ -179,7 +180,7 @@ def test_every_cell_twice_is_the_same(kind: str) -> None:
             fit_axis(places, kind=kind).position(places),
             atol=1e-6,
         )
-    else:  # quantiles move by a cell at most
+    else:  # quantiles shift by at most one cell
         np.testing.assert_allclose(
             fit_axis(twice, kind=kind).position(places),
             fit_axis(places, kind=kind).position(places),
@@ -189,7 +190,7 @@ def test_every_cell_twice_is_the_same(kind: str) -> None:
 
 @pytest.mark.parametrize("options", [{"rotate": True}, {"kind": "principal curve"}])
 @pytest.mark.parametrize("angle", [0.3, 2.0, 4.5])
-def test_a_turned_tissue_has_the_same_axis(options: dict[str, object], angle: float) -> None:
+def test_a_rotated_tissue_has_the_same_axis(options: dict[str, object], angle: float) -> None:
     places, _ = arch(turn=2.0)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     start = np.array([-1.0, 0.0])
@@ -199,7 +200,7 @@ def test_a_turned_tissue_has_the_same_axis(options: dict[str, object], angle: fl
 
 
 @each_kind
-def test_the_start_says_which_end_is_zero(kind: str) -> None:
+def test_the_start_determines_which_end_is_zero(kind: str) -> None:
     places, _ = arch()
     left, right = (fit_axis(places, kind=kind, start=[x, 0.0]) for x in (-1.0, 1.0))
     np.testing.assert_allclose(left.position(places) + right.position(places), left.length, atol=1e-6)
@@ -251,11 +252,11 @@ def test_ranks_are_quantiles(score: list[int]) -> None:
         for one in score
     ]
     np.testing.assert_allclose(axis.position(values), expected)
-    # of scores that were not there
+    # for scores outside the original ones
     np.testing.assert_array_equal(axis.position(np.array([-9.0, 9.0])), [0, 1])
 
 
-def test_a_score_has_no_place() -> None:
+def test_an_axis_from_a_score_has_no_curve() -> None:
     axis = axis_of_score(np.array([1.0, 2.0]))
     with pytest.raises(InputError, match="an axis with a curve, got one made from a score"):
         axis.distance(np.zeros((2, 2)))
@@ -274,7 +275,7 @@ def test_a_score_has_no_place() -> None:
         ([], "no cells"),
     ],
 )
-def test_scores_that_are_none(score: list[float], got: str) -> None:
+def test_invalid_scores_are_refused(score: list[float], got: str) -> None:
     with pytest.raises(InputError, match=f"score: .*{got}"):
         axis_of_score(np.array(score))
 
@@ -287,7 +288,7 @@ def test_scores_that_are_none(score: list[float], got: str) -> None:
     position=st.lists(st.integers(0, 12), min_size=1, max_size=40).map(lambda all_: np.array(all_, float)),
     knots=st.integers(2, 6),
 )
-def test_knots_stand_at_cells(position: np.ndarray, knots: int) -> None:
+def test_knots_are_at_cells(position: np.ndarray, knots: int) -> None:
     found = quantile_knots(position, knots)
     assert len(found) == min(knots, len(np.unique(position)))
     assert np.isin(found, position).all()
@@ -300,13 +301,13 @@ def test_knots_stand_at_cells(position: np.ndarray, knots: int) -> None:
         np.testing.assert_allclose(natural_basis(found, found), np.eye(len(found)), atol=1e-12)
 
 
-def test_natural_splines_by_hand() -> None:
+def test_natural_splines_of_a_hand_computed_case() -> None:
     # through (0, 0), (1, 1), (2, 0): curvature -3 in the middle, none at the ends; 3/2 t - 1/2 t^3 up to 1
     basis = natural_basis(np.array([0.5, 1.5]), np.array([0.0, 1.0, 2.0]))
     np.testing.assert_allclose(basis[:, 1], [0.75 - 0.0625] * 2)
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_natural_splines_by_hand() -> None:
     ],
 )
 @each_kind
-def test_coordinates_that_are_none(kind: str, places: np.ndarray, message: str) -> None:
+def test_invalid_coordinates_are_refused(kind: str, places: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_axis(places, kind=kind)
 
@@ -359,7 +360,7 @@ def test_settings_out_of_range(options: dict[str, object], message: str) -> None
 
 
 @pytest.mark.parametrize("start", [[1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]])
-def test_a_start_that_is_no_place(start: list[float]) -> None:
+def test_an_invalid_start_is_refused(start: list[float]) -> None:
     with pytest.raises(InputError, match="start: expected a point with 2 finite coordinates"):
         fit_axis(arch()[0], start=start)
 
@@ -367,7 +368,7 @@ def test_a_start_that_is_no_place(start: list[float]) -> None:
 @pytest.mark.parametrize(
     "cells", [np.ones(3, dtype=bool), np.array([0, 400]), np.array([-1, 2]), np.array([0.5]), np.array(["a"])]
 )
-def test_cells_that_are_none(cells: np.ndarray) -> None:
+def test_an_invalid_choice_of_cells_is_refused(cells: np.ndarray) -> None:
     with pytest.raises(InputError, match="cells: expected a mask of 400 cells, or positions below that"):
         fit_axis(arch()[0], cells=cells)
 
@@ -388,7 +389,7 @@ def test_the_spinal_cord_of_an_embryo(shared_data: Path) -> None:
     places = obs[["x_global", "y_global"]].to_numpy()
     cord = (obs["cell_type"] == "Spinal cord").to_numpy()
     axis = fit_axis(places, cells=cord, start=places[cord].max(axis=0))
-    # an arch 149 wide and about 120 high, and a band some 15 thick with a few cells far off
+    # an arch, 149 wide and about 120 high, and a band of cells about 15 thick with a few cells far away
     assert 200 < axis.length < 300
     assert np.median(axis.distance(places[cord])) < 6
     right, left = (places[cord, 0] > 1650), (places[cord, 0] < 1530)

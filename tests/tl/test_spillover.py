@@ -1,4 +1,4 @@
-"""Spill-over of cells: known amounts, cells of which nothing can be told, and inputs that are refused."""
+"""Spill-over of cells: known amounts, cells without an estimate, and errors."""
 
 import anndata
 import numpy as np
@@ -31,7 +31,7 @@ def told(pair: Pair, **options: object) -> np.ndarray:
     return cellweft.tl.spillover(pair, progress=False, **options).to_numpy()
 
 
-def test_a_known_amount_is_found_and_none_where_there_is_none(
+def test_a_known_amount_is_recovered_and_is_zero_without_spill_over(
     cortex: SimulatedTissue, cortex_pair: Pair
 ) -> None:
     share = cellweft.tl.spillover(cortex_pair, progress=False)
@@ -51,7 +51,7 @@ def test_a_known_amount_is_found_and_none_where_there_is_none(
 
 
 @pytest.mark.slow
-def test_blocks_seeds_and_formats_of_the_matrix_do_not_show(
+def test_blocks_seeds_and_formats_of_the_matrix_do_not_matter(
     cortex: SimulatedTissue, cortex_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     share = told(cortex_pair)
@@ -60,14 +60,14 @@ def test_blocks_seeds_and_formats_of_the_matrix_do_not_show(
     dense.X = dense.X.toarray()
     np.testing.assert_array_equal(share, told(cellweft.pair(cortex.sc, dense)))
     monkeypatch.setattr(_spillover, "READ_ROWS", 77)
-    np.testing.assert_allclose(told(cortex_pair), share, rtol=0, atol=1e-4)  # sums in float32
+    np.testing.assert_allclose(told(cortex_pair), share, rtol=0, atol=1e-4)  # float32 sums
 
 
-def test_neighbours_are_of_the_same_slice(cortex: SimulatedTissue) -> None:
+def test_neighbours_are_in_the_same_slice(cortex: SimulatedTissue) -> None:
     st, order = cortex.st.copy(), np.random.default_rng(0).permutation(500)
     st.obs["slice"] = np.where(np.arange(500) < 400, "first", "second")
     places = st.obsm["spatial"].copy()
-    places[400:] = places[:100]  # the second slice lies on the first
+    places[400:] = places[:100]  # the second slice overlaps the first
     st.obsm["spatial"] = places
     pair = cellweft.pair(cortex.sc, st, slices="slice")
     hoods = _spillover._Neighborhoods.of(pair, 6, 3 * pair.spacing)
@@ -81,7 +81,7 @@ def test_neighbours_are_of_the_same_slice(cortex: SimulatedTissue) -> None:
     assert (near.multiply(wide)).nnz == 0
 
 
-def test_a_weight_by_hand() -> None:
+def test_hand_computed_weights_of_neighbours() -> None:
     places = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [50.0, 0.0]])
     st = anndata.AnnData(np.ones((4, 2), np.float32), obsm={"spatial": places})
     st.var_names = ["A", "B"]
@@ -95,7 +95,7 @@ def test_a_weight_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_cells_of_which_nothing_can_be_told(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
+def test_single_empty_and_remote_cells(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
     assert told(cortex_pair.cells(np.array([3]))).tolist() == [0]
     st = cortex.st.copy()
     values = st.X.toarray()
@@ -109,7 +109,7 @@ def test_cells_of_which_nothing_can_be_told(cortex: SimulatedTissue, cortex_pair
     assert told(cellweft.pair(cortex.sc, st))[9] == 0
 
 
-def test_labels_of_the_reference_have_profiles_of_their_own(cortex: SimulatedTissue) -> None:
+def test_every_label_of_the_reference_has_its_own_profile(cortex: SimulatedTissue) -> None:
     pair = cellweft.pair(cortex.sc, cortex.st, labels="cell_type")
     few = cellweft.tl.spillover(pair, n_profiles=2, progress=False)
     n_types = len(np.unique(pair.labels))
@@ -117,13 +117,13 @@ def test_labels_of_the_reference_have_profiles_of_their_own(cortex: SimulatedTis
     assert few.between(0, 1).all()
 
 
-def test_progress_is_told(cortex_pair: Pair) -> None:
+def test_progress_is_reported(cortex_pair: Pair) -> None:
     steps: list[tuple[int, int]] = []
     cellweft.tl.spillover(cortex_pair, progress=lambda stage, done, total: steps.append((done, total)))
     assert steps == [(500, 1500), (1000, 1500), (1500, 1500)]
 
 
-def test_what_is_refused(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
+def test_wrong_arguments_are_refused(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
     with pytest.raises(cellweft.errors.InputError, match="pair"):
         cellweft.tl.spillover(cortex.st)
     nowhere = cellweft.pair(cortex.sc, cortex.st, coordinates="none")

@@ -1,4 +1,4 @@
-"""Abundant types are thinned, and all others stay."""
+"""Abundant types are subsampled, and all other cells are kept."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ def liver() -> ad.AnnData:
     return cells
 
 
-def test_types_of_more_than_three_times_the_median_are_thinned() -> None:
+def test_types_with_more_than_three_times_the_median_are_subsampled() -> None:
     cells = liver()
     found = subsample_types(cells)  # the median type has 12 cells
     counts = found.obs["cell_type"].value_counts().to_dict()
     assert counts == {"Endothelial": 30, "Kupffer": 12, "Hepatocyte": 10, "Stellate": 12, "T": 8}
     assert cells.n_obs == 170
     order = found.X[:, 0]
-    assert (np.diff(order) > 0).all()  # in their order
+    assert (np.diff(order) > 0).all()  # the order of cells is kept
     others = ~cells.obs["cell_type"].isin(["Endothelial", "Kupffer"]).to_numpy()
     assert set(cells.X[others, 0]) <= set(order)
 
 
-def test_types_that_are_named_and_draws_of_their_own() -> None:
+def test_chosen_types_and_separate_draws_for_each_type() -> None:
     cells = liver()
     one = subsample_types(cells, "cell_type", types=["Endothelial"], rate=0.5, seed=3)
     assert one.obs["cell_type"].value_counts()["Endothelial"] == 50

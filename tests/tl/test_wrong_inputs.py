@@ -1,4 +1,4 @@
-"""Every tool refuses what is of another kind with an error of ours that names the argument."""
+"""Every tool refuses arguments of a wrong type with an error of cellweft that names the argument."""
 
 import inspect
 from typing import Any
@@ -67,7 +67,7 @@ WRONG = [
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
-def test_no_argument_of_another_kind_ends_in_a_foreign_error(name: str) -> None:
+def test_arguments_of_a_wrong_type_raise_errors_of_cellweft(name: str) -> None:
     function, usual = getattr(cellweft.tl, name), CALLS[name]
     refused = 0
     for argument in inspect.signature(function).parameters:
@@ -81,7 +81,7 @@ def test_no_argument_of_another_kind_ends_in_a_foreign_error(name: str) -> None:
     assert refused
 
 
-def test_every_tool_is_tried_here() -> None:
+def test_every_tool_is_tested_here() -> None:
     kinds = {"Attribution", "Axis", "GeneComparison", "Trends"}
     assert set(cellweft.tl.__all__) - kinds == set(CALLS)
 

@@ -1,4 +1,4 @@
-"""Results and tissues that the viewer's tests share, in every form that AnnData stores."""
+"""Results and tissues for the tests of the viewer, in every form that AnnData stores."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ N_CELLS, N_GENES, N_PANEL = 61, 9, 4
 
 @dataclass
 class Reply:
-    """What came back."""
+    """The response to a request."""
 
     status: int
     headers: Any
@@ -40,7 +40,7 @@ class Reply:
 
 
 def known(viewer: Viewer) -> dict[str, str]:
-    """Return the header that tells the token of a viewer."""
+    """Return the header with the token of a viewer."""
     return {"Authorization": f"token {viewer.token}"}
 
 
@@ -64,7 +64,7 @@ def ask() -> Callable[..., Reply]:
 
 @pytest.fixture
 def ask_plainly() -> Callable[..., Reply]:
-    """Function that sends a path as it is, which clients would tidy up."""
+    """Function that sends a path unchanged, which ordinary clients would normalise."""
 
     def send(viewer: Viewer, path: bytes, *, method: bytes = b"GET", lines: bytes | None = None) -> Reply:
         host = f"Host: 127.0.0.1:{viewer.port}\r\n".encode() if lines is None else lines
@@ -117,19 +117,19 @@ def imputed() -> AnnData:
 
 @pytest.fixture(scope="session")
 def counts(imputed: AnnData) -> AnnData:
-    """The tissue: counts of the panel and two genes more, CSR, its cells in another order, some missing."""
+    """Counts of the panel and two more genes in CSR, with cells in another order and some missing."""
     random = np.random.default_rng(1)
     order = random.permutation(np.arange(3, N_CELLS))
     genes = ["Other1", "GENE2", "Gene0", "Other2", "Gene3", "Gene1"]
     values = random.poisson(1.5, (len(order) + 1, len(genes))).astype(np.float32)
     values[4] = 0
-    values[:, 2] *= 200  # needs two bytes
+    values[:, 2] *= 200  # so that values need two bytes
     names = [*imputed.obs_names[order], "stranger"]
     return AnnData(sp.csr_matrix(values), obs=pd.DataFrame(index=names), var=pd.DataFrame(index=genes))
 
 
 def write(result: AnnData, path: Path, **options: Any) -> Path:
-    """Write a result as `cellweft impute` does, in small chunks."""
+    """Write a result in the format of `cellweft impute`, with small chunks."""
     layers = [name for name in result.layers if name is not None]  # anndata 0.13 lists X as the layer None
     with ResultWriter(
         path,
@@ -148,13 +148,13 @@ def write(result: AnnData, path: Path, **options: Any) -> Path:
 
 @pytest.fixture
 def write_result() -> Callable[..., Path]:
-    """Function that writes a result as `cellweft impute` does."""
+    """Function that writes a result in the format of `cellweft impute`."""
     return write
 
 
 @pytest.fixture(scope="session")
 def stores(imputed: AnnData, counts: AnnData, tmp_path_factory: Any) -> dict[str, Path]:
-    """Paths of the result and the tissue in every form, by name; not to be changed."""
+    """Paths of the result and the tissue in every form, by name; tests must not change them."""
     folder: Path = tmp_path_factory.mktemp("stores")
     sparse = imputed.copy()
     sparse.X = sp.csr_matrix(imputed.X)

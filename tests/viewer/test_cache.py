@@ -1,4 +1,4 @@
-"""Stripes in memory: the oldest goes, the budget holds, one who loads is enough."""
+"""Cached stripes: the oldest is dropped first, the budget is respected, and each is loaded once."""
 
 import threading
 import time
@@ -14,17 +14,17 @@ class Stripe:
     nbytes: int
 
 
-def test_the_one_not_asked_for_the_longest_goes() -> None:
+def test_the_least_recently_used_stripe_is_dropped() -> None:
     cache = StripeCache(10)
     for key in "ab":
         cache.get(key, lambda: Stripe(5))
-    cache.get("a", lambda: pytest.fail("it is there"))
+    cache.get("a", lambda: pytest.fail("it is cached"))
     cache.get("c", lambda: Stripe(4))
     assert [key in cache for key in "abc"] == [True, False, True]
     assert cache.nbytes == 9
 
 
-def test_one_too_large_is_returned_and_not_kept() -> None:
+def test_a_stripe_larger_than_the_cache_is_returned_and_not_kept() -> None:
     cache = StripeCache(10)
     cache.get("a", lambda: Stripe(10))
     assert cache.get("b", lambda: Stripe(11)).nbytes == 11
@@ -32,7 +32,7 @@ def test_one_too_large_is_returned_and_not_kept() -> None:
     assert "b" not in cache
 
 
-def test_several_who_ask_at_once_load_once() -> None:
+def test_simultaneous_requests_load_a_stripe_once() -> None:
     cache, loads = StripeCache(10), []
 
     def load() -> Stripe:
@@ -47,10 +47,10 @@ def test_several_who_ask_at_once_load_once() -> None:
         one.join()
     assert len(loads) == 1
     assert cache.nbytes == 1
-    assert cache.get("a", lambda: pytest.fail("it is there")).nbytes == 1
+    assert cache.get("a", lambda: pytest.fail("it is cached")).nbytes == 1
 
 
-def test_a_load_that_fails_can_be_tried_again() -> None:
+def test_a_failed_load_can_be_repeated() -> None:
     cache = StripeCache(10)
 
     def fail() -> Stripe:

@@ -1,4 +1,4 @@
-"""One result as the page asks for it: kinds, columns, colours, layers, limits."""
+"""One result in the form that the page requests: kinds, columns, colours, layers and limits."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ def dataset() -> Iterator[Callable[..., Dataset]]:
 
 
 @pytest.mark.parametrize("form", ["zarr", "h5ad", "memory"])
-def test_the_session(
+def test_the_description_of_a_dataset(
     form: str, stores: dict[str, Path], imputed: AnnData, dataset: Callable[..., Dataset]
 ) -> None:
     told = dataset(imputed if form == "memory" else stores[form]).session()
@@ -135,7 +135,7 @@ def test_too_many_labels_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.name for one in columns_of(open_input(AnnData(obs=obs), argument="r"))] == ["two"]
 
 
-def test_colours_that_are_none_are_replaced() -> None:
+def test_invalid_colours_are_replaced() -> None:
     cells = AnnData(obs=pd.DataFrame({"type": list("aab")}, index=list("xyz")))
     cells.uns["type_colors"] = ["#123456", "no colour"]
     (column,) = columns_of(open_input(cells, argument="result"))
@@ -160,7 +160,7 @@ def test_layers_and_limits(
     assert limits == [0, np.quantile(np.asarray(imputed.X)[:, 8], 0.99)]
 
 
-def test_limits_of_a_gene_that_is_rarely_seen(dataset: Callable[..., Dataset]) -> None:
+def test_limits_of_a_rare_gene(dataset: Callable[..., Dataset]) -> None:
     values = np.zeros((300, 2), np.float32)
     values[7, 0] = 3
     var = pd.DataFrame({"measured": [True, True]}, index=["Rare", "Never"])
@@ -207,7 +207,7 @@ def test_genes(stores: dict[str, Path], dataset: Callable[..., Dataset]) -> None
     assert told["reliability"][1:4] == [0.8, None, 0.1]
 
 
-def test_what_is_not_there(stores: dict[str, Path], dataset: Callable[..., Dataset]) -> None:
+def test_names_that_do_not_exist(stores: dict[str, Path], dataset: Callable[..., Dataset]) -> None:
     made = dataset(stores["zarr"])
     with pytest.raises(KeyMissingError, match="layer='measured'"):
         made.values("Gene1", "measured")
@@ -217,7 +217,7 @@ def test_what_is_not_there(stores: dict[str, Path], dataset: Callable[..., Datas
         made.values("gene1", "imputed")
 
 
-def test_what_is_no_result(counts: AnnData, dataset: Callable[..., Dataset]) -> None:
+def test_other_data_than_results_are_refused(counts: AnnData, dataset: Callable[..., Dataset]) -> None:
     with pytest.raises(FormatError, match="a result of cellweft: imputed genes, placed cells or spots"):
         kind_of(open_input(counts, argument="result"))
     bare = AnnData(np.ones((2, 1), np.float32), uns={"cellweft": {}})

@@ -1,4 +1,4 @@
-"""Cell types in the viewer: labels, confidence and unknown cells, matched by the names of the cells."""
+"""Cell types in the viewer: labels, confidence and unknown cells, matched by cell names."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ QUIET: Any = {"open_browser": False, "block": False}
 
 
 def column_of(ask: Ask, viewer: Viewer, name: str, dataset: int = 0) -> list[Any]:
-    """The values of a column as the page is told them: labels, numbers, None where there is none."""
+    """Return the values of a column as sent to the page: labels or numbers, None if missing."""
     (told,) = [one for one in session(ask, viewer, dataset)["columns"] if one["name"] == name]
     reply = ask(viewer, f"/api/datasets/{dataset}/column?name={name.replace(' ', '%20')}")
     if told["kind"] == "category":
@@ -89,7 +89,7 @@ def test_several_columns_and_results(
         assert column_of(ask, viewer, "subclass_label", 1) == table["subclass_label"].tolist()
 
 
-def test_a_column_of_the_result_with_the_same_name_stays(
+def test_a_column_of_the_result_with_the_same_name_is_kept(
     ask: Ask, cell_types: Make, imputed: AnnData
 ) -> None:
     result = imputed.copy()
@@ -126,7 +126,7 @@ def test_labels_that_cannot_be_shown(
         view(imputed, labels=scores, **QUIET)
 
 
-def test_the_command_takes_labels(
+def test_the_command_accepts_labels(
     cell_types: Make,
     imputed: AnnData,
     stores: dict[str, Path],

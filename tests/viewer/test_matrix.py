@@ -1,4 +1,4 @@
-"""One gene of matrices of every kind: equal to the matrix, near ones at once, little held."""
+"""Single genes of matrices of every kind: equal values, adjacent genes read together, little memory."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def means(pool: ThreadPoolExecutor) -> Means:
 
 
 def whole(matrix: Any) -> np.ndarray:
-    """Put the pieces of `over` together."""
+    """Assemble the pieces of `over`."""
     values = np.full(matrix.shape, np.nan)
 
     def put(rows: slice, genes: slice, block: Any) -> None:
@@ -47,7 +47,7 @@ def whole(matrix: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("share", "least"), [(10**5, 1), (61 * 4 * 2, 1), (1, 1), (10**5, 512)])
-def test_genes_are_those_of_the_file(
+def test_genes_equal_those_of_the_file(
     form: str,
     share: int,
     least: int,
@@ -75,7 +75,7 @@ def test_matrices_in_memory(kind: Any, imputed: AnnData, means: Means) -> None:
     np.testing.assert_array_equal(whole(matrix), values)
 
 
-def test_neighbours_of_a_chunk_are_read_once(
+def test_genes_of_one_chunk_are_read_together(
     stores: dict[str, Path], means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.viewer.matrix._LEAST_ROWS", 1)
@@ -90,7 +90,7 @@ def test_neighbours_of_a_chunk_are_read_once(
     assert len(reads) == 8
 
 
-def test_chunks_that_hdf5_did_not_write_or_pack_are_read_too(
+def test_chunks_that_hdf5_omitted_or_left_uncompressed_are_read(
     tmp_path: Path, means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.viewer.matrix._LEAST_ROWS", 1)
@@ -133,7 +133,7 @@ def test_zarr_of_both_formats(tmp_path: Path, means: Means) -> None:
     top=st.sampled_from([1, 255, 256, 65_535, 65_536, 0.3]),
     size=st.integers(1, 31),
 )
-def test_packing_loses_nothing(n_cells: int, kind: Any, top: float, size: int) -> None:
+def test_packing_is_lossless(n_cells: int, kind: Any, top: float, size: int) -> None:
     random = np.random.default_rng(n_cells)
     values = (random.integers(0, 3, (n_cells, 3)) * top).astype(np.float32)
     values[0, 0] = top
@@ -144,7 +144,7 @@ def test_packing_loses_nothing(n_cells: int, kind: Any, top: float, size: int) -
         np.testing.assert_array_equal(stripe.gene(place), values[:, gene])
 
 
-def test_packing_takes_few_bytes() -> None:
+def test_packing_uses_the_smallest_type() -> None:
     counts = np.array([[0, 3], [200, 0]], dtype=np.float32)
     assert packed(slice(0, 2), counts).values.dtype == np.uint8
     assert packed(slice(0, 2), counts * 100).values.dtype == np.uint16
@@ -163,7 +163,7 @@ def test_a_sweep_reads_as_many_genes_as_fit(pool: ThreadPoolExecutor) -> None:
     assert 0 < small.cache.nbytes <= 9000
 
 
-def test_what_a_thread_raises_is_raised(pool: ThreadPoolExecutor) -> None:
+def test_an_error_of_a_thread_is_raised(pool: ThreadPoolExecutor) -> None:
     def work(number: int) -> int:
         if number == 2:
             raise ValueError("bad chunk")

@@ -1,4 +1,4 @@
-"""What was measured beside what was imputed: matched by name, normalised as `cellweft.pair` does."""
+"""Measurements next to imputed values: matched by name and normalised like in `cellweft.pair`."""
 
 import threading
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def measured(tissue: Any, result: Any, means: Means) -> MeasuredGenes:
 
 
 def expected(tissue: AnnData, result: AnnData) -> pd.DataFrame:
-    """Return what `cellweft.pair` makes of the tissue, cells x genes of the result."""
+    """Return the values of `cellweft.pair` for the tissue, with the cells and genes of the result."""
     tissue = tissue.copy()
     tissue.obsm["spatial"] = np.random.default_rng(0).uniform(size=(tissue.n_obs, 2))
     reference = AnnData(np.ones((3, result.n_vars), np.float32), var=pd.DataFrame(index=result.var_names))
@@ -47,7 +47,7 @@ def expected(tissue: AnnData, result: AnnData) -> pd.DataFrame:
 
 @pytest.mark.parametrize("form", ["tissue", "tissue dense", "memory"])
 @pytest.mark.parametrize("share", [10**6, 300])
-def test_values_are_those_of_pair(
+def test_values_equal_those_of_pair(
     form: str, share: int, stores: dict[str, Path], counts: AnnData, imputed: AnnData, means: Means
 ) -> None:
     means = Means(cache=StripeCache(share), share=share, pool=means.pool, threads=2)
@@ -61,7 +61,7 @@ def test_values_are_those_of_pair(
 
 
 @pytest.mark.parametrize("stored", ["raw", "log_raw"])
-def test_beside_a_result_of_counts_values_are_counts(
+def test_with_a_result_of_counts_measured_values_are_counts(
     stored: str, counts: AnnData, imputed: AnnData, means: Means
 ) -> None:
     result, tissue = imputed.copy(), counts.copy()
@@ -86,7 +86,7 @@ def test_other_scales(scale: str, counts: AnnData, imputed: AnnData, means: Mean
     np.testing.assert_array_equal(genes.gene(1), expected(tissue, imputed).iloc[:, 1])
 
 
-def test_cells_in_the_same_order_need_no_look_up(imputed: AnnData, means: Means) -> None:
+def test_cells_in_the_same_order(imputed: AnnData, means: Means) -> None:
     tissue = AnnData(np.ones((imputed.n_obs, 1), np.float32), obs=imputed.obs[[]])
     tissue.var_names = ["Gene7"]
     genes = measured(tissue, imputed, means)
@@ -116,7 +116,7 @@ def test_order_by_name() -> None:
     assert order_of(one, one) is None
 
 
-def test_names_of_zarr_and_hdf5_are_alike(stores: dict[str, Path]) -> None:
+def test_names_of_zarr_and_hdf5_are_equal(stores: dict[str, Path]) -> None:
     tables = [open_input(stores[one], argument="result").obs for one in ("zarr", "h5ad")]
     assert order_of(*tables) is None
     assert order_of(*tables[::-1]) is None
@@ -135,9 +135,7 @@ def test_other_cells_and_other_genes(counts: AnnData, imputed: AnnData, means: M
         measured(twice, imputed, means)
 
 
-def test_values_that_cannot_be_used_are_told_each_time(
-    counts: AnnData, imputed: AnnData, means: Means
-) -> None:
+def test_unusable_values_are_reported_every_time(counts: AnnData, imputed: AnnData, means: Means) -> None:
     scaled = counts.copy()
     scaled.X = counts.X.toarray() - 0.5
     genes = measured(scaled, imputed, means)

@@ -1,4 +1,4 @@
-"""The page of `cellweft view` in a browser: what is clicked and typed, and what is then seen and said."""
+"""The page of `cellweft view` in a browser: actions with mouse and keyboard, and what is displayed."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ SETTLED = "() => window.cellweft && window.cellweft.state().settled"
 
 @pytest.fixture(scope="module")
 def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
-    """Served: 900 imputed cells whose genes are stripes and blobs, their tissue, and 60 placed cells."""
+    """A viewer with 900 imputed cells with patterned genes, their tissue, and 60 placed cells."""
     random = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("page")
     places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2) * 10.0
@@ -76,7 +76,7 @@ def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
 
 
 class Seen:
-    """A page, and what it asked for and complained of."""
+    """A page, with its requests and error messages."""
 
     def __init__(self, page: Any, viewer: Viewer) -> None:
         self.page, self.viewer = page, viewer
@@ -103,7 +103,7 @@ class Seen:
         return state
 
     def pixels(self, layer: str) -> np.ndarray:
-        """Return a panel's picture, (height, width, 3)."""
+        """Return the image of a panel, (height, width, 3)."""
         image = pytest.importorskip("PIL.Image")
         shot = self.page.locator(f".panel[data-layer={layer}] canvas").screenshot()
         return np.asarray(image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
@@ -116,14 +116,14 @@ class Seen:
         return self.settle()
 
     def at(self, x: float, y: float, layer: str = "imputed") -> tuple[float, float]:
-        """Return where parts of a panel's width and height are on the page."""
+        """Return the position on the page of a point given as fractions of a panel's width and height."""
         box = self.page.locator(f".panel[data-layer={layer}] canvas").bounding_box()
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
 @pytest.fixture
 def seen(browser: Any, viewer: Viewer) -> Iterator[Callable[..., Seen]]:
-    """Function that opens a page; at the end it must have asked nobody else and complained of nothing."""
+    """Function that opens a page; afterwards it must have contacted no other server and reported no error."""
     pages: list[Seen] = []
 
     def open_page(address: str = "", **options: Any) -> Seen:
@@ -149,7 +149,7 @@ def changed(before: np.ndarray, after: np.ndarray) -> float:
 def test_first_picture_shows_a_gene_in_all_panels(seen):
     one = seen()
     assert one.state["panels"] == ["measured", "imputed", "uncertainty"]
-    assert one.state["gene"] == "Gene00"  # the most reliable of those measured
+    assert one.state["gene"] == "Gene00"  # the most reliable measured gene
     for layer in one.state["panels"]:
         assert len(np.unique(one.pixels(layer).reshape(-1, 3), axis=0)) > 20
     assert one.page.locator("#legend .ramp").count() == 2
@@ -196,7 +196,7 @@ def test_searched_gene_changes_the_colours(seen):
 
 
 @pytest.mark.slow
-def test_a_hidden_gene_is_shown_beside_its_measurement(seen):
+def test_a_hidden_gene_is_shown_with_its_measurement(seen):
     one = seen()
     one.choose(f"Gene{HIDDEN}")
     assert len(np.unique(one.pixels("measured").reshape(-1, 3), axis=0)) > 20
@@ -223,7 +223,7 @@ def test_search_offers_genes_as_a_combobox(seen):
 
 
 @pytest.mark.slow
-def test_unknown_gene_is_told_in_plain_words(seen):
+def test_unknown_gene_is_reported_in_plain_words(seen):
     one = seen()
     one.page.keyboard.press("/")
     one.page.keyboard.type("Gene7x")
@@ -233,15 +233,15 @@ def test_unknown_gene_is_told_in_plain_words(seen):
     assert "Expected" in notice.inner_text()
     assert "Gene7x" in notice.inner_text()
     assert one.state["gene"] == "Gene00"
-    one.page.keyboard.press("Escape")  # closes the list's field
+    one.page.keyboard.press("Escape")  # closes the list of matches
     one.page.keyboard.press("Escape")
     notice.wait_for(state="hidden")
     assert [told for told in one.complaints if "Failed to load resource" not in told] == []
-    one.complaints.clear()  # the browser itself tells of the refused request
+    one.complaints.clear()  # the browser itself reports the refused request
 
 
 @pytest.mark.slow
-def test_unknown_gene_in_the_address_is_told_and_the_page_works(seen):
+def test_unknown_gene_in_the_address_is_reported_and_the_page_works(seen):
     one = seen("#d=0&g=Nowhere")
     one.page.locator("#notice").wait_for()
     assert "Nowhere" in one.page.locator("#notice").inner_text()
@@ -295,7 +295,7 @@ def test_comparison_is_saved_as_csv(seen):
 
 
 @pytest.mark.slow
-def test_region_by_keyboard_alone(seen):
+def test_region_by_keyboard(seen):
     one = seen()
     for key in ["l", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"]:
         one.page.keyboard.press(key)
@@ -315,7 +315,7 @@ def test_reload_gives_the_same_picture(seen):
     lassoed(one.settle())
     one.page.locator("#legend [data-code='1']").click()
     one.settle()
-    one.page.wait_for_timeout(300)  # the address follows the camera
+    one.page.wait_for_timeout(300)  # the address is updated after the camera stops
     before, picture = one.state, one.pixels("imputed")
     address = one.page.url
     one.page.reload()
@@ -331,7 +331,7 @@ def test_reload_gives_the_same_picture(seen):
 
 
 @pytest.mark.slow
-def test_keyboard_walk(seen):
+def test_keyboard_shortcuts(seen):
     one = seen()
     start = one.state
     press = one.page.keyboard.press
@@ -382,7 +382,7 @@ def test_every_control_is_reached_by_tab_and_shows_its_focus(seen):
         "0",
         "CANVAS",
     } <= reached
-    assert shown.count("none") <= 1  # the end of the page, before it begins again
+    assert shown.count("none") <= 1  # the end of the page, before the focus returns to its start
 
 
 @pytest.mark.slow
@@ -406,7 +406,7 @@ def test_labels_are_coloured_and_switched_off(seen):
 
 
 @pytest.mark.slow
-def test_placed_cells_lie_on_their_tissue(seen):
+def test_placed_cells_are_drawn_on_their_tissue(seen):
     one = seen()
     one.page.locator("#dataset").select_option("1")
     one.page.wait_for_function("() => window.cellweft.state().dataset === 1")
@@ -436,11 +436,11 @@ def test_slices_are_shown_one_by_one(seen):
         "Enter",
     ]:
         one.page.keyboard.press(key)
-    assert one.settle().state["selected"] == 20  # those of the slice alone
+    assert one.settle().state["selected"] == 20  # only cells of this slice
 
 
 @pytest.mark.slow
-def test_cell_tells_its_values(seen):
+def test_card_of_a_cell_shows_its_values(seen):
     one = seen("#d=0&g=Gene03&m=column,imputed")
     one.page.mouse.move(*one.at(0.5, 0.5))
     one.page.locator("#card").wait_for()
@@ -467,7 +467,7 @@ def test_drag_and_wheel_move_all_panels(seen):
 
 
 @pytest.mark.slow
-def test_dark_follows_the_system_and_the_switch(seen):
+def test_dark_mode_follows_the_system_and_the_switch(seen):
     dark, light = seen(color_scheme="dark"), seen()
     assert dark.pixels("imputed")[0].mean() < 40
     assert light.pixels("imputed")[0].mean() > 220
@@ -475,7 +475,7 @@ def test_dark_follows_the_system_and_the_switch(seen):
     light.settle()
     assert light.pixels("imputed")[0].mean() < 40
     light.page.reload()
-    assert light.settle().pixels("imputed")[0].mean() < 40  # remembered
+    assert light.settle().pixels("imputed")[0].mean() < 40  # the choice is remembered
 
 
 @pytest.mark.slow
@@ -488,7 +488,7 @@ def test_narrow_window_works(seen):
 
 @pytest.mark.slow
 def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
-    """How fast they move is measured by benchmarks/view_browser.py."""
+    """The speed of movements is measured by benchmarks/view_browser.py."""
     random = np.random.default_rng(0)
     n_cells = 1_000_000
     AnnData(
@@ -520,7 +520,7 @@ def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
         one.page.mouse.up()
         context.close()
     assert frames["firstPicture"] is not None
-    assert 0 < frames["cells"] < n_cells  # a sample, where all take too long
+    assert 0 < frames["cells"] < n_cells  # a sample, because drawing all cells takes too long
 
 
 @pytest.mark.slow
@@ -544,7 +544,7 @@ def test_gene_typed_after_a_click_replaces_the_last(seen):
 @pytest.mark.parametrize(
     ("typed", "said"), [("gene23", "1 gene matches"), ("gene1", "10 genes match"), ("zz", "0 genes match")]
 )
-def test_matches_are_counted_in_good_english(seen, typed, said):
+def test_the_number_of_matches_is_in_good_english(seen, typed, said):
     one = seen()
     one.page.keyboard.press("/")
     one.page.keyboard.type(typed)
@@ -614,7 +614,7 @@ def test_three_panels_fill_the_stage(seen):
 
 
 @pytest.mark.slow
-def test_low_values_are_seen_on_dark_ground(seen):
+def test_low_values_are_visible_on_a_dark_background(seen):
     one = seen(color_scheme="dark")
     ground = np.array([14, 17, 18])
     ramps = one.page.locator("#legend .ramp").all()
@@ -625,7 +625,7 @@ def test_low_values_are_seen_on_dark_ground(seen):
 
 
 @pytest.mark.slow
-def test_legend_lists_all_labels_when_asked(browser, tmp_path):
+def test_legend_lists_all_labels_on_request(browser, tmp_path):
     number = 40
     result = AnnData(
         np.ones((number * 2, 3), dtype=np.float32),
@@ -652,7 +652,7 @@ def test_legend_lists_all_labels_when_asked(browser, tmp_path):
         button.click()
         assert entries.count() == number
         inner = page.locator("#legend .entries").evaluate("e => e.scrollHeight - e.clientHeight")
-        assert inner == 0  # nothing is hidden within the list
+        assert inner == 0  # the list clips nothing
         page.get_by_role("button", name="Show the first 12").click()
         assert entries.count() == 12
         page.close()
@@ -660,7 +660,7 @@ def test_legend_lists_all_labels_when_asked(browser, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_keeps_no_reader_out(seen, serious_faults, scheme):
+def test_the_page_is_accessible(seen, serious_faults, scheme):
     one = seen(color_scheme=scheme)
     assert serious_faults(one.page) == []
     one.choose("Gene23")

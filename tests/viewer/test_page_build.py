@@ -1,4 +1,4 @@
-"""The built page is that of the sources in viewer/, complete, and without anything from elsewhere."""
+"""The built page matches the sources in viewer/, is complete, and loads nothing from elsewhere."""
 
 import filecmp
 import hashlib
@@ -25,11 +25,11 @@ PARTS = [
     "vite.config.ts",
 ]
 
-pytestmark = pytest.mark.skipif(not SOURCES.is_dir(), reason="the page's sources are not here")
+pytestmark = pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources of the page are not available")
 
 
 def sources_hash() -> str:
-    """Return the hash that vite.config.ts records in the page."""
+    """Return the hash that vite.config.ts writes to the page."""
     files = [
         file for part in PARTS for file in [SOURCES / part, *(SOURCES / part).rglob("*")] if file.is_file()
     ]
@@ -51,7 +51,7 @@ def test_page_was_built_from_these_sources():
     assert recorded[1] == sources_hash(), "viewer/ has changed since the page was built: run scripts/viewer"
 
 
-def test_page_is_complete_and_keeps_to_itself():
+def test_page_is_complete_and_loads_nothing_from_elsewhere():
     index = (PAGE / "index.html").read_text(encoding="utf-8")
     named = re.findall(r'(?:src|href)="\./([^"]+)"', index)
     assert len(named) >= 3
@@ -61,12 +61,12 @@ def test_page_is_complete_and_keeps_to_itself():
     for script in PAGE.rglob("*.js"):
         text = script.read_text(encoding="utf-8")
         assert not re.search(r"\beval\(|new Function\(", text)
-        addresses = set(re.findall(r"https?://[\w.-]+", text)) - {"http://www.w3.org"}  # names of namespaces
+        addresses = set(re.findall(r"https?://[\w.-]+", text)) - {"http://www.w3.org"}  # XML namespaces
         assert addresses == set()
 
 
 @pytest.mark.slow
-def test_build_gives_the_same_bytes(tmp_path):
+def test_build_is_reproducible(tmp_path):
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     copy = tmp_path / "viewer"

@@ -1,4 +1,4 @@
-"""A region against the rest: sums by pieces equal those of the whole, the score as written."""
+"""A region against the rest: sums in pieces equal those of the whole, and the score is as defined."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +22,14 @@ def test_a_hand_computed_case() -> None:
     values = np.array([[4.0, 0], [6, 0], [1, 0], [3, 0]])
     inside = np.array([True, True, False, False])
     found = compared(HeldGenes(values), inside, reliability=np.array([0.5, np.nan]))
-    # Means 5 and 2; squares about them 2 and 2, over 2 free values: spread sqrt(2).
+    # Means 5 and 2; sums of squared deviations 2 and 2, with 2 degrees of freedom: standard deviation
+    # sqrt(2).
     assert found[0] == {"inside": 5, "outside": 2, "difference": 3, "score": pytest.approx(1.5 / np.sqrt(2))}
     assert found[1]["score"] == 0
     assert list(found) == [0, 1]
 
 
-def test_reliability_orders_and_never_turns_a_sign() -> None:
+def test_reliability_changes_the_order_and_never_a_sign() -> None:
     values = np.array([[2.0, 2, 2, -2], [2.1, 2.1, 2.1, -2.1], [0, 0, 0, 0], [0.1, 0.1, 0.1, 0.1]])
     inside = np.array([True, True, False, False])
     found = compared(HeldGenes(values), inside, reliability=np.array([0.2, -0.5, np.nan, 0.9]))
@@ -39,7 +40,7 @@ def test_reliability_orders_and_never_turns_a_sign() -> None:
     assert plain[0]["score"] == plain[1]["score"] == found[2]["score"]
 
 
-def test_a_spread_of_zero_is_taken_as_the_least() -> None:
+def test_a_spread_of_zero_is_replaced_by_the_minimum() -> None:
     inside = np.array([True, False, False])
     found = compared(HeldGenes(np.array([[1.0], [0], [0]])), inside, reliability=None)
     assert found[0]["score"] == pytest.approx(100)
@@ -48,7 +49,7 @@ def test_a_spread_of_zero_is_taken_as_the_least() -> None:
 
 
 @given(seed=st.integers(0, 20), holes=st.booleans())
-def test_moments_are_those_of_a_plain_loop(seed: int, holes: bool) -> None:
+def test_moments_equal_a_plain_loop(seed: int, holes: bool) -> None:
     random = np.random.default_rng(seed)
     values = np.maximum(random.normal(0, 1, (17, 4)), 0).astype(np.float32)
     if holes:
@@ -68,7 +69,7 @@ def test_moments_are_those_of_a_plain_loop(seed: int, holes: bool) -> None:
 
 
 class _Rows(HeldGenes):
-    """A matrix that comes a few cells at a time."""
+    """A matrix that is read a few cells at a time."""
 
     def over(self, work: Any) -> Any:
         for start in range(0, self.shape[0], 5):
@@ -97,7 +98,7 @@ def test_cells_can_be_permuted() -> None:
     assert ours[0] == pytest.approx(theirs[0])
 
 
-def test_it_ends_where_nobody_waits() -> None:
+def test_it_stops_if_the_client_is_gone() -> None:
     asked: list[int] = []
     with pytest.raises(GoneError):
         group_moments(
@@ -108,7 +109,7 @@ def test_it_ends_where_nobody_waits() -> None:
     assert len(asked) == 2
 
 
-def test_at_most_so_many_genes() -> None:
+def test_the_number_of_genes_is_limited() -> None:
     values = np.random.default_rng(0).gamma(1, 1, (6, 450))
     found = compared(HeldGenes(values), np.arange(6) < 3, reliability=None)
     scores = np.abs([one["score"] for one in found.values()])
@@ -117,7 +118,7 @@ def test_at_most_so_many_genes() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=70).filter(lambda one: 0 < sum(one) < len(one)))
-def test_bits_are_read_as_they_are_packed(inside: list[bool]) -> None:
+def test_packed_bits_are_read_back(inside: list[bool]) -> None:
     body = np.packbits(inside, bitorder="little").tobytes()
     assert read_inside(body, len(inside)).tolist() == inside
 
@@ -126,6 +127,6 @@ def test_bits_are_read_as_they_are_packed(inside: list[bool]) -> None:
     ("body", "message"),
     [(b"", "2 bytes"), (b"\1\0\0", "got 3"), (b"\0\0", "0 of 10"), (b"\xff\xff", "10 of 10")],
 )
-def test_bits_that_say_nothing(body: bytes, message: str) -> None:
+def test_invalid_bits_are_refused(body: bytes, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         read_inside(body, 10)

@@ -1,4 +1,4 @@
-"""Requests to a running server: every route, what is refused, several at once, and the end."""
+"""Requests to a running server: every route, refused requests, parallel requests, and shutdown."""
 
 import _thread
 import contextlib
@@ -34,7 +34,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def viewer(stores: dict[str, Path]) -> Iterator[Viewer]:
-    """A server over a zarr store, an h5ad file and placed cells, with the tissue."""
+    """A server with a zarr store, an h5ad file, placed cells and the tissue."""
     results = (stores["zarr"], stores["h5ad"], stores["placed"])
     with view(*results, tissue=stores["tissue"], open_browser=False, block=False) as made:
         yield made
@@ -42,7 +42,7 @@ def viewer(stores: dict[str, Path]) -> Iterator[Viewer]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A built page, with a secret beside it."""
+    """A built page, with a secret file next to its folder."""
     (tmp_path / "secret.txt").write_text("secret")
     folder = tmp_path / "page"
     (folder / "assets" / "deep").mkdir(parents=True)
@@ -62,7 +62,7 @@ def paged(page: Path) -> Iterator[Viewer]:
 
 
 class Line(http.client.HTTPConnection):
-    """A connection to a viewer whose requests tell its token."""
+    """A connection to a viewer that sends the token."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__("127.0.0.1", viewer.port, timeout=20)
@@ -83,7 +83,7 @@ def answered(line: http.client.HTTPConnection) -> bytes:
 
 
 def visit(viewer: Viewer, path: str, **headers: str) -> tuple[int, str]:
-    """Return the status and the cookie that a browser without a token gets, unless its headers have one."""
+    """Return status and cookie of a reply to a browser without a token, except in `headers`."""
     line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
     line.request("GET", path, headers=headers)
     reply = line.getresponse()
@@ -105,7 +105,7 @@ def test_the_session_lists_the_datasets(viewer: Viewer, ask: Ask) -> None:
     assert reply.told["datasets"][0]["layers"] == ["measured", "imputed", "uncertainty"]
 
 
-def test_values_are_those_of_the_file(viewer: Viewer, ask: Ask, imputed: AnnData) -> None:
+def test_values_equal_those_of_the_file(viewer: Viewer, ask: Ask, imputed: AnnData) -> None:
     for number in (0, 1):
         for place, gene in enumerate(imputed.var_names):
             reply = ask(viewer, f"/api/datasets/{number}/values?gene={gene}&layer=imputed")
@@ -182,7 +182,7 @@ def test_the_page_and_its_files(paged: Viewer, ask: Ask) -> None:
     assert ask(paged, "/mark.svg").headers["Content-Type"] == "image/svg+xml"
     assert ask(paged, "/assets/odd%20name.bin").headers["Content-Type"] == "application/octet-stream"
     assert ask(paged, "/?d=0").status == 200
-    assert ask(paged, "//assets/index-1a2b.js").status == 200  # the slashes are taken as one
+    assert ask(paged, "//assets/index-1a2b.js").status == 200  # a double slash counts as one
 
 
 def test_a_page_that_was_not_built(tmp_path: Path, ask: Ask) -> None:
@@ -254,7 +254,7 @@ def test_too_many_and_too_long_headers(viewer: Viewer, ask_plainly: Ask, lines: 
 
 
 @pytest.mark.parametrize("what", ["values?layer=imputed&gene=", "column?name=", "cell?index="])
-def test_huge_queries_are_answered_shortly(viewer: Viewer, ask: Ask, what: str) -> None:
+def test_huge_queries_get_a_short_answer(viewer: Viewer, ask: Ask, what: str) -> None:
     start = time.monotonic()
     reply = ask(viewer, f"/api/datasets/0/{what}{'A' * 60_000}")
     assert reply.status in (400, 404)
@@ -264,7 +264,7 @@ def test_huge_queries_are_answered_shortly(viewer: Viewer, ask: Ask, what: str) 
     assert ask(viewer, f"/api/datasets/0/column?{many}").status == 400
 
 
-def test_headers_hold_the_page_in(viewer: Viewer, paged: Viewer, ask: Ask) -> None:
+def test_security_headers_restrict_the_page(viewer: Viewer, paged: Viewer, ask: Ask) -> None:
     for reply in (ask(paged, "/"), ask(viewer, "/api/session"), ask(viewer, "/nothing")):
         policy = reply.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'self';")
@@ -303,7 +303,7 @@ def test_no_host_and_two_hosts(viewer: Viewer, ask_plainly: Ask) -> None:
     assert ask_plainly(viewer, b"/api/session", lines=good + b"Host: evil.example\r\n").status == 403
 
 
-def test_pages_of_others_cannot_post(viewer: Viewer, ask: Ask) -> None:
+def test_pages_of_other_sites_cannot_post(viewer: Viewer, ask: Ask) -> None:
     body = bytes([1, *[0] * 7])
     path = "/api/datasets/0/compare"
     assert ask(viewer, path, data=body, headers={"Origin": viewer.origin}).status == 200
@@ -320,17 +320,17 @@ def test_nothing_can_be_written(viewer: Viewer, ask: Ask, method: str) -> None:
     assert ask(viewer, "/elsewhere", method=method).status == 404
 
 
-def test_posts_go_to_compare_alone(viewer: Viewer, ask: Ask) -> None:
+def test_only_compare_accepts_posts(viewer: Viewer, ask: Ask) -> None:
     for path in ("/", "/api/session", "/api/datasets/0/genes", "/api/datasets/7/compare", "/index.html"):
         assert ask(viewer, path, data=b"x").status == 404
     assert ask(viewer, "/api/session", method="MOVE").status == 501
 
 
 @pytest.mark.parametrize("body", [b"", b"\1" * 7, b"\1" * 9, b"\0" * 8, b"\xff" * 8, b"\1" * 3_000_000])
-def test_bodies_that_do_not_fit(viewer: Viewer, ask: Ask, body: bytes) -> None:
+def test_bodies_of_wrong_size_are_refused(viewer: Viewer, ask: Ask, body: bytes) -> None:
     try:
         reply = ask(viewer, "/api/datasets/0/compare", data=body)
-    except (ConnectionError, urllib.error.URLError):  # the server does not wait for the end of a large one
+    except (ConnectionError, urllib.error.URLError):  # the server does not wait for the end of a large body
         assert len(body) > 2**20
         return
     assert reply.status == 400
@@ -365,7 +365,7 @@ def test_no_body_can_hide_a_second_request(viewer: Viewer) -> None:
         line.close()
 
 
-def test_head_gives_the_headers_alone(viewer: Viewer, ask: Ask) -> None:
+def test_head_gives_only_the_headers(viewer: Viewer, ask: Ask) -> None:
     path = "/api/datasets/0/values?gene=Gene1&layer=imputed"
     head, whole = ask(viewer, path, method="HEAD"), ask(viewer, path)
     assert (head.status, head.body) == (200, b"")
@@ -393,7 +393,7 @@ def test_several_requests_at_once(viewer: Viewer, ask: Ask, imputed: AnnData) ->
         assert all(pool.map(one, range(72)))
 
 
-def test_a_failure_ends_one_request_alone(
+def test_a_failure_only_ends_one_request(
     viewer: Viewer, ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: Any) -> None:
@@ -407,7 +407,9 @@ def test_a_failure_ends_one_request_alone(
     assert ask(viewer, "/api/session").status == 200
 
 
-def test_a_comparison_ends_with_the_client(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_stops_if_the_client_disconnects(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started, ended = threading.Event(), threading.Event()
 
     def compare(self: Any, body: bytes, *, is_gone: Callable[[], bool]) -> dict[str, Any]:
@@ -429,7 +431,7 @@ def test_a_comparison_ends_with_the_client(viewer: Viewer, monkeypatch: pytest.M
     assert ended.wait(10)
 
 
-def test_nothing_is_written_beside_the_files(stores: dict[str, Path], ask: Ask) -> None:
+def test_nothing_is_written_next_to_the_files(stores: dict[str, Path], ask: Ask) -> None:
     folder = stores["zarr"].parent
 
     def state() -> dict[Path, tuple[int, int]]:
@@ -445,12 +447,12 @@ def test_nothing_is_written_beside_the_files(stores: dict[str, Path], ask: Ask) 
     assert state() == before
 
 
-def test_it_listens_on_loopback_alone(viewer: Viewer) -> None:
+def test_it_only_listens_on_loopback(viewer: Viewer) -> None:
     assert viewer._server.socket.getsockname() == ("127.0.0.1", viewer.port)
     assert viewer.url == f"http://127.0.0.1:{viewer.port}/?token={viewer.token}"
 
 
-def test_a_port_that_is_taken(viewer: Viewer, stores: dict[str, Path]) -> None:
+def test_a_port_in_use(viewer: Viewer, stores: dict[str, Path]) -> None:
     with pytest.raises(SettingError, match=f"expected a free port, got {viewer.port}, which another program"):
         view(stores["placed"], port=viewer.port, open_browser=False, block=False)
     for port in (-1, 65_536, 1.5):
@@ -478,7 +480,7 @@ def test_closing(stores: dict[str, Path], ask: Ask) -> None:
     again.close()
 
 
-def test_closing_under_a_request_says_nothing(
+def test_closing_during_a_request_logs_nothing(
     stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     started, closed, ended = (threading.Event() for _ in range(3))
@@ -511,7 +513,7 @@ def test_an_interrupt_ends_it(stores: dict[str, Path], monkeypatch: pytest.Monke
         waits(self)
 
     monkeypatch.setattr(Viewer, "wait", wait)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # test runs in the background ignore it
     try:
         made = view(stores["placed"], open_browser=False)
     finally:
@@ -524,11 +526,11 @@ def test_the_browser_is_opened(stores: dict[str, Path], monkeypatch: pytest.Monk
     monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)) or True)
     with view(stores["placed"], block=False) as made:
         assert opened[0].startswith(f"{made.origin}/?token=")
-        assert str(made.token) not in opened[0]  # which other users may see: it is good for one visit
+        assert str(made.token) not in opened[0]  # other users may see the address, so it works only once
         assert [visit(made, opened[0].removeprefix(made.origin))[0] for _ in range(2)] == [303, 403]
 
 
-def test_what_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path: Path) -> None:
+def test_data_that_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path: Path) -> None:
     quiet: Any = {"open_browser": False, "block": False}
     with pytest.raises(SettingError, match="at least one result"):
         view(**quiet)
@@ -556,7 +558,7 @@ def run(*arguments: Any) -> Any:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What the servers were at the moment that the command waits: instead of waiting, it goes on."""
+    """Whether each server was closed when the command would wait; instead of waiting, it continues."""
     seen: list[bool] = []
     monkeypatch.setattr(Viewer, "wait", lambda self: seen.append(self.closed))
     monkeypatch.setattr("webbrowser.open", lambda url: False)
@@ -592,7 +594,7 @@ API = (
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/nothing", *(f"/api/{one}" for one in API)])
-def test_nothing_is_told_without_the_token(viewer: Viewer, path: str) -> None:
+def test_nothing_is_answered_without_the_token(viewer: Viewer, path: str) -> None:
     wrong = str(viewer.token)[:-1] + ("A" if str(viewer.token)[-1] != "A" else "B")
     cookie = f"cellweft-view-{viewer.port}="
     for headers in (
@@ -606,7 +608,7 @@ def test_nothing_is_told_without_the_token(viewer: Viewer, path: str) -> None:
     ):
         assert visit(viewer, path, **headers) == (403, "")
     join = "&" if "?" in path else "?"
-    if path != "/":  # the address of the page alone takes it
+    if path != "/":  # only the address of the page accepts it
         assert visit(viewer, f"{path}{join}token={viewer.token}") == (403, "")
     assert visit(viewer, f"{path}{join}token={wrong}") == (403, "")
 
@@ -623,7 +625,7 @@ def test_comparing_needs_the_token_too(viewer: Viewer) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
-def test_no_method_tells_anything_without_the_token(viewer: Viewer, method: str) -> None:
+def test_no_method_is_answered_without_the_token(viewer: Viewer, method: str) -> None:
     for path in ("/", f"/?token={viewer.token}", "/api/session", "/api/datasets/0/compare", "/nothing"):
         line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
         line.request(method, path)
@@ -633,7 +635,7 @@ def test_no_method_tells_anything_without_the_token(viewer: Viewer, method: str)
         line.close()
 
 
-def test_no_other_protocol_passes_the_token_by(viewer: Viewer) -> None:
+def test_no_other_protocol_bypasses_the_token(viewer: Viewer) -> None:
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     assert visit(viewer, "/api/session", **upgrade)[0] == 403
     assert visit(viewer, "/api/session", **upgrade, Authorization=f"token {viewer.token}")[0] == 200
@@ -657,7 +659,7 @@ def test_no_other_protocol_passes_the_token_by(viewer: Viewer) -> None:
         "/api/session%00",
     ],
 )
-def test_no_other_way_to_write_a_path_passes_the_token_by(viewer: Viewer, path: str) -> None:
+def test_no_other_form_of_a_path_bypasses_the_token(viewer: Viewer, path: str) -> None:
     line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
     line.request("GET", path)
     reply = line.getresponse()
@@ -666,7 +668,7 @@ def test_no_other_way_to_write_a_path_passes_the_token_by(viewer: Viewer, path: 
     line.close()
 
 
-def test_a_token_that_is_given_twice_is_none(viewer: Viewer) -> None:
+def test_a_token_given_twice_is_refused(viewer: Viewer) -> None:
     assert visit(viewer, f"/?token=x&token={viewer.token}") == (403, "")
     assert visit(viewer, f"/?token={viewer.token}&token={viewer.token}") == (403, "")
     many = "&".join("a=1" for _ in range(5_000))
@@ -682,7 +684,7 @@ def test_the_token_is_in_no_log(viewer: Viewer, ask_plainly: Ask, caplog: pytest
     assert "\x1b" not in caplog.text
 
 
-def test_the_page_gives_the_token_as_a_cookie(viewer: Viewer, imputed: AnnData) -> None:
+def test_the_page_sets_the_token_as_a_cookie(viewer: Viewer, imputed: AnnData) -> None:
     status, cookie = visit(viewer, f"/?token={viewer.token}")
     assert status == 303
     assert cookie == f"cellweft-view-{viewer.port}={viewer.token}; Path=/; HttpOnly; SameSite=Lax"
@@ -691,14 +693,14 @@ def test_the_page_gives_the_token_as_a_cookie(viewer: Viewer, imputed: AnnData) 
         assert visit(viewer, path, Cookie=sent)[0] == 200
 
 
-def test_the_token_is_drawn_anew_and_long(viewer: Viewer, stores: dict[str, Path]) -> None:
+def test_every_viewer_has_a_new_long_token(viewer: Viewer, stores: dict[str, Path]) -> None:
     with view(stores["placed"], open_browser=False, block=False) as other:
         assert other.token != viewer.token
         assert len(str(other.token)) >= 43  # 32 bytes
         assert visit(other, "/api/session", Authorization=f"token {viewer.token}")[0] == 403
 
 
-def test_without_a_token_there_is_a_warning(
+def test_disabling_the_token_gives_a_warning(
     stores: dict[str, Path], caplog: pytest.LogCaptureFixture, waits: list[bool]
 ) -> None:
     with view(stores["placed"], open_browser=False, block=False, token=False) as made:
@@ -717,13 +719,13 @@ def test_slow_clients_are_dropped(stores: dict[str, Path], monkeypatch: pytest.M
     monkeypatch.setattr("cellweft.viewer.server._IDLE_SECONDS", 0.5)
     with view(stores["placed"], open_browser=False, block=False) as made:
         lines = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(2)]
-        lines[0].sendall(b"GET /api/session HTTP/1.1\r\n")  # and a letter now and then
+        lines[0].sendall(b"GET /api/session HTTP/1.1\r\n")  # followed by a character now and then
         head = f"POST /api/datasets/0/compare HTTP/1.1\r\nHost: localhost:{made.port}\r\n"
         head += f"Authorization: token {made.token}\r\nContent-Length: 1\r\n\r\n"
-        lines[1].sendall(head.encode())  # the body never comes
+        lines[1].sendall(head.encode())  # the body is never sent
         for _ in range(12):
             time.sleep(0.1)
-            with contextlib.suppress(OSError):  # once it is ended
+            with contextlib.suppress(OSError):  # the connection may have ended
                 lines[0].sendall(b"X")
         for line in lines:
             with contextlib.suppress(ConnectionError):
@@ -739,12 +741,12 @@ def test_connections_are_bounded(stores: dict[str, Path], monkeypatch: pytest.Mo
         idle = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(20)]
         time.sleep(0.5)
         assert threading.active_count() - before <= 5
-        assert ask(made, "/api/session").status == 200  # the one that waits longest makes room
+        assert ask(made, "/api/session").status == 200  # the connection that has waited longest is closed
         for line in idle:
             line.close()
 
 
-def test_who_takes_no_answer_makes_room(
+def test_clients_that_read_no_answer_are_dropped(
     stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, page: Path, ask: Ask
 ) -> None:
     monkeypatch.setattr("cellweft.viewer.server._MOST_CONNECTIONS", 4)
@@ -753,7 +755,7 @@ def test_who_takes_no_answer_makes_room(
         slow = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(4)]
         for line in slow:
             line.sendall(f"GET /assets/large.js HTTP/1.1\r\nHost: localhost:{made.port}\r\n\r\n".encode())
-            assert line.recv(8) == b"HTTP/1.1"  # and no more
+            assert line.recv(8) == b"HTTP/1.1"  # and reads no more
         assert ask(made, "/api/session").status == 200
         for line in slow:
             line.close()

@@ -1,4 +1,4 @@
-"""A file that is moved, replaced or shortened while it is shown is shown no longer."""
+"""A file that is moved, replaced or shortened while it is displayed is no longer displayed."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def shortened(store: Path) -> None:
 
 @pytest.mark.parametrize("change", [gone, replaced, shortened])
 @pytest.mark.parametrize("kind", ["zarr", "h5ad"])
-def test_what_has_changed_is_shown_no_longer(
+def test_changed_files_are_no_longer_shown(
     imputed: AnnData, write_result: Any, tmp_path: Path, ask: Ask, kind: str, change: Callable[[Path], None]
 ) -> None:
     store = write_result(imputed, tmp_path / f"a.{kind}")
@@ -62,7 +62,7 @@ def test_what_has_changed_is_shown_no_longer(
             assert reply.told["error"]["fix"].startswith("Restart cellweft view to")
 
 
-def test_the_tissue_is_watched_too(
+def test_changes_of_the_tissue_are_detected_too(
     imputed: AnnData, counts: AnnData, write_result: Any, tmp_path: Path, ask: Ask
 ) -> None:
     store, tissue = write_result(imputed, tmp_path / "a.zarr"), tmp_path / "tissue.h5ad"
@@ -86,7 +86,7 @@ def test_a_chunk_shortened_in_place_is_not_read_as_zeros(
         assert ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed").status == 410
 
 
-def test_hidden_files_of_the_system_change_nothing(
+def test_hidden_files_of_the_system_do_not_matter(
     imputed: AnnData, write_result: Any, tmp_path: Path, ask: Ask
 ) -> None:
     store = write_result(imputed, tmp_path / "a.zarr")
@@ -95,7 +95,7 @@ def test_hidden_files_of_the_system_change_nothing(
         assert ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed").status == 200
 
 
-def test_data_in_memory_are_not_watched(imputed: AnnData, ask: Ask) -> None:
+def test_changes_of_data_in_memory_are_not_checked(imputed: AnnData, ask: Ask) -> None:
     assert WatchedSource("AnnData in memory").change(closely=True) is None
     with view(imputed, open_browser=False, block=False) as made:
         reply = ask(made, "/api/datasets/0/values?gene=Gene1&layer=imputed")

@@ -1,4 +1,4 @@
-"""Files for cellxgene: the matrix as the schema asks, embeddings, tables without gaps; what is lacking."""
+"""Files for cellxgene: matrix, embeddings and columns as the schema requires, and the list of problems."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ from cellweft.data.io import copy
 
 @pytest.fixture
 def result(make_side: Any) -> Any:
-    """What imputing makes, with some of what other tools leave in a file."""
+    """A result of imputation, with some entries that other tools leave in a file."""
     made = make_side(["Gad1", "Sst", "Vip"], spatial=True)
     made.X = made.X.toarray() + 0.5
     made.obs["cell_type"] = pd.Categorical(["B", None, "T"] * 4)
@@ -34,7 +34,9 @@ def result(make_side: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
-def test_a_result_can_be_shown(kind: str, result: Any, write_as: Any, tmp_path: Path) -> None:
+def test_a_result_passes_the_checks_for_viewing(
+    kind: str, result: Any, write_as: Any, tmp_path: Path
+) -> None:
     source = result if kind == "memory" else write_as(result, tmp_path, kind)
     path = write_cellxgene(source, tmp_path / "shown.h5ad")
     made = anndata.read_h5ad(path)
@@ -56,7 +58,7 @@ def test_a_result_can_be_shown(kind: str, result: Any, write_as: Any, tmp_path: 
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("rows_per_block", [1, 5, 1000])
-def test_many_zeros_make_it_sparse(
+def test_a_matrix_with_many_zeros_becomes_sparse(
     *, sparse: bool, rows_per_block: int, result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copy, "READ_BYTES", 4 * 3 * rows_per_block)
@@ -67,7 +69,7 @@ def test_many_zeros_make_it_sparse(
     assert isinstance(made.X, sp.csr_matrix)
     assert made.X.nnz == np.count_nonzero(values)
     np.testing.assert_array_equal(made.X.toarray(), values)
-    with h5py.File(path) as file:  # no kind of element that readers before anndata 0.12 do not know
+    with h5py.File(path) as file:  # no encodings that anndata before 0.12 cannot read
         kinds: set[str] = set()
         file.visititems(lambda _, one: kinds.add(str(one.attrs.get("encoding-type"))))
         assert not kinds & {"null", "nullable-string-array"}
@@ -82,7 +84,7 @@ def test_a_sparse_matrix_of_few_zeros_becomes_dense(result: Any, tmp_path: Path)
     np.testing.assert_array_equal(made.X, values)
 
 
-def test_embeddings_are_kept_and_what_is_none_left_out(result: Any, tmp_path: Path, caplog: Any) -> None:
+def test_embeddings_are_kept_and_other_arrays_left_out(result: Any, tmp_path: Path, caplog: Any) -> None:
     result.obsm["X_umap"] = np.ones((12, 2))
     result.obsm["X_one"] = np.ones((12, 1))
     result.obsm["X_spatial"] = np.ones((12, 2))
@@ -102,19 +104,19 @@ def test_embeddings_are_kept_and_what_is_none_left_out(result: Any, tmp_path: Pa
         write_cellxgene(result, tmp_path / "c.h5ad", embedding="X_uma")
 
 
-def test_names_that_the_schema_keeps_are_changed(result: Any, tmp_path: Path, caplog: Any) -> None:
+def test_reserved_names_are_changed(result: Any, tmp_path: Path, caplog: Any) -> None:
     result.obs["__mine"] = 1
     made = anndata.read_h5ad(write_cellxgene(result, tmp_path / "a.h5ad"))
     assert "mine" in made.obs
     assert "column '__mine' is written as 'mine'" in caplog.text
 
 
-def test_colours_that_do_not_fit_are_left_out(result: Any, tmp_path: Path) -> None:
+def test_colours_of_a_wrong_number_are_left_out(result: Any, tmp_path: Path) -> None:
     result.uns["cell_type_colors"] = np.array(["red", "green"])
     assert "cell_type_colors" not in anndata.read_h5ad(write_cellxgene(result, tmp_path / "a.h5ad")).uns
 
 
-def test_nothing_that_came_is_changed(result: Any, tmp_path: Path) -> None:
+def test_the_input_is_not_changed(result: Any, tmp_path: Path) -> None:
     before = result.copy()
     write_cellxgene(result, tmp_path / "a.h5ad")
     pd.testing.assert_frame_equal(result.obs, before.obs)
@@ -122,7 +124,7 @@ def test_nothing_that_came_is_changed(result: Any, tmp_path: Path) -> None:
     assert result.uns["cellweft"] == before.uns["cellweft"]
 
 
-def test_what_is_lacking_is_found(result: Any, tmp_path: Path) -> None:
+def test_problems_are_listed(result: Any, tmp_path: Path) -> None:
     assert "Rename it, for example to X_tissue" not in " ".join(check_cellxgene(result).submission)
     result.obsm["X_spatial"] = np.ones((12, 1))
     assert "Rename it, for example to X_tissue" in " ".join(check_cellxgene(result).submission)
@@ -159,7 +161,7 @@ def test_what_is_lacking_is_found(result: Any, tmp_path: Path) -> None:
     assert "X has no genes." in no_genes.view
 
 
-def test_what_cannot_be_is_told(result: Any, tmp_path: Path) -> None:
+def test_wrong_inputs_are_refused(result: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"expected a name ending in \.h5ad"):
         write_cellxgene(result, tmp_path / "a.zarr")
     with pytest.raises(InputError, match="expected genes to show, got none"):

@@ -1,6 +1,6 @@
-"""Results as tables of a SpatialData store, which is laid out by hand here: no package is needed for it.
+"""Results as tables of a SpatialData store. The store is written by hand, so that the package is not needed.
 
-What needs the package (centroids, points, SpatialData in memory) is tested in tests/test_formats.py.
+Tests that need the package (centroids, points, SpatialData in memory) are in tests/test_formats.py.
 """
 
 import logging
@@ -52,7 +52,7 @@ def measured(make_side: Any, *, places: bool = True) -> anndata.AnnData:
 
 @pytest.fixture(params=["zarr", "v3.zarr"])
 def make_store(request: Any, make_side: Any, write_as: Any, tmp_path: Path) -> Make:
-    """Function that lays out a store with a table, in either format of zarr."""
+    """Function that writes a store with a table, in either zarr format."""
 
     def make(*, places: bool = True, linked: bool = True) -> Path:
         store = tmp_path / "sample.zarr"
@@ -77,7 +77,7 @@ def make_store(request: Any, make_side: Any, write_as: Any, tmp_path: Path) -> M
 
 @pytest.fixture
 def result(make_side: Any) -> anndata.AnnData:
-    """What imputing makes of some of the cells, in another order."""
+    """A result of imputation for some of the cells, in another order."""
     made = measured(make_side)[[7, 2, 3, 11, 0]].copy()
     made.obs = made.obs[["instance"]]
     made.X = np.arange(15, dtype=np.float32).reshape(5, 3) / 7
@@ -125,12 +125,12 @@ def test_a_result_annotates_the_same_regions(
     assert "7 cells of source" in caplog.text
     after = files_of(store)
     changed = {name for name, content in before.items() if after[name] != content}
-    assert changed <= {".zmetadata", "zarr.json"}  # the list of all that is there
+    assert changed <= {".zmetadata", "zarr.json"}  # only the list of all elements
     assert "imputed" in zarr.open_group(store, mode="r", use_consolidated=True)["tables"]
     assert sorted(one.name for one in tmp_path.iterdir()) == ["made", "sample.zarr"]
 
 
-def test_a_region_without_cells_is_not_named(result: Any, make_store: Make) -> None:
+def test_a_region_without_cells_is_not_listed(result: Any, make_store: Make) -> None:
     store = make_store()
     to_spatialdata(result[[1, 2, 4]].copy(), store, name="left_only")
     made = anndata.read_zarr(store / "tables" / "left_only")
@@ -140,7 +140,7 @@ def test_a_region_without_cells_is_not_named(result: Any, make_store: Make) -> N
 
 
 @pytest.mark.slow
-def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: Path) -> None:
+def test_writing_a_copy_does_not_change_the_store(result: Any, make_store: Make, tmp_path: Path) -> None:
     store = make_store()
     before = files_of(store)
     path = to_spatialdata(result, store, output=tmp_path / "copy.zarr")
@@ -154,7 +154,7 @@ def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_next_run_takes_the_measured_table(result: Any, make_store: Make, make_side: Any) -> None:
+def test_the_next_run_reads_the_measured_table(result: Any, make_store: Make, make_side: Any) -> None:
     store = make_store()
     to_spatialdata(result, store)
     reference = make_side(["Gad1", "Sst", "Vip", "Lamp5"])
@@ -167,7 +167,7 @@ def test_the_next_run_takes_the_measured_table(result: Any, make_store: Make, ma
 
 
 @pytest.mark.slow
-def test_nothing_is_replaced_or_left_behind(
+def test_errors_replace_nothing_and_leave_no_files(
     result: Any, make_store: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store = make_store()
@@ -190,7 +190,7 @@ def test_nothing_is_replaced_or_left_behind(
     assert [one.name for one in tmp_path.iterdir()] == ["sample.zarr"]
 
 
-def test_what_cannot_be_is_told(result: Any, make_store: Make, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(result: Any, make_store: Make, tmp_path: Path) -> None:
     store = make_store()
     with pytest.raises(MissingFileError, match="expected a SpatialData store, got no folder at this path"):
         to_spatialdata(result, tmp_path / "none.zarr")
@@ -201,7 +201,7 @@ def test_what_cannot_be_is_told(result: Any, make_store: Make, tmp_path: Path) -
         to_spatialdata(result, store)
 
 
-def test_a_table_that_annotates_nothing_is_taken_all_the_same(result: Any, make_store: Make) -> None:
+def test_a_table_that_annotates_nothing_is_accepted(result: Any, make_store: Make) -> None:
     store = make_store(linked=False)
     to_spatialdata(result, store)
     made = anndata.read_zarr(store / "tables" / "imputed")
@@ -211,7 +211,7 @@ def test_a_table_that_annotates_nothing_is_taken_all_the_same(result: Any, make_
 
 
 @pytest.mark.skipif(HAS_PACKAGE, reason="the package spatialdata is installed")
-def test_middles_of_shapes_need_the_package(make_store: Make, make_side: Any) -> None:
+def test_centroids_of_shapes_need_the_package(make_store: Make, make_side: Any) -> None:
     store = make_store(places=False)
     found = open_input(store, argument="st")
     assert "spatial" in found.obsm
@@ -223,7 +223,7 @@ def test_middles_of_shapes_need_the_package(make_store: Make, make_side: Any) ->
     assert pair.coordinates is None
 
 
-def test_a_table_is_read_with_its_places(make_store: Make) -> None:
+def test_a_table_is_read_with_its_coordinates(make_store: Make) -> None:
     store = make_store()
     made = read_spatialdata(str(store))
     assert made.obsm["spatial"].shape == (12, 2)

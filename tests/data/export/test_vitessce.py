@@ -1,4 +1,4 @@
-"""Vitessce's configuration: every path is there in the store, every scope is defined."""
+"""The configuration of Vitessce: every path exists in the store, and every scope is defined."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def store(make_side: Any, write_as: Any, tmp_path: Path) -> Path:
 
 
 def assert_whole(config: dict[str, Any], store: Path) -> None:
-    """Assert what Vitessce's schema asks for, and that all paths lead somewhere."""
+    """Check a configuration against Vitessce's schema, and that all paths exist."""
     assert {"version", "name", "datasets", "coordinationSpace", "layout", "initStrategy"} <= set(config)
     assert json.loads(json.dumps(config)) == config
     root = zarr.open_group(store, mode="r")
@@ -53,7 +53,7 @@ def assert_whole(config: dict[str, Any], store: Path) -> None:
     assert space["embeddingType"]["A"] in [one["embeddingType"] for one in options["obsEmbedding"]]
 
 
-def test_the_usual_view(store: Path) -> None:
+def test_the_default_view(store: Path) -> None:
     config = vitessce_config(store)
     assert_whole(config, store)
     assert [one["component"] for one in config["layout"]] == [
@@ -69,10 +69,10 @@ def test_the_usual_view(store: Path) -> None:
     assert [one["embeddingType"] for one in file["options"]["obsEmbedding"]] == ["Tissue", "UMAP"]
     assert config["coordinationSpace"]["obsColorEncoding"] == {"A": "cellSetSelection"}
     areas = sum(one["w"] * one["h"] for one in config["layout"])
-    assert areas == 144  # no gap, no overlap
+    assert areas == 144  # the panels fill the grid without gaps or overlaps
 
 
-def test_columns_gene_and_url_as_asked(store: Path) -> None:
+def test_columns_gene_and_url_can_be_chosen(store: Path) -> None:
     config = vitessce_config(
         store, columns=["layer", "cell_type"], gene="Sst", url="https://example.org/a.zarr", title="Mine"
     )
@@ -87,7 +87,9 @@ def test_columns_gene_and_url_as_asked(store: Path) -> None:
     assert config["coordinationSpace"]["obsColorEncoding"] == {"A": "geneSelection"}
 
 
-def test_without_groups_the_first_gene_colours(make_side: Any, write_as: Any, tmp_path: Path) -> None:
+def test_without_groups_cells_are_coloured_by_the_first_gene(
+    make_side: Any, write_as: Any, tmp_path: Path
+) -> None:
     store = write_as(make_side(["Gad1", "Sst"], spatial=True), tmp_path, "zarr")
     config = vitessce_config(store)
     assert_whole(config, store)
@@ -101,7 +103,7 @@ def test_it_is_written_as_json(store: Path, tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == vitessce_config(store, columns=["layer"])
 
 
-def test_what_cannot_be_is_told(store: Path, make_side: Any, write_as: Any, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(store: Path, make_side: Any, write_as: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyMissingError, match=r"column='cell_typ'.*Did you mean 'cell_type'"):
         vitessce_config(store, columns=["cell_typ"])
     with pytest.raises(InputError, match=r"obs\['depth'\]: expected categories, got values of type int"):

@@ -1,4 +1,4 @@
-"""Groups for Xenium Explorer: identifiers as text, every cell with a group once, colours that fit."""
+"""Groups for Xenium Explorer: identifiers as text, one row per cell with a group, and colours."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
-def test_identifiers_are_text_and_cells_without_a_group_stay_out(
+def test_identifiers_are_text_and_cells_without_a_group_are_omitted(
     kind: str, cells: Any, write_as: Any, tmp_path: Path, caplog: Any
 ) -> None:
     data = cells if kind == "memory" else write_as(cells, tmp_path, kind)
@@ -37,7 +37,7 @@ def test_identifiers_are_text_and_cells_without_a_group_stay_out(
     assert "1 cells without type are left out" in caplog.text
 
 
-def test_identifiers_of_the_run_come_first(cells: Any, tmp_path: Path) -> None:
+def test_identifiers_of_the_run_take_precedence(cells: Any, tmp_path: Path) -> None:
     cells.obs["cell_id"] = ["q-1", "q-2", "q-3", "q-4"]
     cells.obs["other"] = [11, 12, 13, 14]
     write_explorer_groups(cells, tmp_path / "a.csv", column="type")
@@ -53,7 +53,8 @@ def test_numbers_are_groups_too(cells: Any, tmp_path: Path) -> None:
 
 
 def test_colours_are_those_of_the_categories(cells: Any, tmp_path: Path) -> None:
-    cells.uns["type_colors"] = np.array(["#ff0000", "#00ff00ff", "#0000ff"])  # of B, T, a "B", cell, sorted
+    # colours of B, T, a "B", cell, in sorted order
+    cells.uns["type_colors"] = np.array(["#ff0000", "#00ff00ff", "#0000ff"])
     order = cells.obs["type"].cat.categories.tolist()
     made = read(write_explorer_groups(cells, tmp_path / "a.csv", column="type"))
     assert dict(zip(made["group"], made["color"], strict=True)) == dict(
@@ -66,7 +67,7 @@ def test_colours_are_those_of_the_categories(cells: Any, tmp_path: Path) -> None
     assert made["color"].tolist() == ["#111111", "#222222", "#333333"]
 
 
-def test_what_cannot_be_is_told(cells: Any, tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(cells: Any, tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     with pytest.raises(KeyMissingError, match=r"column='typ': expected a column of obs.*Did you mean 'type'"):
         write_explorer_groups(cells, path, column="typ")

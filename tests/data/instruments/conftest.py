@@ -1,4 +1,4 @@
-"""Small folders with the names and columns of each instrument, all of the same tissue and panel."""
+"""Small run folders with the file names and columns of each instrument, all of the same tissue and panel."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ XY = np.stack([np.arange(N_CELLS) % 6 * 12.5 + 0.25, np.arange(N_CELLS) // 6 * 1
 def write_10x(
     path: Path, cells: Sequence[str], counts: np.ndarray = COUNTS, *, features: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Write the .h5 of Cell Ranger 3 and later, with features that are no genes after the genes."""
+    """Write the .h5 file of Cell Ranger 3 and later; features that are not genes follow the genes."""
     names = [*GENES, *(name for name, _ in features)]
     kinds = ["Gene Expression"] * N_GENES + [kind for _, kind in features]
     more = np.ones((len(counts), len(features)), dtype=np.int32)
@@ -67,7 +67,7 @@ XENIUM_FEATURES = (
 
 
 def xenium_cells() -> pd.DataFrame:
-    """Return the table of the cells as Xenium Onboard Analysis 3 writes it."""
+    """Return the table of cells as Xenium Onboard Analysis 3 writes it."""
     totals = COUNTS.sum(axis=1)
     return pd.DataFrame(
         {
@@ -93,7 +93,7 @@ def make_xenium(folder: Path) -> Path:
     write_10x(folder / "cell_feature_matrix.h5", XENIUM_CELLS, features=XENIUM_FEATURES)
     specs = {"analysis_sw_version": "xenium-3.0.0.15", "pixel_size": 0.2125, "num_cells": N_CELLS}
     (folder / "experiment.xenium").write_text(json.dumps(specs))
-    # The table need not be in the order of the counts.
+    # The table need not follow the order of the counts.
     xenium_cells().iloc[::-1].to_parquet(folder / "cells.parquet", index=False)
     (folder / "analysis").mkdir()
     return folder
@@ -145,7 +145,7 @@ def make_cosmx(folder: Path, *, packed: bool = False) -> Path:
 
 
 def make_visium(folder: Path, *, header: bool = True, raw: bool = False) -> Path:
-    """Write a run of Visium: 24 spots in the tissue, and with ``raw`` two more outside it."""
+    """Write a Visium run with 24 spots in the tissue, and with `raw` two more outside it."""
     spots = [f"AAACAAGTATCT{number:04}-1" for number in range(N_CELLS)]
     rows = {"in_tissue": 1, "array_row": np.arange(N_CELLS) // 6, "array_col": np.arange(N_CELLS) % 6}
     rows |= {"pxl_row_in_fullres": XY[:, 1], "pxl_col_in_fullres": XY[:, 0]}
@@ -178,7 +178,7 @@ def make_visium_hd(folder: Path, sizes: Sequence[int] = (2, 8, 16)) -> Path:
 
 
 def make_xenium_archives(folder: Path) -> Path:
-    """Write the files of Xenium Explorer alone: zipped zarr stores, counts by feature."""
+    """Write only the files of Xenium Explorer: zipped zarr stores, with counts by feature."""
     (folder / "experiment.xenium").parent.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.xenium").write_text("{}")
     numbers = np.stack([np.arange(N_CELLS) * 37 + 0xABCDEF, np.ones(N_CELLS)], axis=1).astype(np.uint32)
@@ -207,7 +207,7 @@ BARCODES = [f"ACGTACGTAC{one}{two}TT" for one in "ACGTN" for two in "ACGTN"][:N_
 
 
 def make_slide_seq(folder: Path, *, later: bool = False) -> Path:
-    """Write counts by gene, and the places of the beads, one of which has no counts."""
+    """Write counts by gene, and the positions of the beads, one of which has no counts."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = pd.DataFrame(COUNTS.T, columns=BARCODES, index=pd.Index(GENES, name="GENE"))
     beads = pd.DataFrame({"barcodes": [*BARCODES[::-1], "TTTTTTTTTTTTTT"]})
@@ -224,7 +224,7 @@ def make_slide_seq(folder: Path, *, later: bool = False) -> Path:
 
 
 def make_stereo_seq(folder: Path, *, cells: bool = True, columns: Sequence[str] = ()) -> Path:
-    """Write a table of counts by place: two DNB around each place, and some in no cell."""
+    """Write a table of counts by position: two DNBs around each position, and some outside any cell."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for cell in range(N_CELLS):
@@ -256,7 +256,7 @@ UNITS = {"spatialdata": "", "xenium": "um", "merscope": "um", "xenium_archives":
 
 
 def make_spatialdata(folder: Path) -> Path:
-    """Write a store of SpatialData with one table, whose cells have places."""
+    """Write a SpatialData store with one table whose cells have coordinates."""
     region = pd.Categorical(["cells"] * N_CELLS)
     obs = pd.DataFrame({"region": region, "cell_id": np.arange(N_CELLS)}, index=XENIUM_CELLS)
     table = anndata.AnnData(sp.csr_matrix(COUNTS), obs=obs, var=pd.DataFrame(index=pd.Index(GENES)))
@@ -266,19 +266,19 @@ def make_spatialdata(folder: Path) -> Path:
     store = folder.with_suffix(".zarr")
     zarr.open_group(store, mode="w", zarr_format=2).create_group("tables")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what later versions of anndata will do
+        warnings.simplefilter("ignore")  # warnings about changes in later versions of anndata
         table.write_zarr(store / "tables" / "table")
     return store
 
 
 def xenium_name(number: int) -> str:
-    """Return the name of a cell: eight digits of base 16, a to p, and the dataset."""
+    """Return the name of a cell: eight hexadecimal digits written as a to p, and the dataset."""
     return "".join(chr(ord("a") + (number >> 4 * digit) % 16) for digit in range(7, -1, -1)) + "-1"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What stands in every run, in the order of its counts."""
+    """The contents of every run, in the order of its counts."""
 
     counts: np.ndarray
     places: np.ndarray
@@ -288,7 +288,7 @@ class Expected:
 
 
 def expected(instrument: str) -> Expected:
-    """Return what stands in the run that `make_run` makes without options."""
+    """Return the contents of the run that `make_run` writes without options."""
     names = {
         "xenium": XENIUM_CELLS,
         "merscope": [str(1_234_567_890_123_400_000 + number) for number in range(N_CELLS)],
@@ -318,13 +318,13 @@ def instrument(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def truth() -> Callable[[str], Expected]:
-    """Function that says what stands in a run."""
+    """Function that returns the contents of a run."""
     return expected
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Function that makes the folder of a run."""
+    """Function that writes the folder of a run."""
 
     def make(instrument: str, name: str = "run", **options: Any) -> Path:
         makers = MAKERS | {"spatialdata": make_spatialdata}
@@ -347,7 +347,7 @@ def write_counts_folder() -> Callable[..., None]:
 
 @pytest.fixture
 def reference() -> anndata.AnnData:
-    """Cells with the panel and as many genes more."""
+    """Cells with the panel and as many further genes."""
     rng = np.random.default_rng(0)
     genes = [*GENES, *(f"More{number}" for number in range(N_GENES))]
     counts = sp.csr_matrix(rng.poisson(4.0, (40, len(genes))).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Every command takes the folder of a run, by its path alone."""
+"""Every command accepts the folder of a run as its path."""
 
 import json
 import urllib.request
@@ -22,7 +22,7 @@ PLACE = [part for name, value in QUICK.items() for part in ("--set", f"{name}={v
 
 @pytest.fixture
 def call(tmp_path: Path, reference: anndata.AnnData, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs cellweft in a folder that holds the reference, and returns what it said."""
+    """Function that runs cellweft in a folder that contains the reference, and returns what it printed."""
     reference.write_h5ad(tmp_path / "atlas.h5ad")
     monkeypatch.chdir(tmp_path)
 
@@ -82,7 +82,7 @@ def test_check_impute_place_report_and_view(instrument: str, make_run: Any, trut
     assert np.isfinite(measured).all()
 
 
-def test_size_factors_of_the_instrument(make_run: Any, call: Any) -> None:
+def test_size_factors_from_a_column_of_the_instrument(make_run: Any, call: Any) -> None:
     found = call("check", "atlas.h5ad", make_run("xenium"), "--st-size-factor", "cell_area")
     assert found["findings"]["spatial"]["size_factor"] == "cell_area"
     assert found["findings"]["spatial"]["median_size"] == 40 + 23 / 2

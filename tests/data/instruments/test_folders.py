@@ -1,4 +1,4 @@
-"""Folders of runs: the same cells, genes, counts and places as in the files, and what is left out is said."""
+"""Run folders: cells, genes, counts and coordinates are those of the files; omitted rows are reported."""
 
 import gzip
 import json
@@ -71,12 +71,12 @@ def test_the_summary_names_the_instrument(instrument: str, make_run: Any, refere
         ("cosmx", {"negative control": ["NegPrb3", "Negative01"], "system control": ["SystemControl12"]}),
     ],
 )
-def test_controls_are_named_and_left_out(
+def test_controls_are_reported_and_left_out(
     instrument: str, kinds: dict[str, list[str]], make_run: Any, reference: Any
 ) -> None:
     pair = cellweft.pair(reference, make_run(instrument))
     assert pair.findings["spatial"]["features_left_out"] == kinds
-    # They are no part of a cell's total either.
+    # Controls do not count towards the total of a cell either.
     np.testing.assert_array_equal(pair.st.totals, stored(pair).sum(axis=1))
 
 
@@ -88,7 +88,7 @@ def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
     np.testing.assert_array_equal(volume.st.totals, 500.0 + np.arange(pair.st.n_cells))
 
 
-# The ways a run may be named, and the forms of its files
+# Ways to name a run, and variants of its files
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
         ("visium_hd", "binned_outputs/square_008um/filtered_feature_bc_matrix.h5"),
     ],
 )
-def test_any_of_its_files_names_a_run(
+def test_a_run_can_be_named_by_any_of_its_files(
     instrument: str, name: str, make_run: Any, truth: Any, reference: Any
 ) -> None:
     pair = cellweft.pair(reference, make_run(instrument) / name)
@@ -122,7 +122,7 @@ def test_any_of_its_files_names_a_run(
     np.testing.assert_allclose(pair.coordinates, truth(instrument).places)
 
 
-def test_counts_without_places_beside_them_are_just_counts(make_run: Any, reference: Any) -> None:
+def test_counts_without_a_file_of_positions_are_read_as_plain_counts(make_run: Any, reference: Any) -> None:
     folder = make_run("xenium")
     (folder / "cells.parquet").unlink()
     with pytest.raises(KeyMissingError, match="expected coordinates of the cells"):
@@ -132,7 +132,7 @@ def test_counts_without_places_beside_them_are_just_counts(make_run: Any, refere
     assert pair.findings["spatial"]["instrument"] == ""
 
 
-def test_older_and_packed_forms_of_xenium(
+def test_older_and_compressed_forms_of_xenium(
     make_run: Any, truth: Any, reference: Any, write_counts_folder: Any
 ) -> None:
     folder = make_run("xenium")
@@ -187,7 +187,7 @@ def test_names_of_columns_of_stereo_seq(make_run: Any, reference: Any) -> None:
         assert pair.findings["spatial"]["instrument"].endswith(f"cells of the column {columns[-1]!r}")
     path = make_run("stereo_seq", "last") / "SS200000135TL_D1.cellbin.gem.gz"
     text = gzip.decompress(path.read_bytes()).decode()
-    table = path.with_name("E9.5_E1S1_GEM_bin1.tsv")  # without comments, and with symbols beside IDs
+    table = path.with_name("E9.5_E1S1_GEM_bin1.tsv")  # without comments, and with symbols next to IDs
     lines = [one.split("\t") for one in text.splitlines() if not one.startswith("#")]
     ids = [f"ENSMUSG{one[0].removeprefix('Gene').rjust(11, '0')}" for one in lines[1:]]
     lines = [["geneID", "geneName", *lines[0][1:]]] + [
@@ -210,7 +210,7 @@ def test_archives_of_xenium_that_are_damaged(make_run: Any, reference: Any) -> N
 
 
 @pytest.mark.parametrize("kind", ["bytes", "numbers"])
-def test_names_of_cells_are_text_however_they_are_stored(
+def test_cell_names_are_text_in_any_storage(
     kind: str, make_run: Any, truth: Any, reference: Any, write_counts: Any
 ) -> None:
     folder, known = make_run("xenium"), truth("xenium")
@@ -228,7 +228,7 @@ def test_names_of_cells_are_text_however_they_are_stored(
     np.testing.assert_allclose(pair.coordinates, known.places)
 
 
-def test_packed_files_of_cosmx(make_run: Any, truth: Any, reference: Any) -> None:
+def test_compressed_files_of_cosmx(make_run: Any, truth: Any, reference: Any) -> None:
     pair = cellweft.pair(reference, make_run("cosmx", packed=True))
     np.testing.assert_array_equal(stored(pair), truth("cosmx").counts)
     np.testing.assert_allclose(pair.coordinates, truth("cosmx").places)
@@ -250,7 +250,7 @@ def test_positions_without_a_header(make_run: Any, truth: Any, reference: Any) -
     assert {"array_row", "array_col"} <= set(pair.st.obs.columns)
 
 
-def test_prefixed_files_as_archives_hold_them(make_run: Any, truth: Any, reference: Any) -> None:
+def test_files_with_a_sample_prefix_as_in_public_archives(make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("visium", header=False)
     (folder / "filtered_feature_bc_matrix.h5").rename(folder / "GSM1_filtered_feature_bc_matrix.h5")
     positions = folder / "spatial" / "tissue_positions_list.csv"
@@ -294,7 +294,7 @@ def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any
     np.testing.assert_allclose(again.coordinates, one.coordinates)
 
 
-def test_several_sizes_of_bins_without_the_usual_one_are_asked_for(make_run: Any, reference: Any) -> None:
+def test_several_bin_sizes_without_the_usual_one_need_a_choice(make_run: Any, reference: Any) -> None:
     with pytest.raises(
         FormatError, match=r"bins of 2 um, 16 um\. Pass the folder of one size: .*square_002um"
     ):
@@ -316,14 +316,14 @@ def test_the_reference_may_be_a_folder_of_cell_ranger(
         cellweft.pair(reference, outs)
 
 
-# What is left out
+# Omitted rows
 
 
 def left_out(pair: Pair) -> list[str]:
     return list(pair.findings["spatial"]["cells_left_out"])
 
 
-def test_cell_0_of_cosmx_is_no_cell(make_run: Any, reference: Any) -> None:
+def test_cell_0_of_cosmx_is_not_a_cell(make_run: Any, reference: Any) -> None:
     pair = cellweft.pair(reference, make_run("cosmx"))
     assert left_out(pair) == ["2 cells numbered 0, for transcripts outside cells"]
     assert "  left out      2 cells numbered 0, for transcripts outside cells" in pair.summary()
@@ -348,7 +348,9 @@ def test_cells_without_coordinates_or_a_row(make_run: Any, truth: Any, reference
     np.testing.assert_allclose(pair.coordinates, known.places[rest])
 
 
-def test_what_is_unassigned_is_no_cell(make_run: Any, truth: Any, reference: Any, write_counts: Any) -> None:
+def test_unassigned_transcripts_are_not_a_cell(
+    make_run: Any, truth: Any, reference: Any, write_counts: Any
+) -> None:
     folder, known = make_run("xenium"), truth("xenium")
     counts = np.concatenate([known.counts, np.full((1, len(known.genes)), 500, dtype=np.int32)])
     write_counts(folder / "cell_feature_matrix.h5", [*known.names, "UNASSIGNED"], counts)
@@ -357,7 +359,7 @@ def test_what_is_unassigned_is_no_cell(make_run: Any, truth: Any, reference: Any
     np.testing.assert_array_equal(stored(pair), known.counts)
 
 
-# Refusals
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -390,7 +392,7 @@ def test_a_missing_file_is_named(
     instrument: str, lost: list[str], message: str, make_run: Any, reference: Any
 ) -> None:
     folder = make_run(instrument)
-    if instrument == "visium_hd":  # which is known by its folder even where only that is left
+    if instrument == "visium_hd":  # recognised by its folder even if only that is left
         (folder / "binned_outputs" / "square_008um" / "spatial" / "scalefactors_json.json").touch()
     for name in lost:
         (folder / name).unlink()
@@ -405,7 +407,7 @@ def test_visium_hd_without_bins(make_run: Any, reference: Any) -> None:
         cellweft.pair(reference, folder)
 
 
-def test_several_samples_are_asked_for(make_run: Any, truth: Any, reference: Any) -> None:
+def test_several_samples_need_a_choice(make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("cosmx")
     for name in ("exprMat_file.csv", "metadata_file.csv"):
         shutil.copy(folder / f"Run1_{name}", folder / f"Run2_{name}")
@@ -431,7 +433,7 @@ def test_files_of_two_samples_are_never_mixed(make_run: Any, reference: Any) -> 
         cellweft.pair(reference, folder)
 
 
-def test_tables_of_other_cells(make_run: Any, reference: Any) -> None:
+def test_a_table_of_other_cells_is_refused(make_run: Any, reference: Any) -> None:
     folder = make_run("xenium")
     table = pd.read_parquet(folder / "cells.parquet")
     table.assign(cell_id="z" + table["cell_id"]).to_parquet(folder / "cells.parquet")
@@ -448,7 +450,7 @@ def test_tables_of_other_cells(make_run: Any, reference: Any) -> None:
 
 
 @pytest.mark.parametrize("mark", ["1,234.5", "12,5", "12 um", "-"])
-def test_places_that_are_written_otherwise_are_refused(mark: str, make_run: Any, reference: Any) -> None:
+def test_positions_in_an_unexpected_form_are_refused(mark: str, make_run: Any, reference: Any) -> None:
     folder = make_run("merscope")
     table = pd.read_csv(folder / "cell_metadata.csv", dtype={"center_x": str})
     table.loc[3, "center_x"] = mark
@@ -458,7 +460,7 @@ def test_places_that_are_written_otherwise_are_refused(mark: str, make_run: Any,
 
 
 @pytest.mark.parametrize("name", ["cell_by_gene.csv", "cell_metadata.csv"])
-def test_tables_that_a_spreadsheet_wrote_are_refused_with_the_way_out(
+def test_tables_that_a_spreadsheet_wrote_are_refused_with_advice(
     name: str, make_run: Any, reference: Any
 ) -> None:
     folder = make_run("merscope")
@@ -474,7 +476,7 @@ def test_tables_that_a_spreadsheet_wrote_are_refused_with_the_way_out(
 
 
 def add_cells_of_visium_hd(folder: Path, write_counts: Any, truth: Any) -> None:
-    """Write the cells that Space Ranger 4 finds: outlines around the places, in another order."""
+    """Write the cells that Space Ranger 4 segments: outlines around the positions, in another order."""
     inside = folder / "segmented_outputs"
     (inside / "spatial").mkdir(parents=True)
     (inside / "spatial" / "scalefactors_json.json").write_text("{}")
@@ -528,7 +530,7 @@ def test_cells_of_visium_hd_that_lack_a_file(
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"features": []}', '{"features": [{"properties": {}}]}'])
-def test_outlines_that_are_none(
+def test_invalid_outlines_are_refused(
     text: str, make_run: Any, truth: Any, write_counts: Any, reference: Any
 ) -> None:
     folder = make_run("visium_hd")
@@ -539,14 +541,14 @@ def test_outlines_that_are_none(
 
 
 @pytest.mark.parametrize("content", [b"", b"cell,Gene0\n1,-\n", b"\x80\x04", b"cell\n"])
-def test_counts_that_are_none(content: bytes, make_run: Any, reference: Any) -> None:
+def test_invalid_counts_are_refused(content: bytes, make_run: Any, reference: Any) -> None:
     folder = make_run("merscope")
     (folder / "cell_by_gene.csv").write_bytes(content)
     with pytest.raises(FormatError, match=r"cell_by_gene\.csv"):
         cellweft.pair(reference, folder)
 
 
-def test_a_folder_of_no_instrument(tmp_path: Path, reference: Any) -> None:
+def test_a_folder_of_an_unknown_kind_is_refused(tmp_path: Path, reference: Any) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(
         FormatError, match="expected a zarr store, the folder of an instrument's run, or a 10x"
@@ -554,11 +556,11 @@ def test_a_folder_of_no_instrument(tmp_path: Path, reference: Any) -> None:
         cellweft.pair(reference, tmp_path)
 
 
-def test_a_run_is_no_result(make_run: Any) -> None:
+def test_a_run_is_not_accepted_as_a_result(make_run: Any) -> None:
     assert result_kind(open_result(make_run("xenium"), argument="result")) is None
 
 
-def test_large_counts_are_read_by_blocks(
+def test_large_counts_are_read_in_blocks(
     make_run: Any, truth: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.data.instruments.tables.BLOCK_BYTES", 100)
@@ -567,7 +569,7 @@ def test_large_counts_are_read_by_blocks(
     np.testing.assert_array_equal(stored(cellweft.pair(reference, data.source)), truth("merscope").counts)
 
 
-def test_a_packed_part_is_to_be_unpacked(make_run: Any, reference: Any) -> None:
+def test_a_compressed_part_must_be_unpacked_first(make_run: Any, reference: Any) -> None:
     folder = make_run("xenium")
     (folder / "cell_feature_matrix.h5").unlink()
     (folder / "cell_feature_matrix.tar.gz").touch()
@@ -575,7 +577,7 @@ def test_a_packed_part_is_to_be_unpacked(make_run: Any, reference: Any) -> None:
         cellweft.pair(reference, folder)
 
 
-def test_lost_counts_of_a_named_run_are_all_that_is_missing(make_run: Any, reference: Any) -> None:
+def test_missing_counts_of_a_run_are_reported(make_run: Any, reference: Any) -> None:
     folder = make_run("cosmx")
     (folder / "Run1_exprMat_file.csv").unlink()
     with pytest.raises(FormatError, match=r"without exprMat_file\.csv: .*of the sample, 'Run1'"):
@@ -590,7 +592,7 @@ def test_a_sample_of_a_run_without_samples_is_refused(make_run: Any, reference: 
         cellweft.pair(reference, make_run("xenium"), st_sample="S1")
 
 
-def test_spots_that_all_lie_outside_are_told(make_run: Any, reference: Any) -> None:
+def test_a_run_with_all_spots_outside_tissue_is_refused(make_run: Any, reference: Any) -> None:
     folder = make_run("visium")
     path = folder / "spatial" / "tissue_positions.csv"
     pd.read_csv(path).assign(in_tissue=0).to_csv(path, index=False)
@@ -598,7 +600,7 @@ def test_spots_that_all_lie_outside_are_told(make_run: Any, reference: Any) -> N
         cellweft.pair(reference, folder)
 
 
-def test_a_run_two_folders_below_is_named(make_run: Any, reference: Any) -> None:
+def test_a_run_two_folders_below_is_suggested(make_run: Any, reference: Any) -> None:
     folder = make_run("cosmx")
     (folder / "flatFiles" / "Run1").mkdir(parents=True)
     for path in folder.glob("*.csv"):
@@ -607,7 +609,7 @@ def test_a_run_two_folders_below_is_named(make_run: Any, reference: Any) -> None
         cellweft.pair(reference, folder)
 
 
-def test_ids_of_merscope_may_stand_in_any_column(make_run: Any, truth: Any, reference: Any) -> None:
+def test_ids_of_merscope_may_be_in_any_column(make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("merscope")
     table = pd.read_csv(folder / "cell_metadata.csv", dtype={"EntityID": str})
     table[[*table.columns[1:], "EntityID"]].to_csv(folder / "cell_metadata.csv", index=False)
@@ -615,10 +617,11 @@ def test_ids_of_merscope_may_stand_in_any_column(make_run: Any, truth: Any, refe
 
 
 @pytest.mark.parametrize("name", ["cell_by_gene.csv", "cell_metadata.csv"])
-def test_numbers_of_rows_are_no_ids_of_merscope(name: str, make_run: Any, truth: Any, reference: Any) -> None:
+def test_row_numbers_are_not_ids_of_merscope(name: str, make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("merscope")
     table = pd.read_csv(folder / name, dtype={"EntityID": str, "cell": str})
-    table.iloc[::-1].reset_index(drop=True).to_csv(folder / name)  # pandas numbers the rows in front
+    # pandas writes row numbers in the first column
+    table.iloc[::-1].reset_index(drop=True).to_csv(folder / name)
     pair = cellweft.pair(reference, folder)
     assert sorted(pair.st.obs_names) == truth("merscope").names
     assert pair.st.n_genes == len(truth("merscope").genes)
@@ -628,7 +631,7 @@ def test_numbers_of_rows_are_no_ids_of_merscope(name: str, make_run: Any, truth:
 
 
 @pytest.mark.parametrize("ending", ["", "-2"])
-def test_barcodes_may_have_other_numbers_at_their_ends(
+def test_barcodes_may_differ_in_their_number_suffix(
     ending: str, make_run: Any, truth: Any, reference: Any
 ) -> None:
     folder = make_run("visium")
@@ -640,13 +643,13 @@ def test_barcodes_may_have_other_numbers_at_their_ends(
     np.testing.assert_allclose(pair.coordinates, truth("visium").places)
     assert any("matched by name, without the number at the end ('AAAC" in one for one in pair.cautions)
     twice = pd.concat([table, table.assign(barcode=table["barcode"].str.removesuffix(ending) + "-7")])
-    twice.to_csv(path, index=False)  # now the numbers tell cells apart
+    twice.to_csv(path, index=False)  # now the suffixes distinguish cells
     with pytest.raises(FormatError, match="Use both files from the same run"):
         cellweft.pair(reference, folder)
 
 
 @pytest.mark.parametrize("lost", ["rows", "places"])
-def test_when_most_cells_are_lost_a_caution_says_so(lost: str, make_run: Any, reference: Any) -> None:
+def test_a_caution_if_most_cells_are_omitted(lost: str, make_run: Any, reference: Any) -> None:
     folder = make_run("xenium")
     table = pd.read_parquet(folder / "cells.parquet")
     if lost == "rows":
@@ -660,7 +663,7 @@ def test_when_most_cells_are_lost_a_caution_says_so(lost: str, make_run: Any, re
     assert any(said in one for one in pair.cautions)
 
 
-def test_a_part_of_the_name_of_a_sample_is_enough(make_run: Any, truth: Any, reference: Any) -> None:
+def test_part_of_a_sample_name_is_enough(make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("cosmx")
     for name in ("exprMat_file.csv", "metadata_file.csv"):
         shutil.copy(folder / f"Run1_{name}", folder / f"GSM2_Lung_{name}")
@@ -671,7 +674,7 @@ def test_a_part_of_the_name_of_a_sample_is_enough(make_run: Any, truth: Any, ref
 
 
 @pytest.mark.parametrize("column", ["cell_ID", "fov"])
-def test_numbers_of_cosmx_may_be_written_otherwise(
+def test_numbers_of_cosmx_may_be_written_in_other_forms(
     column: str, make_run: Any, truth: Any, reference: Any
 ) -> None:
     folder = make_run("cosmx")
@@ -684,7 +687,7 @@ def test_numbers_of_cosmx_may_be_written_otherwise(
     assert left_out(pair)[0] == "2 cells numbered 0, for transcripts outside cells"
 
 
-def test_places_of_stereo_seq_may_be_below_zero(make_run: Any, reference: Any) -> None:
+def test_positions_of_stereo_seq_may_be_negative(make_run: Any, reference: Any) -> None:
     folder = make_run("stereo_seq", cells=False)
     path = next(folder.glob("*.gem.gz"))
     plain = cellweft.pair(reference, folder, st_sample="bin10")
@@ -698,7 +701,7 @@ def test_places_of_stereo_seq_may_be_below_zero(make_run: Any, reference: Any) -
     assert pair.st.obs_names[0] == "_".join(str(int(one) - 5) for one in pair.coordinates[0])
 
 
-def test_packed_places_of_visium_are_to_be_unpacked(make_run: Any, reference: Any) -> None:
+def test_compressed_positions_of_visium_must_be_unpacked_first(make_run: Any, reference: Any) -> None:
     folder = make_run("visium")
     shutil.rmtree(folder / "spatial")
     (folder / "spatial.tar.gz").touch()
@@ -706,7 +709,7 @@ def test_packed_places_of_visium_are_to_be_unpacked(make_run: Any, reference: An
         cellweft.pair(reference, folder)
 
 
-def test_the_counts_of_a_sample_of_cell_ranger_multi_are_named(
+def test_the_counts_of_a_cell_ranger_multi_sample_are_suggested(
     tmp_path: Path, reference: Any, write_counts: Any
 ) -> None:
     below = tmp_path / "run" / "outs" / "per_sample_outs" / "S1" / "count"
@@ -745,7 +748,7 @@ def test_a_run_of_curio(columns: tuple[str, str], tmp_path: Path, truth: Any, re
         ("cosmx", "Run1_metadata_file.csv"),
     ],
 )
-def test_rows_that_end_in_a_comma_do_not_move_columns(
+def test_a_comma_at_the_end_of_rows_does_not_shift_columns(
     instrument: str, name: str, make_run: Any, reference: Any
 ) -> None:
     folder = make_run(instrument)

@@ -1,4 +1,4 @@
-"""An output is whole under its own name, or not there at all."""
+"""An output file is complete under its final name, or does not exist."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def locked_folder() -> Iterator[Path]:
-    """Return a folder that this test's user may enter, but not write to."""
+    """Return a folder that the user of this test may enter, but not write to."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)
     before = os.geteuid()
@@ -36,7 +36,7 @@ def locked_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_free_path_is_returned_absolute_and_nothing_is_made(
+def test_a_free_path_is_returned_as_absolute_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_an_existing_file_is_refused_and_may_be_replaced_on_request(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.zarr", "a file"), ("a.h5ad", "a folder that is neither a zarr store")]
 )
-def test_what_is_of_another_kind_is_never_replaced(tmp_path: Path, name: str, kind: str) -> None:
+def test_a_path_of_another_kind_is_never_replaced(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / name
     if kind == "a file":
         path.write_text("mine")
@@ -66,7 +66,7 @@ def test_what_is_of_another_kind_is_never_replaced(tmp_path: Path, name: str, ki
         check_output(path, overwrite=True)
 
 
-def test_a_folder_that_is_no_store_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "home.zarr"
     path.mkdir()
     (path / "thesis.tex").write_text("mine")
@@ -107,7 +107,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "disk" / "a.csv").read_text() == "new"
 
 
-def test_a_partial_file_takes_its_name_at_the_end_only(tmp_path: Path) -> None:
+def test_a_partial_file_gets_its_final_name_only_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     with partial_output(path) as partial:
         partial.write_text("new")
@@ -117,7 +117,9 @@ def test_a_partial_file_takes_its_name_at_the_end_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
-def test_a_failure_keeps_the_old_output_and_leaves_no_part(tmp_path: Path, error: BaseException) -> None:
+def test_a_failure_keeps_the_old_output_and_leaves_no_partial_file(
+    tmp_path: Path, error: BaseException
+) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("old")
 
@@ -137,11 +139,11 @@ def store(path: Path, text: str) -> None:
     (path / ".zgroup").write_text(text)
 
 
-def test_a_store_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_store_is_replaced_completely(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     store(path, "old")
     (path / "extra").write_text("old")
-    (tmp_path / "a.zarr.partial").mkdir()  # the user's own
+    (tmp_path / "a.zarr.partial").mkdir()  # a folder of the user
     (tmp_path / "a.zarr.replaced").mkdir()
     with partial_output(path, overwrite=True) as partial:
         store(partial, "new")
@@ -150,7 +152,7 @@ def test_a_store_is_replaced_whole(tmp_path: Path) -> None:
     assert (path / ".zgroup").read_text() == "new"
 
 
-def test_a_store_comes_back_when_the_new_one_cannot_take_its_place(
+def test_the_old_store_is_restored_if_the_new_one_cannot_replace_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.zarr"
@@ -184,7 +186,7 @@ def test_a_system_error_names_path_space_and_next_step() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_the_own_errors_pass_unchanged() -> None:
+def test_errors_of_cellweft_pass_unchanged() -> None:
     with pytest.raises(OutputExistsError, match="x: expected y, got z"), output_errors("a.csv"):
         raise OutputExistsError("x", expected="y", got="z", fix="w.")
 
@@ -204,7 +206,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 
 
 class Full(io.BytesIO):
-    """Takes five bytes at a time, and fails once it holds ten."""
+    """A file that writes at most five bytes at a time, and fails once it holds ten."""
 
     def write(self, data: memoryview) -> int:
         if self.tell() >= 10:
@@ -212,7 +214,7 @@ class Full(io.BytesIO):
         return super().write(bytes(data)[:5])
 
 
-def test_after_a_failure_everything_is_taken_and_can_be_read_back(tmp_path: Path) -> None:
+def test_after_a_failure_writes_are_accepted_and_can_be_read_back(tmp_path: Path) -> None:
     file = ForgivingFile(tmp_path / "a")
     file.close()
     file._file = full = Full()
@@ -225,7 +227,7 @@ def test_after_a_failure_everything_is_taken_and_can_be_read_back(tmp_path: Path
     assert file.truncate(100) == 100
     assert file.failure is first
     assert full.getvalue() == b"x" * 8 + b"y" * 5
-    # HDF5 reads back what it wrote before the failure is raised, and crashes on anything else
+    # HDF5 reads back what it wrote before the failure is raised, and crashes if it finds anything else
     file.seek(6)
     buffer = bytearray(b"?" * 20)
     assert file.readinto(memoryview(buffer)) == 20

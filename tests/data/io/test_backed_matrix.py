@@ -1,4 +1,4 @@
-"""Rows are read alike from memory, HDF5 and zarr, sparse and dense, in any order."""
+"""Rows read from memory, HDF5 and zarr, sparse and dense, are equal, in any order."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def dense(matrix: Any) -> Any:
 
 @pytest.fixture(params=KINDS)
 def matrix(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The same values, stored in every way."""
+    """The same values stored in every supported way."""
     kind = request.param
     simple = {
         "ndarray": VALUES,
@@ -106,7 +106,7 @@ def test_disk_equals_memory_for_any_rows(rows: list[int], columns: list[int]) ->
 
 
 @pytest.mark.parametrize(("width", "n_reads"), [(3, 1), (7_000, 9), (1_000_000, 90)])
-def test_scattered_rows_are_read_in_few_and_bounded_spans(width: int, n_reads: int) -> None:
+def test_scattered_rows_are_read_in_few_spans_of_limited_size(width: int, n_reads: int) -> None:
     class Watched:
         shape, spans = (900, width), []
 
@@ -124,7 +124,7 @@ def test_scattered_rows_are_read_in_few_and_bounded_spans(width: int, n_reads: i
 
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 def test_dask_arrays_are_computed_by_block(kind: Any) -> None:
-    class Delayed:  # what of dask.array.Array is used, so that the test needs no Dask
+    class Delayed:  # the part of dask.array.Array that is used, so that the test does not need Dask
         def __init__(self, values: Any) -> None:
             self.values, self.shape = values, values.shape
 
@@ -140,7 +140,7 @@ def test_dask_arrays_are_computed_by_block(kind: Any) -> None:
     np.testing.assert_array_equal(dense(block), VALUES[[3, 1]][:, [2, 0]])
 
 
-def test_a_block_is_a_copy_and_the_input_stays() -> None:
+def test_a_block_is_a_copy_and_the_input_is_unchanged() -> None:
     repeated = sp.csr_matrix((np.ones(4), np.array([1, 1, 0, 2]), np.array([0, 3, 4])), shape=(2, 3))
     before = [part.copy() for part in (repeated.data, repeated.indices, repeated.indptr)]
     block = open_rows(repeated).read(slice(None))
@@ -153,7 +153,7 @@ def test_a_block_is_a_copy_and_the_input_stays() -> None:
     np.testing.assert_array_equal(values, VALUES)
 
 
-def test_what_is_too_large_for_float32_becomes_inf_without_a_warning() -> None:
+def test_values_too_large_for_float32_become_inf_without_a_warning() -> None:
     assert np.isinf(open_rows(np.array([[1e300, 1.0]])).read(slice(None))[0, 0])
 
 
@@ -169,7 +169,7 @@ def test_row_blocks_cover_all_rows_once() -> None:
     assert len(list(row_blocks(3, 0))) == 3
 
 
-def test_storage_by_gene_is_known(tmp_path: Path) -> None:
+def test_storage_by_gene_is_recognised(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         anndata.io.write_elem(file, "csc", sp.csc_matrix(VALUES))
         anndata.io.write_elem(file, "csr", sp.csr_matrix(VALUES))
@@ -178,7 +178,7 @@ def test_storage_by_gene_is_known(tmp_path: Path) -> None:
     assert not stored_by_gene(sp.csc_matrix(VALUES))
 
 
-def test_other_things_are_refused(tmp_path: Path) -> None:
+def test_other_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"matrix: expected a two-dimensional matrix.*got list"):
         open_rows([[1.0]])
     with pytest.raises(InputError, match=r"sc\.X: expected a two-dimensional matrix.*shape \(3,\)"):
@@ -233,7 +233,7 @@ def test_indices_of_damaged_files_are_refused(
         else:
             source = open_rows(group, where="st.X")
         source.read(slice(None))
-        if source.shape != (12, 6):  # as the table of the cells would tell
+        if source.shape != (12, 6):  # the table of cells would reveal this
             raise FormatError("st.X", expected="12 cells", got=f"{source.shape}", fix="The file is damaged.")
 
 

@@ -1,4 +1,4 @@
-"""Names and annotation stored as bytes are text in UTF-8, or an error that names the table and the column."""
+"""Names and annotation stored as bytes are decoded as UTF-8; errors name the table and the column."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def _cells(**columns: Any) -> anndata.AnnData:
     )
 
 
-def test_a_table_with_bytes_becomes_text_and_the_given_one_stays() -> None:
+def test_a_table_with_bytes_becomes_text_and_the_input_is_unchanged() -> None:
     given = pd.DataFrame(
         {"symbol": [b"Gad1", None, "Sst"], "kind": pd.Categorical([b"a", "a", b"b"]), "number": [1, 2, 3]},
         index=pd.Index([b"x", b"y", b"z"], name="gene"),
@@ -42,12 +42,12 @@ def test_a_table_with_bytes_becomes_text_and_the_given_one_stays() -> None:
     pd.testing.assert_frame_equal(given, before)
 
 
-def test_columns_of_one_name_stay_apart() -> None:
+def test_columns_with_the_same_name_stay_separate() -> None:
     given = pd.DataFrame([[b"x", 1], [b"y", 2]], columns=["a", "a"])
     assert table_with_text(given, "sc.var").to_numpy().tolist() == [["x", 1], ["y", 2]]
 
 
-def test_a_table_without_bytes_is_returned_as_it_is() -> None:
+def test_a_table_without_bytes_is_returned_unchanged() -> None:
     given = pd.DataFrame({"symbol": ["a", 1, None]})
     assert table_with_text(given, "sc.var") is given
 

@@ -1,4 +1,4 @@
-"""Tables of cell types, read again from memory and files: what they hold, and what is refused."""
+"""Tables of cell types, read back from memory and files: their contents, and errors."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Make = Callable[..., pd.DataFrame]
 
 
 def written(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as `cellweft annotate` does."""
+    """Write a table in the format of `cellweft annotate`."""
     rows = table.rename_axis("cell").reset_index()
     rows.attrs = table.attrs
     return write_scores(rows, path, overwrite=True)[0]
@@ -27,7 +27,7 @@ def written(table: pd.DataFrame, path: Path) -> Path:
 
 @pytest.mark.parametrize("columns", [("cell_type",), ("class", "subclass"), ("my_label", "probability")])
 @pytest.mark.parametrize("form", ["memory", "csv", "parquet"])
-def test_every_form_says_the_same(
+def test_every_format_gives_the_same_table(
     cell_types: Make, tmp_path: Path, columns: tuple[str, ...], form: str
 ) -> None:
     made = cell_types(CELLS, columns)
@@ -43,7 +43,7 @@ def test_every_form_says_the_same(
         np.testing.assert_array_equal(one.unknown, made[f"{one.prefix}unknown"])
 
 
-def test_labels_that_pandas_takes_for_missing_stay(cell_types: Make, tmp_path: Path) -> None:
+def test_labels_that_pandas_would_read_as_missing_are_kept(cell_types: Make, tmp_path: Path) -> None:
     made = cell_types(CELLS)
     made["label"] = made["label"].cat.rename_categories({"A": "NA", "B": "None", "C": "12"})
     found = read_cell_labels(written(made, tmp_path / "types.csv"), argument="labels")
@@ -51,7 +51,7 @@ def test_labels_that_pandas_takes_for_missing_stay(cell_types: Make, tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_table_that_was_written_with_its_index(cell_types: Make, tmp_path: Path, form: str) -> None:
+def test_a_table_written_with_its_index_is_read(cell_types: Make, tmp_path: Path, form: str) -> None:
     made, path = cell_types(CELLS, ("class", "subclass")), tmp_path / f"types.{form}"
     made.attrs = {}
     made.to_csv(path) if form == "csv" else made.to_parquet(path)
@@ -74,7 +74,7 @@ def test_the_input_is_not_changed(cell_types: Make) -> None:
     [
         (["cell", "label", "confidence", "unknown"], True),
         (["class_label", "class_confidence", "class_unknown"], True),
-        (["label", "value"], True),  # the rest is missing
+        (["label", "value"], True),  # the other columns are missing
         (["probability_x_label", "x"], False),
         (["method", "seed", "item", "value"], False),
         ([], False),
@@ -135,7 +135,7 @@ def test_damaged_files_are_refused(cell_types: Make, tmp_path: Path) -> None:
         read_cell_labels(tmp_path / "no.csv", argument="labels")
     whole = written(cell_types(CELLS), tmp_path / "types.csv")
     text = whole.read_text()
-    whole.write_text(text[: text.rindex("True,") - 4])  # cut within the last rows
+    whole.write_text(text[: text.rindex("True,") - 4])  # cut off within the last rows
     with pytest.raises(InputError, match=r"labels \(.*types\.csv\)"):
         read_cell_labels(whole, argument="labels")
     whole.write_text("")
@@ -157,7 +157,7 @@ def test_damaged_files_are_refused(cell_types: Make, tmp_path: Path) -> None:
         read_cell_labels(semicolons, argument="labels")
 
 
-def test_records_that_do_not_fit_are_refused(cell_types: Make, tmp_path: Path) -> None:
+def test_records_of_another_table_are_refused(cell_types: Make, tmp_path: Path) -> None:
     path = written(cell_types(CELLS), tmp_path / "types.csv")
     beside = path.with_suffix(".json")
     told = json.loads(beside.read_text())

@@ -1,4 +1,4 @@
-"""Matrices copied by blocks: the same values, whatever the blocks, and zeros left out where asked."""
+"""Matrices copied in blocks: the values do not depend on the blocks, and sparse copies omit zeros."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cellweft.data.io.copy import block_rows, blocks_of, chunk_of, copy_matrix, 
 
 @pytest.fixture(params=[1, 3, 1000])
 def rows_per_block(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(copy, "READ_BYTES", 4 * 4 * request.param)  # of four columns
+    monkeypatch.setattr(copy, "READ_BYTES", 4 * 4 * request.param)  # the size of four columns
     return int(request.param)
 
 
@@ -58,7 +58,7 @@ def test_sparse_copies_hold_no_zeros(values: Any, kind: Any, rows_per_block: int
     np.testing.assert_array_equal(made.toarray(), values)
 
 
-def test_a_matrix_without_rows_is_copied_too(tmp_path: Path) -> None:
+def test_a_matrix_without_rows_is_copied(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as root:
         copy_sparse(open_rows(np.zeros((0, 4), dtype=np.float32)), root, "X")
         assert anndata.io.read_elem(root["X"]).shape == (0, 4)
@@ -66,7 +66,7 @@ def test_a_matrix_without_rows_is_copied_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_copies_are_as_the_source(
+def test_copies_equal_the_source(
     values: Any, kind: Any, zarr_format: int, rows_per_block: int, tmp_path: Path
 ) -> None:
     root = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=zarr_format)

@@ -1,4 +1,4 @@
-"""Damaged files of every kind end in one error, which names the file, the element and the next step."""
+"""Damaged files of every kind raise a FormatError with the file, the element and the next step."""
 
 import contextlib
 import gzip
@@ -32,7 +32,7 @@ def sc(make_side: Any) -> anndata.AnnData:
 
 @pytest.fixture
 def stored(make_side: Any, write_as: Any, tmp_path: Path) -> Callable[[str], Path]:
-    """Function that writes a tissue in a format and returns the path."""
+    """Function that writes a tissue in a given format and returns its path."""
 
     def write(kind: str) -> Path:
         data = make_side(GENES[:8], n_cells=20, spatial=True, seed=2)
@@ -61,7 +61,7 @@ def stored(make_side: Any, write_as: Any, tmp_path: Path) -> Callable[[str], Pat
         (FileNotFoundError(2, "No such file"), "expected a file that stays in place while it is"),
     ],
 )
-def test_errors_of_libraries_become_one(raised: Exception, said: str) -> None:
+def test_errors_of_libraries_become_format_errors(raised: Exception, said: str) -> None:
     with pytest.raises(FormatError, match=said) as caught, reading("st (a.h5ad)", ".obsm['spatial']"):
         raise raised
     assert str(caught.value).startswith("st (a.h5ad).obsm['spatial']: expected ")
@@ -69,13 +69,13 @@ def test_errors_of_libraries_become_one(raised: Exception, said: str) -> None:
 
 
 @pytest.mark.parametrize("raised", [InputError("x", expected="a", got="b", fix="C."), ImportError("no")])
-def test_what_says_itself_passes(raised: Exception) -> None:
+def test_errors_with_their_own_message_pass_unchanged(raised: Exception) -> None:
     with pytest.raises(type(raised)) as caught, reading("st (a.h5ad)"):
         raise raised
     assert caught.value is raised
 
 
-def test_only_numbers_of_the_system_are_its_fault() -> None:
+def test_only_errors_with_a_system_number_are_system_errors() -> None:
     assert system_error("a", OSError("inflate() failed")) is None
     told = str(system_error("a", OSError("unable to open (errno = 13, error message = 'x')")))
     assert "no permission" in told
@@ -170,7 +170,7 @@ def test_elements_of_h5ad(change: Any, said: str, stored: Any, sc: Any, make_sid
         ("uns/deep/" + "/".join("a" * 300), "", r"\.uns\['deep'\]: expected .* more than 100 deep"),
     ],
 )
-def test_groups_within_themselves(name: str, target: str, said: str, stored: Any) -> None:
+def test_groups_that_contain_themselves_are_refused(name: str, target: str, said: str, stored: Any) -> None:
     path = stored("h5ad")
     with h5py.File(path, "r+") as file:
         if name in file:
@@ -249,7 +249,7 @@ def test_coordinates_of_another_number_of_cells(
 
 
 _TEXT = bytes.fromhex("19010100 10000000")  # the type of text, as HDF5 stores it
-_NO_TYPE = bytes.fromhex("190a0100 10000000")  # of a variable length that is neither text nor a list
+_NO_TYPE = bytes.fromhex("190a0100 10000000")  # a type of variable length that is neither text nor a list
 
 
 @pytest.mark.parametrize("place", ["attribute", "dataset", "compound", "root"])
@@ -273,17 +273,17 @@ def test_a_type_that_does_not_exist_in_hdf5_is_refused_before_it_is_read(
     at = content.rindex(_TEXT)
     path.write_bytes(content[:at] + _NO_TYPE + content[at + len(_TEXT) :])
     with pytest.raises(FormatError, match="has values of a type that does not exist"):
-        pair(sc, path)  # HDF5 itself ends in a segmentation fault
+        pair(sc, path)  # HDF5 itself would end in a segmentation fault
 
 
-def test_values_of_variable_length_do_not_matter_where_they_are_not_needed(stored: Any, sc: Any) -> None:
+def test_values_of_variable_length_are_ignored_if_not_needed(stored: Any, sc: Any) -> None:
     path = stored("h5ad")
     with h5py.File(path, "r+") as file:
         file.require_group("uns").create_dataset("lists", (3,), dtype=h5py.vlen_dtype("f4"))
     pair(sc, path)
 
 
-def test_an_element_that_is_listed_but_cannot_be_found_is_told() -> None:
+def test_an_element_that_is_listed_but_missing_is_reported() -> None:
     class Damaged(dict[str, Any]):
         def __contains__(self, key: object) -> bool:
             return key == "obsm"
@@ -307,7 +307,7 @@ def test_coordinates_of_far_more_cells_are_not_read(stored: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])
 @pytest.mark.parametrize("element", ["X/data", "X/indices", "obsm/spatial", "var/_index"])
-def test_chunks_of_zarr_that_do_not_unpack(kind: str, element: str, stored: Any, sc: Any) -> None:
+def test_chunks_of_zarr_that_cannot_be_decompressed(kind: str, element: str, stored: Any, sc: Any) -> None:
     path = stored(kind)
     files = [one for one in (path / element).rglob("*") if one.is_file() and one.name[0] not in ".z"]
     for one in files:
@@ -349,7 +349,7 @@ def test_elements_of_no_shape_or_an_odd_type(
 
 
 @pytest.mark.parametrize("barcodes", ["empty", "group", "endless"])
-def test_barcodes_that_are_no_list(barcodes: str, tmp_path: Path) -> None:
+def test_barcodes_that_are_not_a_list(barcodes: str, tmp_path: Path) -> None:
     path = tmp_path / "matrix.h5"
     message = r"\.obs: expected a table .* got names in an array of shape None"
     with h5py.File(path, "w") as file:

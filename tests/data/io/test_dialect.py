@@ -1,4 +1,4 @@
-"""Tables of text however they are written: read right and said, or refused with the way out."""
+"""Text tables in many forms: read correctly and with a report, or refused with advice."""
 
 import bz2
 import gzip
@@ -49,7 +49,9 @@ def values(data: Input) -> Any:
         ("a.csv", {"sep": "|"}, "columns are separated by bars."),
     ],
 )
-def test_separators_are_read_and_said(name: str, how: dict[str, Any], note: str, tmp_path: Path) -> None:
+def test_separators_are_detected_and_reported(
+    name: str, how: dict[str, Any], note: str, tmp_path: Path
+) -> None:
     text = COUNTS.assign(kind=["a", "b b", "c,c", "d"]).to_csv(**how)
     data = opened(tmp_path, name, text.encode())
     np.testing.assert_array_equal(values(data), COUNTS)
@@ -70,7 +72,7 @@ def test_separators_are_read_and_said(name: str, how: dict[str, Any], note: str,
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
-def test_encodings_are_read_and_said(encoding: str, note: str, pack: Any, tmp_path: Path) -> None:
+def test_encodings_are_detected_and_reported(encoding: str, note: str, pack: Any, tmp_path: Path) -> None:
     text = COUNTS.assign(kind=TYPES).rename_axis("cell").to_csv().encode(encoding)
     ending = {gzip.compress: ".gz", bz2.compress: ".bz2"}.get(pack, "")
     data = opened(tmp_path, f"a.csv{ending}", pack(text))
@@ -80,7 +82,7 @@ def test_encodings_are_read_and_said(encoding: str, note: str, pack: Any, tmp_pa
     assert any(one.startswith(note) for one in data.notes) if note else not data.notes
 
 
-def test_a_letter_far_down_tells_the_encoding(tmp_path: Path) -> None:
+def test_a_letter_far_down_reveals_the_encoding(tmp_path: Path) -> None:
     text = "cell,Gad1,kind\n" + "".join(f"s{number},{number % 5},a\n" for number in range(200_000))
     data = opened(tmp_path, "a.csv", text.encode() + "last,1,Müller\n".encode("cp1252"))
     assert data.obs["kind"].iloc[-1] == "Müller"
@@ -94,13 +96,13 @@ def test_a_table_of_r_without_a_first_name_in_any_form(tmp_path: Path) -> None:
     assert list(data.var.index) == list(COUNTS.columns)
 
 
-def test_comments_above_the_header_are_said(tmp_path: Path) -> None:
+def test_comments_above_the_header_are_reported(tmp_path: Path) -> None:
     data = opened(tmp_path, "a.csv", b"# made by hand\n# today\n" + COUNTS.to_csv().encode())
     np.testing.assert_array_equal(values(data), COUNTS)
     assert "2 lines of comments above the header skipped." in data.notes
 
 
-def test_a_header_may_begin_with_the_sign_of_comments(tmp_path: Path) -> None:
+def test_a_header_may_begin_with_a_comment_character(tmp_path: Path) -> None:
     data = opened(tmp_path, "a.tsv", COUNTS.rename_axis("#cell").to_csv(sep="\t").encode())
     assert list(data.obs.names()) == list(COUNTS.index)
     assert not data.notes
@@ -108,7 +110,7 @@ def test_a_header_may_begin_with_the_sign_of_comments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("title", ["Run 12, exported 2024", "Run 12\n\nExported 2024", "\nCounts"])
 @pytest.mark.parametrize("separator", [",", "\t"])
-def test_titles_above_the_header_are_passed_over(title: str, separator: str, tmp_path: Path) -> None:
+def test_titles_above_the_header_are_skipped(title: str, separator: str, tmp_path: Path) -> None:
     wide = pd.concat([COUNTS, COUNTS.add_prefix("Other")], axis=1).rename_axis("cell")
     data = opened(tmp_path, "a.csv", f"{title}\n{wide.to_csv(sep=separator)}".encode())
     assert list(data.obs.names()) == list(COUNTS.index)
@@ -119,7 +121,7 @@ def test_titles_above_the_header_are_passed_over(title: str, separator: str, tmp
 
 
 @pytest.mark.parametrize("other", [["0,5", "0.5"], ["1,5", "2.25"]])
-def test_decimal_signs_of_both_kinds_are_refused(other: list[str], tmp_path: Path) -> None:
+def test_decimal_points_with_decimal_commas_are_refused(other: list[str], tmp_path: Path) -> None:
     text = f"cell;Gad1;Sst\na;{other[0]};1\nb;{other[1]};2\nc;3;1\n"
     with pytest.raises(FormatError, match=rf"column 'Gad1'.*got '{other[0]}' for cell 'a'"):
         opened(tmp_path, "a.csv", text.encode())
@@ -129,21 +131,21 @@ def test_decimal_signs_of_both_kinds_are_refused(other: list[str], tmp_path: Pat
     "mark",
     ["1,234", "1.234,5", "1 234", "1'234", "~5", ">100", "12%", "3 counts", "1\u202f234", "+-3", "4_000"],
 )
-def test_numbers_written_otherwise_are_refused(mark: str, tmp_path: Path) -> None:
+def test_numbers_in_other_notations_are_refused(mark: str, tmp_path: Path) -> None:
     text = f'cell,Gad1,Sst\na,"{mark}",1\nb,2,2\nc,3,1\n'
     with pytest.raises(FormatError, match=r"column 'Gad1'.*for cell 'a'"):
         opened(tmp_path, "a.csv", text.encode())
 
 
-def test_thousands_in_every_cell_are_refused(tmp_path: Path) -> None:
+def test_thousands_separators_in_every_cell_are_refused(tmp_path: Path) -> None:
     text = 'cell,Gad1,Sst\na,"1,234",1\nb,"2,001",2\nc,"1,000",1\n'
     with pytest.raises(FormatError, match="column 'Gad1': expected a number for every cell, got '1,234'"):
         opened(tmp_path, "a.csv", text.encode())
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_numbers_that_are_held_as_text_are_said(kind: str, tmp_path: Path) -> None:
-    if kind == "csv":  # decimal points where the first lines have commas
+def test_numbers_stored_as_text_are_reported(kind: str, tmp_path: Path) -> None:
+    if kind == "csv":  # a decimal point, though the first lines have commas
         rows = [f"c{number};0,5;{number % 3}" for number in range(50)] + ["d;1;1.5"]
         data = opened(tmp_path, "a.csv", "\n".join(["cell;Gad1;Sst", *rows]).encode())
     else:
@@ -168,8 +170,8 @@ def said_as_annotation(name: str) -> str:
         ("transcript_id,cell_id,feature_name,x_location,y_location,qv", "{0},aaaa-1,{2},1.5,2.5,40"),
     ],
 )
-def test_a_table_of_molecules_is_refused_with_the_way_out(header: str, row: str, tmp_path: Path) -> None:
-    """Those of MERSCOPE, CosMx and Xenium, given in place of the counts."""
+def test_a_table_of_molecules_is_refused_with_advice(header: str, row: str, tmp_path: Path) -> None:
+    """Tables of MERSCOPE, CosMx and Xenium, passed instead of the counts."""
     names = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5"]
     rows = [row.format(number, number % 5, names[number % 5]) for number in range(60)]
     with pytest.raises(FormatError, match=r"expected a row per cell.*one molecule, count by cell first"):
@@ -177,7 +179,7 @@ def test_a_table_of_molecules_is_refused_with_the_way_out(header: str, row: str,
 
 
 @pytest.mark.parametrize("mark", ["bdl", "low", "TRUE", "0x10", "Excluded"])
-def test_text_among_the_numbers_of_a_column_is_said(mark: str, tmp_path: Path) -> None:
+def test_text_among_the_numbers_of_a_column_is_reported(mark: str, tmp_path: Path) -> None:
     data = opened(tmp_path, "a.csv", f"cell,Gad1,Sst\na,{mark},1\nb,2,2\nc,3,1\n".encode())
     assert said_as_annotation("Gad1") in data.notes
 
@@ -191,14 +193,14 @@ def test_rows_that_end_in_a_separator_are_not_shifted(corner: str, tmp_path: Pat
     assert list(data.obs.names()) == list(COUNTS.index)
 
 
-def test_one_row_with_a_field_too_many_is_refused(tmp_path: Path) -> None:
+def test_a_single_row_with_an_extra_field_is_refused(tmp_path: Path) -> None:
     header, *rows = COUNTS.rename_axis("cell").to_csv().splitlines()
     many_rows = [f"{row}," for row in rows * 20] + [f"{rows[0]},7"]
     with pytest.raises(FormatError, match="some rows have one field more than the header"):
         opened(tmp_path, "a.csv", "\n".join([header, *many_rows]).encode())
 
 
-def test_empty_rows_are_left_out_and_said(tmp_path: Path) -> None:
+def test_empty_rows_are_omitted_and_reported(tmp_path: Path) -> None:
     data = opened(tmp_path, "a.csv", COUNTS.to_csv().encode() + b",,,\n,,,\n")
     np.testing.assert_array_equal(values(data), COUNTS)
     assert data.notes == ("2 empty rows left out.",)
@@ -246,12 +248,14 @@ def test_a_row_for_each_gene_of_a_cell_is_refused(gene: str, tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_is_no_table_is_told(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_refused(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(FormatError, match=message):
         opened(tmp_path, name, content)
 
 
-def test_what_promises_one_separator_keeps_it(tmp_path: Path) -> None:
+def test_a_given_separator_is_used(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('cell,Gad1,kind\na,1,"x;y"\nb,2,"z;w"\n')
     assert dialect_of(path, separator=",").separator == ","
@@ -259,7 +263,7 @@ def test_what_promises_one_separator_keeps_it(tmp_path: Path) -> None:
     assert dialect_of(path, separator=",").separator == ","
 
 
-def test_zstandard_is_to_be_unpacked(tmp_path: Path) -> None:
+def test_zstandard_files_must_be_unpacked_first(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"got a compressed file \(.zst\).*Unpack it"):
         opened(tmp_path, "a.csv.zst", b"\x28\xb5\x2f\xfd")
 

@@ -1,4 +1,4 @@
-"""Controls and annotation of cells are no genes, in whatever format they come."""
+"""Controls and annotation of cells are not genes, in any format."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ MEASURES = [
 ]  # fmt: skip
 
 
-def test_names_of_controls_and_measurements_are_no_genes() -> None:
+def test_names_of_controls_and_measurements_are_not_genes() -> None:
     assert feature_kinds(GENES).tolist() == [""] * len(GENES)
     assert [name for name, kind in zip(CONTROLS, feature_kinds(CONTROLS), strict=True) if not kind] == []
     assert {*feature_kinds(MEASURES)} == {"annotation of cells"}
@@ -74,12 +74,12 @@ def test_names_of_controls_and_measurements_are_no_genes() -> None:
         ("neg_log_p", [True, False], ["", ""]),
     ],
 )
-def test_annotation_of_features_tells_genes(column: str, values: Any, kinds: list[str]) -> None:
+def test_annotation_of_features_identifies_genes(column: str, values: Any, kinds: list[str]) -> None:
     var = pd.DataFrame({column: values}, index=["Gad1", "Sst"])
     assert feature_kinds(var.index, var).tolist() == kinds
 
 
-def test_values_that_counts_cannot_be_are_annotation() -> None:
+def test_columns_with_values_that_cannot_be_counts_are_annotation() -> None:
     rng = np.random.default_rng(0)
     counts = pd.DataFrame(rng.poisson(2.0, (30, 12)), columns=[f"Gene{one}" for one in range(12)])
     table = counts.assign(
@@ -90,8 +90,8 @@ def test_values_that_counts_cannot_be_are_annotation() -> None:
     assert by_values == ["number", "far", "big"]
     shuffled = np.random.default_rng(1).permutation(60)
     many = pd.DataFrame(rng.poisson(2.0, (60, 12))).assign(number=shuffled, reads=rng.permutation(60) * 1000)
-    assert annotation_columns(many)[1] == ["number"]  # counts of reads are all different, too
-    expected = counts.astype(float)  # as RSEM estimates them: some genes are fractional in most cells
+    assert annotation_columns(many)[1] == ["number"]  # read counts can all be different, too
+    expected = counts.astype(float)  # like RSEM's expected counts: some genes are fractional in most cells
     expected.iloc[:, 0] += 0.25
     expected.iloc[3, 1:6] += 0.5
     assert not annotation_columns(expected)[0].any()
@@ -104,7 +104,7 @@ def test_values_that_counts_cannot_be_are_annotation() -> None:
 
 
 def table_of(n_cells: int = 30) -> pd.DataFrame:
-    """A table as MERSCOPE and CosMx write them: counts between measurements of cells and controls."""
+    """A table in the style of MERSCOPE and CosMx: counts between measurements of cells and controls."""
     rng = np.random.default_rng(1)
     counts = pd.DataFrame(rng.poisson(2.0, (n_cells, 5)), columns=GENES[:5])
     return pd.DataFrame(
@@ -125,7 +125,7 @@ def table_of(n_cells: int = 30) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv", "parquet"])
-def test_tables_count_genes_alone(suffix: str, tmp_path: Path) -> None:
+def test_only_genes_of_tables_are_counted(suffix: str, tmp_path: Path) -> None:
     table, path = table_of(), tmp_path / f"cells.{suffix}"
     if suffix == "parquet":
         table.to_parquet(path)
@@ -142,7 +142,7 @@ def test_tables_count_genes_alone(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
-def test_anndata_counts_genes_alone(kind: str, tmp_path: Path, write_as: Any) -> None:
+def test_only_genes_of_anndata_are_counted(kind: str, tmp_path: Path, write_as: Any) -> None:
     counts = np.random.default_rng(2).poisson(2.0, (12, 6)).astype(np.float32)
     names = ["Gad1", "Blank-1", "Sst", "CD3", "Vip", "volume"]
     types = ["Gene Expression"] * 3 + ["Antibody Capture"] + ["Gene Expression"] * 2
@@ -162,7 +162,7 @@ def test_anndata_counts_genes_alone(kind: str, tmp_path: Path, write_as: Any) ->
     np.testing.assert_array_equal(data.X, counts)
 
 
-def test_columns_taken_as_annotation_by_their_values_are_said(tmp_path: Path) -> None:
+def test_columns_taken_as_annotation_by_their_values_are_reported(tmp_path: Path) -> None:
     table = table_of().rename(columns={"volume": "my_measure"})
     table.to_csv(tmp_path / "cells.csv", index=False)
     said = pair(tmp_path / "cells.csv", tmp_path / "cells.csv").cautions

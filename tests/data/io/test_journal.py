@@ -1,4 +1,4 @@
-"""The journal beside an output: what is noted is known again, by the same run alone."""
+"""The journal next to an output: only the same run can resume from it."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ MARK = {"seed": 0, "tiles": [4, 2], "interval": None}
 
 
 def killed(target: Path, *numbers: int) -> Path:
-    """Leave the traces of a run that was killed, and return where its output lies."""
+    """Leave the files of a killed run, and return the path of its partial output."""
     journal = Journal(target, MARK)
     journal.begin()
     journal.partial.mkdir()
@@ -36,7 +36,7 @@ def killed(target: Path, *numbers: int) -> Path:
     return journal.partial
 
 
-def test_what_is_noted_is_known_again(tmp_path: Path) -> None:
+def test_recorded_tiles_are_found_again(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
     killed(target, 3, 0, 11)
     again = Journal(target, MARK, resume=True)
@@ -50,15 +50,15 @@ def test_what_is_noted_is_known_again(tmp_path: Path) -> None:
     assert kept_mark(target) == {}
 
 
-def test_a_torn_line_is_no_tile(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
     killed(target, 3, 11)
     tiles = resume_folder(target) / "tiles.txt"
-    tiles.write_text(tiles.read_text() + "12")  # of 123, say
+    tiles.write_text(tiles.read_text() + "12")  # the start of 123
     assert Journal(target, MARK, resume=True).done == {3, 11}
 
 
-def test_other_work_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_different_work_starts_again_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     target = tmp_path / "a.zarr"
     killed(target, 3)
     with caplog.at_level(logging.WARNING, logger="cellweft"):
@@ -67,9 +67,7 @@ def test_other_work_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     assert (other.done, other.is_started) == (frozenset(), False)
 
 
-def test_without_its_output_a_journal_is_worth_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_journal_without_its_output_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     target = tmp_path / "a.zarr"
     killed(target, 3).rmdir()
     assert Journal(target, MARK, resume=True).done == frozenset()
@@ -77,7 +75,7 @@ def test_without_its_output_a_journal_is_worth_nothing(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"x"'])
-def test_damaged_traces_are_no_traces(tmp_path: Path, text: str) -> None:
+def test_damaged_journals_are_ignored(tmp_path: Path, text: str) -> None:
     target = tmp_path / "a.zarr"
     killed(target, 3)
     (resume_folder(target) / "run.json").write_text(text)
@@ -85,13 +83,13 @@ def test_damaged_traces_are_no_traces(tmp_path: Path, text: str) -> None:
     assert kept_mark(target) == {}
 
 
-def test_who_does_not_resume_does_not_look(tmp_path: Path) -> None:
+def test_a_run_without_resume_ignores_the_journal(tmp_path: Path) -> None:
     killed(tmp_path / "a.zarr", 3)
     assert Journal(tmp_path / "a.zarr", MARK).done == frozenset()
 
 
 def fail(target: Path, journal: Journal) -> None:
-    """Write a tile, and find the disk full."""
+    """Write a tile, then fail because the disk is full."""
     with partial_output(target, journal=journal) as partial:
         partial.mkdir()
         journal.start()
@@ -99,7 +97,7 @@ def fail(target: Path, journal: Journal) -> None:
         raise OSError(28, "No space left on device")
 
 
-def test_a_failed_run_keeps_its_work_only_where_it_is_asked_to(tmp_path: Path) -> None:
+def test_a_failed_run_keeps_its_work_only_with_resume(tmp_path: Path) -> None:
     for resume in (False, True):
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match="No space left"):
@@ -115,11 +113,11 @@ def test_a_complete_output_needs_no_journal(tmp_path: Path) -> None:
     journal = Journal(target, MARK, resume=True)
     with partial_output(target, journal=journal) as partial:
         assert partial == known
-        assert partial.is_dir()  # what was written is still there
+        assert partial.is_dir()  # the earlier work still exists
     assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def test_a_run_that_does_not_resume_drops_the_traces(tmp_path: Path) -> None:
+def test_a_run_without_resume_deletes_earlier_work(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
     known = killed(target, 3)
     (known / "old").touch()
@@ -135,7 +133,7 @@ def names(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir())
 
 
-def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
+def test_the_error_says_what_a_failed_run_leaves(tmp_path: Path) -> None:
     for resume, told in ((True, "all finished work is kept"), (False, "Nothing incomplete was left")):
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match=told):
@@ -143,7 +141,7 @@ def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
         assert bool(kept_mark(target)) == resume
 
 
-def test_a_run_notes_what_it_keeps(tmp_path: Path) -> None:
+def test_a_run_records_what_it_keeps(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
     claim(resume_folder(target))
     with (
@@ -157,11 +155,11 @@ def test_a_run_notes_what_it_keeps(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_folders_of_other_programs_are_not_touched(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
     theirs = resume_folder(target)
     theirs.mkdir()
-    check_own(theirs)  # as long as it is empty
+    check_own(theirs)  # accepted as long as it is empty
     (theirs / "thesis.tex").write_text("mine")
     for refused in (lambda: Journal(target, MARK), lambda: claim(theirs)):
         with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it away"):
@@ -175,11 +173,11 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         Journal(tmp_path / "b.zarr", MARK)
 
 
-DEAD = 2**22 + 1  # no system gives a process such a number
+DEAD = 2**22 + 1  # no system assigns this process number
 
 
 def left_by(process: int, target: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Leave what a process was killed over: a file and a folder that were not complete."""
+    """Leave a partial file and a partial folder, as a killed process does."""
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: process)
         left = [partial_of(target), partial_of(target)]
@@ -189,7 +187,7 @@ def left_by(process: int, target: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return left
 
 
-def test_what_killed_runs_have_left_goes_with_the_next_run(
+def test_the_next_run_removes_partial_files_of_killed_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "scores [1].csv"
@@ -207,7 +205,7 @@ def test_what_killed_runs_have_left_goes_with_the_next_run(
     assert all(one.exists() for one in (*alive, *afar, *others, target))
 
 
-def test_a_replaced_output_is_dropped_only_once_another_is_there(
+def test_the_old_output_is_removed_only_after_the_new_one_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "a.zarr"

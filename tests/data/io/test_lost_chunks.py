@@ -1,4 +1,4 @@
-"""A chunk that a zarr store lost is not read as zeros: refused where zeros cannot be, a caution elsewhere."""
+"""Missing chunks of a zarr store are not read as zeros: an error if zeros are impossible, else a caution."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ NAMES = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 def counts(n_cells: int = 8) -> np.ndarray:
-    """Every cell has counts of every gene but g0, which no cell of the first half has."""
+    """Counts in which every cell expresses all genes, except g0 in the first half of the cells."""
     made = np.random.default_rng(0).poisson(3.0, (n_cells, len(GENES))).astype(np.float32) + 1
     made[: n_cells // 2, 0] = 0
     return made
@@ -42,7 +42,7 @@ def consolidate(root: Any) -> None:
 
 @pytest.fixture(params=[2, 3])
 def write(request: Any, tmp_path: Path) -> Callable[..., Path]:
-    """Function that writes a store of small chunks in either format of zarr."""
+    """Function that writes a store with small chunks, in either zarr format."""
 
     def store(values: Any, name: str = "sc", *, chunks: tuple[int, int] = (4, 3), **obsm: Any) -> Path:
         obs = pd.DataFrame({"type": pd.Categorical(["a"] * 4 + ["b"] * 4)}, index=[f"c{n}" for n in range(8)])
@@ -83,9 +83,9 @@ def tissue() -> anndata.AnnData:
     return made
 
 
-def test_chunks_of_zeros_are_left_out_and_fine_where_no_cell_is_empty(write: Any, tissue: Any) -> None:
+def test_omitted_chunks_of_zeros_are_accepted_if_no_cell_is_empty(write: Any, tissue: Any) -> None:
     path = write(counts(), chunks=(4, 1))
-    assert len(chunk_files(path / "X")) == 11  # of 12: g0 of the first half is zero
+    assert len(chunk_files(path / "X")) == 11  # of 12: g0 is zero in the first half
     made = cellweft.pair(path, tissue)
     assert any("missing, read as zeros: rows 0 to 3 x genes 'g0' to 'g0'" in one for one in made.cautions)
 
@@ -118,7 +118,7 @@ def test_cells_emptied_by_lost_chunks_are_refused_unless_accepted(
         assert any("missing" in one for one in made.cautions)
 
 
-def test_the_same_holds_for_new_cells_and_for_a_tissue(write: Any, tissue: Any) -> None:
+def test_the_same_for_new_cells_and_for_a_tissue(write: Any, tissue: Any) -> None:
     path = write(counts(), spatial=np.arange(16.0).reshape(8, 2), chunks=(4, 6))
     chunk_files(path / "X")[0].unlink()
     made = cellweft.pair(tissue, tissue)
@@ -149,17 +149,17 @@ def test_every_lost_chunk_of_a_sparse_matrix_is_refused(
         file.write_bytes(held)
 
 
-def test_a_sparse_matrix_whose_zeros_were_left_out_is_taken(write: Any, tissue: Any) -> None:
+def test_a_sparse_matrix_with_omitted_chunks_of_zeros_is_accepted(write: Any, tissue: Any) -> None:
     values = counts()
     values[:, 1:] = 0
-    values[:, 0] = 2.0  # one value a cell, all of the first gene: no chunk of the places is written
+    values[:, 0] = 2.0  # one value per cell, all in gene 0, so that no chunk of the indices is written
     path = write(sp.csr_matrix(values))
     assert not chunk_files(path / "X" / "indices")
     made = cellweft.pair(path, tissue)
     assert made.sc.gene_cells.tolist() == [8, 0, 0, 0, 0, 0]
     assert any("chunks of the matrix missing" in one for one in made.cautions)
     early = np.zeros_like(values)
-    early[6:] = counts()[6:]  # the first chunk of the starts is of zeros, and true
+    early[6:] = counts()[6:]  # the first chunk of indptr is correctly all zeros
     made = cellweft.pair(write(sp.csr_matrix(early), "early"), tissue)
     assert made.sc.empty_cells.tolist() == [True] * 6 + [False] * 2
 
@@ -178,7 +178,7 @@ def test_lost_coordinates_are_refused_unless_accepted(write: Any, tissue: Any) -
     assert cellweft.pair(tissue, path, coordinates="none").coordinates is None
 
 
-def test_an_omitted_mask_of_a_table_of_coordinates_is_no_loss(write: Any, tissue: Any) -> None:
+def test_an_omitted_mask_of_a_table_of_coordinates_is_accepted(write: Any, tissue: Any) -> None:
     values = {"x": np.arange(1, 9), "y": np.arange(2, 10)}
     table = pd.DataFrame({key: pd.array(held, dtype="Int64") for key, held in values.items()})
     path = write(counts(), "st", spatial=table.set_axis([f"c{n}" for n in range(8)]))
@@ -192,7 +192,7 @@ def test_an_omitted_mask_of_a_table_of_coordinates_is_no_loss(write: Any, tissue
         cellweft.pair(tissue, path)
 
 
-def test_a_flat_tissue_is_taken(tmp_path: Path, write: Any, tissue: Any) -> None:
+def test_a_flat_tissue_in_three_dimensions_is_accepted(tmp_path: Path, write: Any, tissue: Any) -> None:
     places = np.column_stack([np.arange(1.0, 17.0).reshape(8, 2), np.zeros(8)])
     path = write(counts(), "st", spatial=places)
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
@@ -209,7 +209,7 @@ def test_a_flat_tissue_is_taken(tmp_path: Path, write: Any, tissue: Any) -> None
         cellweft.pair(tissue, path)
 
 
-def test_coordinates_in_columns_are_looked_at_too(write: Any, tissue: Any) -> None:
+def test_coordinates_in_columns_are_checked_too(write: Any, tissue: Any) -> None:
     path = write(counts(), "st")
     root = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name in ("x", "y"):
@@ -234,16 +234,16 @@ def test_lost_names_are_refused(write: Any, table: str) -> None:
         open_input(path, argument="sc")
 
 
-def test_annotation_of_one_category_is_no_loss(write: Any, tissue: Any) -> None:
+def test_omitted_codes_of_a_single_category_are_accepted(write: Any, tissue: Any) -> None:
     path = write(counts())
     for file in chunk_files(path / "obs" / "type" / "codes"):
-        file.unlink()  # as zarr leaves them out where all cells are of the first category
+        file.unlink()  # zarr omits them if all cells have the first category
     assert not any("chunk" in one for one in cellweft.pair(path, tissue).cautions)
 
 
 @pytest.fixture
 def result(tmp_path: Path) -> Path:
-    """A store of cellweft's, with a manifest; the cells have no counts in a chunk that was never written."""
+    """A store written by cellweft, with a manifest; half of the cells are empty, in an omitted chunk."""
     path = tmp_path / "made.zarr"
     obs, var = pd.DataFrame(index=[f"c{n}" for n in range(8)]), pd.DataFrame(index=GENES)
     values = counts()
@@ -254,7 +254,7 @@ def result(tmp_path: Path) -> Path:
 
 
 def test_the_manifest_of_a_result_is_checked_when_it_is_an_input(result: Path, tissue: Any) -> None:
-    made = cellweft.pair(result, tissue)  # the manifest tells that the absent chunk was never written
+    made = cellweft.pair(result, tissue)  # the manifest says that the absent chunk was never written
     assert made.sc.empty_cells.sum() == 4
     assert not any("missing" in one for one in made.cautions)
     chunk_files(result / "X")[0].unlink()

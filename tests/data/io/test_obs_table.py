@@ -1,4 +1,4 @@
-"""Tables of cells in memory and in files tell the same, and duplicate names are found by blocks."""
+"""Tables of cells in memory and in files are equal, and duplicate names are found in blocks."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path, write_as: Any) -> Anno
     return open_input(given, argument="st").obs
 
 
-def test_columns_names_and_parts_are_those_of_the_table(table: Annotation) -> None:
+def test_columns_names_and_subsets_equal_those_of_the_table(table: Annotation) -> None:
     assert isinstance(table, HeldTable | StoredTable)
     assert len(table) == 3
     assert table.columns == ["kind", "size", "text", "whole"]
@@ -83,7 +83,7 @@ def test_tables_of_another_layout_are_read_at_once(tmp_path: Path) -> None:
     names=st.lists(st.sampled_from(["a", "b", "ä", "", "cell1", "cell2"]), max_size=12),
     block=st.integers(1, 5),
 )
-def test_names_that_stand_twice_equal_a_naive_count(names: list[str], block: int) -> None:
+def test_duplicate_names_equal_a_naive_count(names: list[str], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(obs_table, "TABLE_ROWS", block)
         found = names_twice(HeldTable(pd.DataFrame(index=pd.Index(names, dtype=object))))
@@ -91,7 +91,7 @@ def test_names_that_stand_twice_equal_a_naive_count(names: list[str], block: int
 
 
 @pytest.mark.parametrize("block", [2, 100])
-def test_names_in_a_file_that_stand_twice(
+def test_duplicate_names_in_a_file(
     tmp_path: Path, write_as: Any, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     monkeypatch.setattr(obs_table, "TABLE_ROWS", block)
@@ -101,7 +101,7 @@ def test_names_in_a_file_that_stand_twice(
         assert names_twice(open_input(write_as(data, tmp_path, kind), argument="st").obs) == ["ü"]
 
 
-def test_equal_hashes_of_other_names_are_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_names_with_equal_hashes_are_not_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pd.util, "hash_array", lambda block, **_: np.zeros(len(block), dtype=np.uint64))
     assert names_twice(HeldTable(pd.DataFrame(index=["a", "b", "a", "c"]))) == ["a"]
 
@@ -111,7 +111,7 @@ def test_repeated_finds_all_that_are_equal() -> None:
     for size in (1, 3, 7):
         assert repeated(lambda size=size: np.split(values, [size]), 7).tolist() == [0, 2, 3, 4, 5]
     assert repeated(lambda: [], 0).tolist() == repeated(lambda: [values[:3]], 3).tolist() == []
-    large = np.array([1, 2**64 - 1, 2**63, 2**64 - 1], dtype=np.uint64)  # as hashes are
+    large = np.array([1, 2**64 - 1, 2**63, 2**64 - 1], dtype=np.uint64)  # the range of hashes
     assert repeated(lambda: [large[:2], large[2:]], 4).tolist() == [1, 3]
 
 
@@ -144,20 +144,20 @@ def test_a_table_is_written_column_by_column_as_anndata_does(table: Annotation, 
     write_table(store, "obs", table)
     anndata.io.write_elem(store, "theirs", storable(table.frame(), "obs"))
     ours, theirs = (anndata.io.read_elem(store[key]) for key in ("obs", "theirs"))
-    # Text is object or str, as pandas has it: the values are the same.
+    # Text has dtype object or str, depending on pandas; the values are the same.
     same = {"check_names": False, "check_dtype": False, "check_index_type": False}
     pd.testing.assert_frame_equal(ours, theirs, **same)
     pd.testing.assert_frame_equal(StoredTable.of_group(store["obs"]).frame(), theirs, **same)
 
 
-def test_a_table_of_no_column_and_one_of_no_cell(store: Any) -> None:
+def test_a_table_without_columns_and_one_without_cells(store: Any) -> None:
     write_table(store, "bare", HeldTable(pd.DataFrame(index=["a", "b"])))
     write_table(store, "empty", HeldTable(TABLE.iloc[:0][["size"]]))
     assert anndata.io.read_elem(store["bare"]).shape == (2, 0)
     assert anndata.io.read_elem(store["empty"]).shape == (0, 1)
 
 
-def test_names_that_may_not_be_written(store: Any) -> None:
+def test_names_that_cannot_be_written_are_refused(store: Any) -> None:
     slashed = HeldTable(pd.DataFrame({"a/b": [1, 2]}, index=["x", "y"]))
     write_table(store, "obs", slashed)
     assert list(anndata.io.read_elem(store["obs"])) == ["a_b"]
@@ -169,7 +169,7 @@ def test_names_that_may_not_be_written(store: Any) -> None:
     assert anndata.io.read_elem(store["mixed"])["a"].tolist() == ["1", "x"]
 
 
-def test_more_columns_replace_those_of_their_name(table: Annotation) -> None:
+def test_added_columns_replace_columns_of_the_same_name(table: Annotation) -> None:
     more = ExtendedTable(table, {"near": np.array([0.1, 0.2, 0.3]), "size": np.array([7, 8, 9])})
     assert more.columns == ["kind", "text", "whole", "near", "size"]
     assert more["size"].tolist() == [7, 8, 9]
@@ -192,7 +192,7 @@ def test_names_have_the_type_that_pandas_gives_to_text(table: Annotation) -> Non
     assert table.names(np.array([2, 0])).dtype == table.frame().index.dtype == table.names().dtype
 
 
-def test_a_mask_of_another_size_than_the_names_is_refused(tmp_path: Path) -> None:
+def test_a_mask_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "table.h5", "w") as file:
         group = file.create_group("obs")
         names = group.create_group("_index")

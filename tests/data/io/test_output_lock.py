@@ -1,4 +1,4 @@
-"""Outputs of two runs, of one command, and inside inputs: nothing is lost, and what is in the way is said."""
+"""Outputs of two runs, of one command, and inside inputs: nothing is lost, and errors name the obstacle."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ with partial_output(Path(sys.argv[1])) as partial:
 
 
 def make(path: Path, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """Make an output, and do something else before it is complete."""
+    """Write an output, and call `meanwhile` before it is complete."""
     with partial_output(path) as partial:
         partial.write_text("ours")
         meanwhile()
@@ -51,7 +51,7 @@ def fail(error: BaseException) -> Callable[[], None]:
 
 
 def held_by_other(path: Path) -> Any:
-    """Return a process that makes an output until its input ends."""
+    """Return a process that holds an output until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -61,7 +61,7 @@ def held_by_other(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "imputed.zarr", "imputed.h5ad"])
-def test_the_second_run_is_told_who_holds_the_output(tmp_path: Path, name: str) -> None:
+def test_the_second_run_is_told_which_run_holds_the_output(tmp_path: Path, name: str) -> None:
     first = held_by_other(tmp_path / name)
     message = (
         rf"{re.escape(name)}: expected an output that no other run is writing, got .*process {first.pid} on "
@@ -73,7 +73,7 @@ def test_the_second_run_is_told_who_holds_the_output(tmp_path: Path, name: str) 
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
-def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+def test_a_killed_run_releases_its_output(tmp_path: Path) -> None:
     first = held_by_other(tmp_path / "scores.csv")
     first.kill()
     first.communicate()
@@ -82,7 +82,7 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_two_threads_are_two_runs_but_one_run_may_hold_twice(tmp_path: Path) -> None:
+def test_two_threads_exclude_each_other_but_one_may_lock_twice(tmp_path: Path) -> None:
     told: list[BaseException] = []
 
     def other() -> None:
@@ -101,7 +101,7 @@ def test_two_threads_are_two_runs_but_one_run_may_hold_twice(tmp_path: Path) -> 
     assert not (tmp_path / f".a.csv{LOCK}").exists()
 
 
-def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match=r"a\.csv: expected a path that does not exist yet"):
         make(tmp_path / "a.csv", lambda: (tmp_path / "a.csv").write_text("theirs") and None)
     assert (tmp_path / "a.csv").read_text() == "theirs"
@@ -126,7 +126,7 @@ def test_all_outputs_that_exist_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["out.zarr", "out.zarr/model", "link/out.zarr"])
-def test_outputs_need_places_of_their_own(tmp_path: Path, model: str) -> None:
+def test_outputs_need_separate_paths(tmp_path: Path, model: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "out.zarr").mkdir()
     asked: Any = {"output": (tmp_path / "out.zarr", ()), "save_model": (tmp_path / model, "model")}
@@ -147,7 +147,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, make_side: Any, write_as: 
 
 @pytest.fixture
 def sides(tmp_path: Path, written: dict[str, Path]) -> dict[str, Path]:
-    """A reference and a tissue as files of several kinds."""
+    """A reference and a tissue as files of several formats."""
     for name, path in written.items():
         shutil.copytree(path.parent, tmp_path / name)
     return {name: tmp_path / name / path.name for name, path in written.items()}
@@ -198,7 +198,7 @@ def test_no_output_lies_inside_a_store(
     assert not list(tmp_path.glob("a.*"))
 
 
-def test_no_model_takes_the_place_of_data(sides: dict[str, Path]) -> None:
+def test_a_model_never_replaces_data(sides: dict[str, Path]) -> None:
     before = state(*sides.values())
     for target in (sides["st"], sides["sc"]):
         found = run("impute", sides["sc"], sides["st"], "-o", "a.zarr", "--save-model", target, "--overwrite")
@@ -230,19 +230,19 @@ def test_an_embedding_is_an_input(sides: dict[str, Path], tmp_path: Path) -> Non
     assert "cellweft never changes its inputs" in found.stderr
 
 
-def test_nothing_is_put_into_a_saved_model(tmp_path: Path) -> None:
+def test_no_output_lies_inside_a_saved_model(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.safetensors").write_bytes(b"")
     with pytest.raises(OutputError, match="a folder outside stores and models"):
         check_output(tmp_path / "model" / "a.csv")
 
 
-# What is left
+# What remains after an error
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
 @pytest.mark.parametrize("removable", [True, False])
-def test_what_is_left_is_told_truly(
+def test_the_error_says_which_files_remain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, removable: bool
 ) -> None:
     def refuse(path: Path, **_: Any) -> None:
@@ -262,7 +262,7 @@ def test_what_is_left_is_told_truly(
     assert bool(list(tmp_path.iterdir())) is not removable
 
 
-def test_an_interrupt_tells_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_says_which_files_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, **_: Any) -> None:
         raise OSError(errno.EMFILE, "too many")
 

@@ -1,4 +1,4 @@
-"""What is asked of an output is looked at once, and nothing is made by it."""
+"""Requests for an output are checked once, and the checks write nothing."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from cellweft._errors import MissingExtraError, OutputExistsError, SettingError
 from cellweft.data.io.output_request import OutputRequest, processes_of
 
 
-def test_a_request_knows_where_its_result_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_returns_the_path_of_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = OutputRequest(path="a.zarr", resume=True, sparse=np.float32(0.5), interval=0.9, dask="local:2")
     assert (store.target, store.checkpoint) == (tmp_path / "a.zarr", tmp_path / "a.zarr.resume")
@@ -41,12 +41,14 @@ def test_a_request_knows_where_its_result_goes(tmp_path: Path, monkeypatch: pyte
         ),
     ],
 )
-def test_what_cannot_be_had_is_refused(tmp_path: Path, name: str, options: dict[str, Any], told: str) -> None:
+def test_impossible_requests_are_refused(
+    tmp_path: Path, name: str, options: dict[str, Any], told: str
+) -> None:
     with pytest.raises(SettingError, match=told):
         OutputRequest(path=tmp_path / name, **options)
 
 
-def test_an_output_that_is_there_is_replaced_on_request_alone(tmp_path: Path) -> None:
+def test_an_existing_output_is_only_replaced_on_request(tmp_path: Path) -> None:
     path = tmp_path / "a.h5ad"
     path.write_text("old")
     with pytest.raises(OutputExistsError, match="got an existing output"):
@@ -55,17 +57,15 @@ def test_an_output_that_is_there_is_replaced_on_request_alone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "options"), [("a.zarr", {}), ("a.h5ad", {"sparse": 0.1})])
-def test_a_folder_of_others_beside_it_is_in_the_way(
-    tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
+def test_an_unrelated_resume_folder_is_refused(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     (tmp_path / f"{name}.resume").mkdir()
     (tmp_path / f"{name}.resume" / "thesis.tex").touch()
     with pytest.raises(OutputExistsError, match=r"\.resume: expected nothing at this path"):
         OutputRequest(path=tmp_path / name, **options)
-    OutputRequest(path=tmp_path / "a.h5ad")  # which needs none
+    OutputRequest(path=tmp_path / "a.h5ad")  # an h5ad file needs no such folder
 
 
-def test_dask_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dask_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[dask\]"'):
         OutputRequest(path=tmp_path / "a.zarr", dask="local")

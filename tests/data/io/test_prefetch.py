@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: the same order, nothing lost, errors where they belong."""
+"""Reading ahead and writing in the background: the order is kept, nothing is lost, and errors are raised."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 
 @given(items=st.lists(st.integers()), depth=st.integers(1, 5))
 @settings(max_examples=20, deadline=None)
-def test_nothing_is_lost_and_the_order_stays(items: list[int], depth: int) -> None:
+def test_nothing_is_lost_and_the_order_is_kept(items: list[int], depth: int) -> None:
     assert list(prefetch(items, depth=depth)) == items
     put: list[int] = []
     with BackgroundWriter(put.append, depth=depth) as behind:
@@ -36,11 +36,11 @@ def test_the_next_item_is_made_while_the_caller_works() -> None:
         if len(made) > 1:
             break
         time.sleep(0.01)
-    assert made == [0, 1]  # one ahead, and no more
+    assert made == [0, 1]  # one item ahead, and no more
     assert list(items) == [1, 2]
 
 
-def test_an_error_of_the_source_is_raised_at_its_place() -> None:
+def test_an_error_of_the_source_is_raised_at_its_position() -> None:
     def source() -> Iterator[int]:
         yield 1
         raise ValueError("broken")
@@ -51,7 +51,7 @@ def test_an_error_of_the_source_is_raised_at_its_place() -> None:
         next(items)
 
 
-def test_who_stops_early_leaves_no_thread() -> None:
+def test_stopping_early_leaves_no_thread() -> None:
     before = threading.active_count()
     items = prefetch(iter(range(100)))
     assert next(items) == 0
@@ -59,7 +59,7 @@ def test_who_stops_early_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_an_error_behind_stops_the_work() -> None:
+def test_an_error_in_the_background_stops_the_work() -> None:
     done: list[int] = []
 
     def put(number: int) -> None:
@@ -75,10 +75,10 @@ def test_an_error_behind_stops_the_work() -> None:
     with pytest.raises(OSError, match="full"):
         work()
     assert done[:2] == [0, 1]
-    assert len(done) <= 4  # what was in the line
+    assert len(done) <= 4  # items that were already queued
 
 
-def test_the_last_error_behind_is_not_lost() -> None:
+def test_the_last_error_in_the_background_is_raised() -> None:
     def fail(_: int) -> None:
         raise OSError("full")
 
@@ -86,7 +86,7 @@ def test_the_last_error_behind_is_not_lost() -> None:
         behind(0)
 
 
-def test_an_error_of_the_work_wins() -> None:
+def test_an_error_of_the_work_takes_precedence() -> None:
     def fail(_: int) -> None:
         raise OSError("full")
 

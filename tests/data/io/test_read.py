@@ -1,4 +1,4 @@
-"""Every format gives the same values; a file that is not what its name says is refused with the next step."""
+"""Every format gives the same values; files in another format than their name says are refused."""
 
 import gzip
 import pickle
@@ -43,7 +43,7 @@ def test_every_format_gives_the_same(kind: str, tmp_path: Path, make_side: Any, 
     np.testing.assert_array_equal(values(path), data.X.toarray())
 
 
-def test_anndata_is_taken_as_it_is(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+def test_anndata_is_read_unchanged(tmp_path: Path, make_side: Any, write_as: Write) -> None:
     data = make_side(["Gad1", "Sst", "Vip"])
     np.testing.assert_array_equal(values(data[[3, 1], ["Vip", "Gad1"]]), data.X.toarray()[[3, 1]][:, [2, 0]])
     backed = anndata.read_h5ad(write_as(data, tmp_path, "h5ad"), backed="r")
@@ -100,7 +100,7 @@ def test_tables_keep_coordinates_and_text_as_annotation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.matrix, [[3, 0, 1], [0, 1, 2]])
 
 
-def test_a_lone_x_is_a_gene_and_missing_numbers_stay(tmp_path: Path) -> None:
+def test_a_single_column_x_is_a_gene_and_missing_numbers_are_kept(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("\tx\tGad1\na\t1\t\nb\t2\t5\n")
     found = open_input(tmp_path / "t.tsv", argument="st")
     assert found.var.index.tolist() == ["x", "Gad1"]
@@ -112,9 +112,9 @@ WORDS = ["NA", "nan", "None", "null", "TRUE", "007", "1e3", "N/A"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "r.csv"])
-def test_names_and_labels_stay_as_they_are_written(tmp_path: Path, kind: str) -> None:
+def test_names_and_labels_are_kept_as_written(tmp_path: Path, kind: str) -> None:
     path, separator = tmp_path / f"t.{kind}", "\t" if kind == "tsv" else ","
-    header = [*(["cell"] if kind != "r.csv" else []), *WORDS, "type"]  # R leaves the first name out
+    header = [*(["cell"] if kind != "r.csv" else []), *WORDS, "type"]  # R omits the first column name
     rows = [[word, *map(str, range(len(WORDS))), word] for word in WORDS]
     rows += [["cell 9", *["2"] * len(WORDS), ""]]
     text = "".join(separator.join(row) + "\n" for row in [header, *rows])
@@ -128,7 +128,7 @@ def test_names_and_labels_stay_as_they_are_written(tmp_path: Path, kind: str) ->
     np.testing.assert_array_equal(found.matrix, [list(range(len(WORDS)))] * len(WORDS) + [[2] * len(WORDS)])
 
 
-def test_a_column_of_words_for_missing_alone(tmp_path: Path) -> None:
+def test_a_column_with_only_words_for_missing_values(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("cell,Gad1,Sst,type\na,1,NA,None\nb,2,,null\n")
     found = open_input(tmp_path / "t.csv", argument="st")
     assert found.obs["type"].tolist() == ["None", "null"]
@@ -137,7 +137,7 @@ def test_a_column_of_words_for_missing_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["__index_level_0__", "barcode", "cell_id", "EntityID"])
-def test_parquet_takes_a_column_of_names_wherever_it_stands(name: str, tmp_path: Path) -> None:
+def test_parquet_finds_the_column_of_names_at_any_position(name: str, tmp_path: Path) -> None:
     kind, number = ["B", "B"], [2**60 + 1, 2**60] if name == "EntityID" else ["b", "a"]
     table = pd.DataFrame({"kind": kind, "Gad1": [1, 2], "Sst": [0, 1], name: number})
     table.to_parquet(tmp_path / "t.parquet")
@@ -146,7 +146,7 @@ def test_parquet_takes_a_column_of_names_wherever_it_stands(name: str, tmp_path:
     assert (found.obs.columns, found.var.index.tolist()) == (["kind"], ["Gad1", "Sst"])
 
 
-def test_names_of_cells_behind_a_first_column_that_repeats(tmp_path: Path) -> None:
+def test_names_of_cells_after_a_first_column_with_duplicates(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("cell_type,cell_id,Gad1,Sst\nA,c1,1,2\nA,c2,0,4\nB,c3,2,2\n")
     found = open_input(tmp_path / "t.csv", argument="sc")
     assert found.obs.names().tolist() == ["c1", "c2", "c3"]
@@ -156,27 +156,29 @@ def test_names_of_cells_behind_a_first_column_that_repeats(tmp_path: Path) -> No
     )
 
 
-def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+def test_a_broken_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.h5ad").symlink_to(tmp_path / "annex" / "content")
     with pytest.raises(MissingFileError, match=r"a link to '.*annex/content', which does not exist"):
         open_input(tmp_path / "a.h5ad", argument="sc")
 
 
 @pytest.mark.parametrize("name", ["a.csv.xz", "a.rar"])
-def test_other_archives_are_to_be_unpacked(name: str, tmp_path: Path) -> None:
+def test_other_archives_must_be_unpacked_first(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(FormatError, match="Unpack it"):
         open_input(tmp_path / name, argument="sc")
 
 
-def test_parquet_takes_its_first_text_column_as_names(tmp_path: Path) -> None:
+def test_parquet_uses_its_first_text_column_as_names(tmp_path: Path) -> None:
     pd.DataFrame({"barcode": ["a", "b"], "Gad1": [1, 2], "Sst": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     found = open_input(tmp_path / "t.parquet", argument="sc")
     assert found.obs.names().tolist() == ["a", "b"]
     assert found.var.index.tolist() == ["Gad1", "Sst"]
 
 
-def test_what_10x_counts_beside_genes_is_left_out(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+def test_10x_features_that_are_not_genes_are_left_out(
+    tmp_path: Path, make_side: Any, write_as: Write
+) -> None:
     data = make_side(["Gad1", "NegControl1", "Sst"])
     path = write_as(data, tmp_path, "xenium.h5")
     found = open_input(path, argument="st")
@@ -186,7 +188,7 @@ def test_what_10x_counts_beside_genes_is_left_out(tmp_path: Path, make_side: Any
     np.testing.assert_array_equal(values(path), data.X.toarray()[:, [0, 2]])
 
 
-def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
+def test_missing_files_suggest_similar_names(tmp_path: Path) -> None:
     (tmp_path / "atlas.h5ad").touch()
     with pytest.raises(
         MissingFileError, match=r"sc \(.*atlass\.h5ad\): expected a file, got nothing.*'atlas\.h5ad'"
@@ -211,7 +213,7 @@ def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
         ("empty.csv", b"", "an empty file"),
     ],
 )
-def test_files_that_are_not_what_their_name_says(
+def test_files_in_another_format_than_their_name_says(
     tmp_path: Path, name: str, content: bytes, looks: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -256,7 +258,7 @@ def test_addresses_are_not_paths(address: str) -> None:
         open_input(address, argument="sc")
 
 
-def test_an_address_of_a_file_is_to_be_its_path() -> None:
+def test_a_file_address_must_be_given_as_a_path() -> None:
     with pytest.raises(FormatError, match=r"got an address \(file\)\. Pass only the path"):
         open_input("file:///data/a.h5ad", argument="sc")
 
@@ -281,7 +283,7 @@ def test_an_address_of_a_file_is_to_be_its_path() -> None:
         (PermissionError(13, "Permission denied"), r"got no permission to read it\. Change its permissions"),
     ],
 )
-def test_files_that_the_system_refuses_are_not_called_damaged(
+def test_errors_of_the_system_are_not_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -310,7 +312,7 @@ def test_a_file_that_is_open_elsewhere(tmp_path: Path, make_side: Any, write_as:
     assert open_input(path, argument="sc").var.index.tolist() == ["Gad1"]
 
 
-def test_other_things_are_refused() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(FormatError, match=r"sc: expected an AnnData or a path, got DataFrame"):
         open_input(pd.DataFrame(), argument="sc")  # type: ignore[arg-type]
 
@@ -326,7 +328,7 @@ def test_hdf5_files_of_the_other_kind(tmp_path: Path, make_side: Any, write_as: 
         open_input(tmp_path / "a.h5ad", argument="sc")
 
 
-def test_folders_that_are_no_input(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+def test_folders_that_are_not_an_input(tmp_path: Path, make_side: Any, write_as: Write) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match=r"got a folder with nothing in it\. Pass the file itself"):
         open_input(tmp_path / "empty", argument="sc")
@@ -344,7 +346,7 @@ def test_folders_that_are_no_input(tmp_path: Path, make_side: Any, write_as: Wri
         open_input(folder, argument="sc")
 
 
-def test_zarr_stores_that_are_no_anndata(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+def test_zarr_stores_that_are_not_anndata(tmp_path: Path, make_side: Any, write_as: Write) -> None:
     zarr.open_group(tmp_path / "other.zarr", mode="w", zarr_format=2)
     with pytest.raises(
         FormatError, match=r"expected a zarr store written by AnnData.*got a store with nothing"
@@ -365,7 +367,7 @@ def test_a_table_of_spatialdata_is_found(kind: str, tmp_path: Path, make_side: A
     assert found.var.index.tolist() == ["Gad1"]
     assert (found.source, found.where) == (str(table), f"st ({table})")
     imputed = make_side(["Gad1", "Sst"])
-    imputed.uns["cellweft"] = {"seed": 0}  # what cellweft has written does not count
+    imputed.uns["cellweft"] = {"seed": 0}  # results that cellweft has written are not counted
     write_as(imputed, store / "tables", kind).rename(store / "tables" / "kept")
     write_as(make_side(["Gad1"]), store / "tables", kind)
     (store / "tables" / "kept").rename(store / "tables" / "imputed")
@@ -389,7 +391,7 @@ def test_tables_without_numbers(tmp_path: Path) -> None:
 
 
 def write_mudata(path: Path, modalities: dict[str, anndata.AnnData]) -> Path:
-    """Write modalities as MuData does, with a table of all cells beside them."""
+    """Write modalities in the format of MuData, next to a table of all cells."""
     names = next(iter(modalities.values())).obs_names
     table = pd.DataFrame({"rna:type": 1, "wnn_cluster": 2}, index=names)
     store: Any = (
@@ -426,7 +428,7 @@ def test_a_modality_of_mudata(kind: str, tmp_path: Path, make_side: Any) -> None
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr", "csv", "loom"])
-def test_a_sample_of_what_has_none_is_refused(
+def test_a_sample_is_refused_for_inputs_without_samples(
     kind: str, tmp_path: Path, make_side: Any, write_as: Write
 ) -> None:
     data = make_side(["Gad1", "Sst"])
@@ -440,7 +442,7 @@ def test_a_sample_of_what_has_none_is_refused(
 
 
 def write_loom(path: Path, data: anndata.AnnData, *, names: str = "CellID", genes: str = "Gene") -> Path:
-    """Write a file as loompy does, genes x cells in chunks, with the names in bytes."""
+    """Write a loom file: genes x cells in chunks, with the names as bytes."""
     with h5py.File(path, "w") as file:
         counts = data.X.toarray().T
         file.create_dataset("matrix", data=counts, chunks=(1, 3), compression="gzip")
@@ -457,7 +459,7 @@ def write_loom(path: Path, data: anndata.AnnData, *, names: str = "CellID", gene
 
 
 @pytest.mark.parametrize(("names", "genes"), [("CellID", "Gene"), ("obs_names", "var_names")])
-def test_loom_is_turned(names: str, genes: str, tmp_path: Path, make_side: Any) -> None:
+def test_loom_is_transposed(names: str, genes: str, tmp_path: Path, make_side: Any) -> None:
     data = make_side(["Gad1", "Sst", "NA", "Blank-1"], n_cells=23)
     data.obs["X"], data.obs["Y"] = np.arange(23.0), np.arange(23.0)[::-1]
     path = write_loom(tmp_path / "a.loom", data, names=names, genes=genes)

@@ -1,4 +1,4 @@
-"""However an input is stored, the pair is the same; and what is on disk reads the same in another process."""
+"""The pair does not depend on how an input is stored, and data on disk can be read in another process."""
 
 import pickle
 import subprocess
@@ -121,7 +121,7 @@ KINDS: dict[str, Callable[[Path], Given]] = {
 
 
 def content(made: Pair) -> dict[str, Any]:
-    """All that can be asked of the spatial side of a pair, as arrays."""
+    """Everything that can be read from the spatial side of a pair, as arrays."""
     side = made.st
     blocks = [side.dense(rows, genes) for rows in ROWS for genes in GENES]
     blocks += [side.subset(np.array([8, 2])).dense(slice(None))]
@@ -153,7 +153,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> dict[str, Pair]:
-    """A pair with the spatial side stored in every way that can be made here."""
+    """A pair with the spatial side stored in every way that is available here."""
     import importlib.util
 
     sc = anndata.AnnData(
@@ -185,7 +185,7 @@ for path in Path(sys.argv[1]).glob("*.pickle"):
 
 @pytest.fixture(scope="module")
 def elsewhere(pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What another process, at another place, reads of the pairs that were sent to it."""
+    """What another process, in another folder, reads from the pairs that were sent to it."""
     sent = tmp_path_factory.mktemp("sent")
     for number, made in enumerate(pairs.values()):
         (sent / f"{number}.pickle").write_bytes(pickle.dumps(made))
@@ -199,7 +199,7 @@ def elsewhere(pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("kind", list(KINDS)[1:])
 def test_every_kind_gives_the_same_pair(kind: str, pairs: dict[str, Pair]) -> None:
     if kind not in pairs:
-        pytest.skip("Dask does not exist")
+        pytest.skip("Dask is not installed")
     expected, found = content(pairs["memory, sparse"]), content(pairs[kind])
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -214,13 +214,13 @@ def test_every_kind_gives_the_same_pair(kind: str, pairs: dict[str, Pair]) -> No
 @pytest.mark.parametrize("by", ["", "c"], ids=["pickle", "cloudpickle"])
 def test_another_process_reads_the_same(kind: str, by: str, pairs: dict[str, Pair], elsewhere: Path) -> None:
     if kind not in pairs:
-        pytest.skip("Dask does not exist")
+        pytest.skip("Dask is not installed")
     found = np.load(elsewhere / f"{list(pairs).index(kind)}{by}.npz")
     for name, values in content(pairs[kind]).items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-def test_what_lies_on_disk_is_sent_as_a_place(tmp_path: Path) -> None:
+def test_data_on_disk_are_sent_as_a_path(tmp_path: Path) -> None:
     stream = np.random.default_rng(0)
     values = sp.csr_array(stream.random((3000, 50)) * (stream.random((3000, 50)) < 0.3))
     anndata.AnnData(values.astype(np.float32)).write_h5ad(tmp_path / "x.h5ad")
@@ -232,7 +232,7 @@ def test_what_lies_on_disk_is_sent_as_a_place(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_is_not_there_any_more_is_named(tmp_path: Path) -> None:
+def test_a_file_that_no_longer_exists_is_named(tmp_path: Path) -> None:
     path = in_h5ad(tmp_path, spatial())
     with h5py.File(path) as file:
         sent = pickle.dumps(open_rows(file["X"]))

@@ -1,4 +1,4 @@
-"""Results of cellweft, found again."""
+"""Results of cellweft are recognised in files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def made(**slots: object) -> AnnData:
     return AnnData(VALUES.copy(), layers={"lower": VALUES / 2}, **slots)
 
 
-def test_genes_from_wherever_they_lie(tmp_path: Path) -> None:
+def test_genes_from_any_storage(tmp_path: Path) -> None:
     lazily = pytest.importorskip("dask.array").from_array
     dense, sparse = made(), made()
     sparse.X = sp.csr_matrix(VALUES)
@@ -40,10 +40,10 @@ def test_genes_from_wherever_they_lie(tmp_path: Path) -> None:
         assert gene_columns(data, GENES[:0]).shape == (50, 0)
 
 
-def test_columns_that_are_no_genes_are_passed_over(tmp_path: Path) -> None:
+def test_features_that_are_not_genes_are_skipped(tmp_path: Path) -> None:
     import h5py
 
-    file = tmp_path / "cells.h5"  # of 10x: genes beside other features
+    file = tmp_path / "cells.h5"  # a 10x file, with genes and other features
     with h5py.File(file, "w") as h5:
         matrix = sp.csc_matrix(VALUES.T.astype(np.int32))
         group = h5.create_group("matrix")
@@ -60,7 +60,7 @@ def test_columns_that_are_no_genes_are_passed_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gene_columns(data, genes), VALUES[:, [7, 2]])
 
 
-def test_kinds_and_places() -> None:
+def test_kinds_and_coordinates_of_results() -> None:
     places = np.zeros((50, 2))
     one = made()
     assert result_kind(open_input(one, argument="result")) is None
@@ -85,9 +85,7 @@ def test_kinds_and_places() -> None:
     ],
 )
 @pytest.mark.parametrize("ending", ["", ".h5ad", ".zarr"])
-def test_a_result_of_the_former_name_is_refused(
-    tmp_path: Path, slots: dict[str, object], ending: str
-) -> None:
+def test_a_result_of_weft_is_refused(tmp_path: Path, slots: dict[str, object], ending: str) -> None:
     result: object = made(**slots)
     if ending:
         write_anndata(result, tmp_path / f"old{ending}")

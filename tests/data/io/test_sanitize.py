@@ -1,4 +1,4 @@
-"""Tables become storable without a surprise, and the ones that came stay as they were."""
+"""Tables are made storable, every change is reported, and the input tables stay unchanged."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_strings_that_repeat_or_are_missing_become_categories() -> None:
     assert result.index.tolist() == ["3", "4", "5"]
 
 
-def test_a_slash_in_a_column_name_is_replaced_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slash_in_a_column_name_is_replaced_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     frame = pd.DataFrame({"T/NK": [1.0]})
     with caplog.at_level(logging.WARNING, "cellweft"):
         assert list(storable(frame, "obs")) == ["T_NK"]
@@ -73,7 +73,7 @@ ODD = {
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_columns_of_any_type_can_be_written(kind: str, tmp_path: Path) -> None:
     names = pd.Index(["c1", "c\0 2", "\ud800"], dtype=object)
-    # From pandas 3 on, text in arrays becomes str, which has no surrogates; a column of objects stays one.
+    # From pandas 3 on, text in arrays becomes str, which cannot hold surrogates; a column of objects can.
     surrogates = pd.Series(ODD["surrogates"], index=names, dtype=object)
     frame = pd.DataFrame(ODD | {"surrogates": surrogates}, index=names)
     before = frame.copy(deep=True)
@@ -100,7 +100,7 @@ def test_columns_of_any_type_can_be_written(kind: str, tmp_path: Path) -> None:
     assert read["nullable"].tolist()[::2] == [1.5, 2.0]
 
 
-def test_what_changes_is_said_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_changes_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     frame = pd.DataFrame(
         {"ok": ["a", None], "when": pd.to_datetime(["2026-01-01"] * 2), "": [1, 2], "mix": [1, "a"]}
     )
@@ -114,7 +114,7 @@ def test_what_changes_is_said_and_nothing_else(caplog: pytest.LogCaptureFixture)
     assert caplog.text == ""
 
 
-def test_mappings_keep_what_can_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+def test_mappings_keep_the_values_that_can_be_stored(caplog: pytest.LogCaptureFixture) -> None:
     image = np.zeros((2, 2, 3), dtype=np.uint8)
     given = {
         "lib/1": {
@@ -135,5 +135,5 @@ def test_mappings_keep_what_can_be_stored(caplog: pytest.LogCaptureFixture) -> N
     )
 
 
-def test_a_column_of_nothing_is_stored() -> None:
+def test_a_column_of_missing_values_is_stored() -> None:
     assert storable(pd.DataFrame({"a": pd.Series([None, None], dtype=object)}), "obs")["a"].isna().all()

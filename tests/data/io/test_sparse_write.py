@@ -1,4 +1,4 @@
-"""A sparse matrix made from tiles is the one that is made at once, whatever the tiles."""
+"""A sparse matrix written in tiles equals the one that is made at once, for any tiles."""
 
 import itertools
 from pathlib import Path
@@ -60,12 +60,12 @@ def assert_stored(group: Any, values: np.ndarray, cut: float) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let parts have 21 values, and chunks 4."""
+    """Reduce parts to 21 values, and chunks to 4."""
     monkeypatch.setattr(sparse_write, "_BAND_VALUES", 21)
     monkeypatch.setattr(sparse_write, "_CHUNK", 4)
 
 
-def test_by_hand(tmp_path: Path) -> None:
+def test_a_hand_computed_case(tmp_path: Path) -> None:
     values = np.array([[0.5, 0.04, 0.3], [0, 0, 0], [0.01, 0.05, 0]], dtype=np.float32)
     parts = parts_of(tmp_path, values, [(slice(0, 3), slice(0, 3))], cut=0.05)
     group = joined(tmp_path, parts)
@@ -86,7 +86,7 @@ def test_by_hand(tmp_path: Path) -> None:
     seed=st.integers(0, 5),
 )
 @settings(max_examples=15, deadline=None)
-def test_neither_tiles_nor_parts_nor_chunks_change_what_is_stored(
+def test_stored_values_do_not_depend_on_tiles_parts_or_chunks(
     tmp_path_factory: pytest.TempPathFactory,
     shape: tuple[int, int],
     tile: tuple[int, int],
@@ -106,7 +106,7 @@ def test_neither_tiles_nor_parts_nor_chunks_change_what_is_stored(
 
 
 @pytest.mark.usefixtures("small")
-def test_every_file_is_the_same_whatever_the_tiles(tmp_path: Path) -> None:
+def test_every_file_is_the_same_for_any_tiles(tmp_path: Path) -> None:
     values = matrix(29, 7)
     files = []
     for number, tile in enumerate([(29, 7), (5, 3), (8, 1)]):
@@ -120,7 +120,7 @@ def test_every_file_is_the_same_whatever_the_tiles(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_parts_may_be_written_again_and_joined_again(tmp_path: Path) -> None:
+def test_parts_may_be_rewritten_and_joined_again(tmp_path: Path) -> None:
     values = matrix()
     tiles = grid(values.shape, (4, 3))
     parts = parts_of(tmp_path, values, [*tiles, *tiles[::2]])
@@ -133,7 +133,7 @@ def test_parts_may_be_written_again_and_joined_again(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("number", [0, 3, 11])
-def test_a_missing_part_is_told(tmp_path: Path, number: int) -> None:
+def test_a_missing_part_is_reported(tmp_path: Path, number: int) -> None:
     values = matrix()
     parts = parts_of(tmp_path, values, grid(values.shape, (3, 3)))
     sorted(parts.folder.iterdir())[number].unlink()
@@ -143,7 +143,7 @@ def test_a_missing_part_is_told(tmp_path: Path, number: int) -> None:
         joined(tmp_path, parts_of(tmp_path, values, []))
 
 
-def test_a_part_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -156,7 +156,9 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", ["zarr", "h5ad"])
 @pytest.mark.parametrize("most", [2**31 - 1, 10])
-def test_all_readers_know_it(tmp_path: Path, kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_readers_can_read_it(
+    tmp_path: Path, kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sparse_write, "_MOST", most)
     values = matrix()
     parts = parts_of(tmp_path, values, grid(values.shape, (4, 3)), cut=0.2)
@@ -177,7 +179,7 @@ def test_all_readers_know_it(tmp_path: Path, kind: str, most: int, monkeypatch: 
     np.testing.assert_array_equal(source.read(slice(2, 9)).toarray(), wanted[2:9])
 
 
-def test_progress_is_told(tmp_path: Path, small: None) -> None:
+def test_progress_is_reported(tmp_path: Path, small: None) -> None:
     seen = []
     parts = parts_of(tmp_path, matrix(), grid((11, 7), (6, 4)))
     parts.join(
@@ -187,7 +189,7 @@ def test_progress_is_told(tmp_path: Path, small: None) -> None:
 
 
 @pytest.mark.slow
-def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_parts_are_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
     monkeypatch.setattr(sparse_write, "_BAND_VALUES", 2**16)
@@ -200,22 +202,22 @@ def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     parts.join(root, "X")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8 * (8 * 2**16)  # bytes, of the 12 million that its values take
+    assert peak < 8 * (8 * 2**16)  # bytes; all values take 12 million
 
 
 @pytest.mark.parametrize("cut", [-0.1, 1.5, np.nan, np.inf, "0.1", True])
-def test_a_cut_has_a_range(cut: Any) -> None:
+def test_a_cut_out_of_range_is_refused(cut: Any) -> None:
     with pytest.raises(SettingError, match=r"^sparse: expected a number from 0 to 1, got"):
         check_cut(cut)
 
 
-def test_a_cut_of_nothing_keeps_all_but_zeros() -> None:
+def test_a_cut_of_zero_removes_only_zeros() -> None:
     for cut in (None, 0, 0.0, 1, np.float32(0.5)):
         check_cut(cut)
     assert kept_values(np.array([0, 1e-30, -0.0, 2]), 0).tolist() == [False, True, False, True]
 
 
-def test_the_share_that_is_kept_is_estimated_from_the_means(tissue_pair: Pair) -> None:
+def test_the_kept_share_is_estimated_from_the_means(tissue_pair: Pair) -> None:
     genes = np.array([3, 0, 11, 27, 14])
     known = dict(zip(tissue_pair.sc_shared.tolist(), tissue_pair.st_shared.tolist(), strict=True))
     means = [

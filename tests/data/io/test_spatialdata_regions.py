@@ -1,4 +1,4 @@
-"""Tables of SpatialData: what they annotate, and which one is meant; no package is needed for it."""
+"""Tables of SpatialData: which regions they annotate, and which table is chosen, without the package."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_instances_are_those_of_the_rows() -> None:
         link.instances(HeldTable(obs.drop(columns="id")), where="st")
 
 
-def test_the_table_that_is_meant() -> None:
+def test_the_choice_of_a_table() -> None:
     one, cellweft = Table({}), Table({"cellweft": {}})
     told: Any = {"where": "st", "argument": "table={!r}".format}
     assert chosen_table({"a": one}, None, **told) == "a"
@@ -56,12 +56,12 @@ def test_the_table_that_is_meant() -> None:
         chosen_table({"table": one}, "tabel", **told)
 
 
-def test_only_spatialdata_is_such() -> None:
+def test_only_spatialdata_stores_are_recognised() -> None:
     assert not is_spatialdata(Table({}))
     assert not is_spatialdata("path")
 
 
-def test_a_store_is_told_by_its_folders(tmp_path: Any) -> None:
+def test_a_store_is_recognised_by_its_folders(tmp_path: Any) -> None:
     table = tmp_path / "s.zarr" / "tables" / "table"
     table.mkdir(parents=True)
     assert store_of(table) is None
@@ -71,7 +71,7 @@ def test_a_store_is_told_by_its_folders(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("column", [None, "x"])
-def test_centroids_are_for_tables_without_places(column: str | None) -> None:
+def test_centroids_are_for_tables_without_coordinates(column: str | None) -> None:
     obs = pd.DataFrame({"region": ["cells"], "id": [1], "y": [0.0], column or "z": [0.0]})
     held = {"other": np.ones((1, 2))}
     told = {"source": "somewhere", "where": "st"}

@@ -1,4 +1,4 @@
-"""Folders of 10x files from public series, and files of several genomes: one sample, complete, or none."""
+"""Folders of 10x files from public series, and files of several genomes: one complete sample is read."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ GENES = ["Gad1", "Sst", "Vip"]
 
 
 def write(folder: Path, names: str, *, n_cells: int, what: str = "mbf", turned: bool = False) -> np.ndarray:
-    """Write the files of a sample, named as ``names`` with a gap for what each is; return cells x genes."""
+    """Write the files of a sample with names of the pattern `names`; return the counts, cells x genes."""
     counts = np.random.default_rng(n_cells).poisson(2.0, (n_cells, 3))
     folder.mkdir(exist_ok=True)
     if "m" in what:
@@ -43,7 +43,7 @@ def values(path: Path, sample: str | None = None) -> np.ndarray:
     "names",
     ["GSM1_{}", "GSM1_brain.{}", "{}_MH001", "a-{}-b", "filtered_feature_bc_{}", "count_matrix_{}", "{}"],
 )
-def test_one_word_before_or_behind_is_common(names: str, tmp_path: Path) -> None:
+def test_one_common_prefix_or_suffix_is_accepted(names: str, tmp_path: Path) -> None:
     counts = write(tmp_path, names, n_cells=5)
     (tmp_path / "cell_metadata.csv").write_text("no\n")
     (tmp_path / "gene_metadata.csv").write_text("no\n")
@@ -67,7 +67,7 @@ def test_several_samples_are_named_and_chosen(names: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("lacking", ["bf", "mf", "mb", "b", "f", "m"])
-def test_names_of_one_sample_never_go_onto_another(lacking: str, tmp_path: Path) -> None:
+def test_names_of_one_sample_are_never_given_to_another(lacking: str, tmp_path: Path) -> None:
     write(tmp_path, "GSM1_{}", n_cells=4, what=lacking)
     write(tmp_path, "GSM2_{}", n_cells=4, what="".join(one for one in "mbf" if one not in lacking))
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_names_of_one_sample_never_go_onto_another(lacking: str, tmp_path: Path)
         open_input(tmp_path, argument="sc", sample=chosen)
 
 
-def test_an_incomplete_sample_beside_a_whole_one_is_said(tmp_path: Path) -> None:
+def test_an_incomplete_sample_next_to_a_complete_one_is_reported(tmp_path: Path) -> None:
     counts = write(tmp_path, "GSM1_{}", n_cells=4)
     write(tmp_path, "GSM2_{}", n_cells=5, what="bf")
     with pytest.raises(FormatError, match=r"'GSM2' lacks matrix\.mtx\. Choose one: sc_sample='GSM1'"):
@@ -87,7 +87,7 @@ def test_an_incomplete_sample_beside_a_whole_one_is_said(tmp_path: Path) -> None
     np.testing.assert_array_equal(values(tmp_path, "GSM1"), counts)
 
 
-def test_features_of_a_series_serve_its_samples(tmp_path: Path) -> None:
+def test_features_of_a_series_are_used_for_its_samples(tmp_path: Path) -> None:
     counts = [write(tmp_path, f"GSM{one}_{{}}", n_cells=4 + one, what="mb") for one in (1, 2)]
     write(tmp_path, "GSE9_{}", n_cells=4, what="f")
     np.testing.assert_array_equal(values(tmp_path, "GSM2"), counts[1])
@@ -95,7 +95,7 @@ def test_features_of_a_series_serve_its_samples(tmp_path: Path) -> None:
         open_input(tmp_path, argument="sc")
 
 
-def test_a_square_matrix_is_taken_as_10x_writes_it_with_a_word(tmp_path: Path) -> None:
+def test_a_square_matrix_is_read_as_10x_writes_it_with_a_caution(tmp_path: Path) -> None:
     counts = write(tmp_path, "{}", n_cells=len(GENES))
     np.testing.assert_array_equal(values(tmp_path), counts)
     said = open_input(tmp_path, argument="sc").notes
@@ -104,12 +104,12 @@ def test_a_square_matrix_is_taken_as_10x_writes_it_with_a_word(tmp_path: Path) -
     )
 
 
-def test_matrices_of_cells_by_genes_are_turned(tmp_path: Path) -> None:
+def test_matrices_of_cells_by_genes_are_transposed(tmp_path: Path) -> None:
     counts = write(tmp_path, "{}", n_cells=5, turned=True)
     np.testing.assert_array_equal(values(tmp_path), counts)
 
 
-def test_folders_of_samples_are_named(tmp_path: Path) -> None:
+def test_folders_of_samples_are_suggested(tmp_path: Path) -> None:
     write(tmp_path / "GSM1", "{}", n_cells=4)
     with pytest.raises(FormatError, match=r"Pass one of its folders: '.*GSM1'"):
         open_input(tmp_path, argument="sc")
@@ -144,7 +144,7 @@ def genomes(path: Path, names: list[str], *, version: int) -> None:
                 features["genome"] = np.array([names[0], names[1], names[0]], "S")
 
 
-def test_genomes_of_an_earlier_file_are_asked_for(tmp_path: Path) -> None:
+def test_several_genomes_of_an_earlier_file_need_a_choice(tmp_path: Path) -> None:
     genomes(tmp_path / "a.h5", ["GRCh38", "mm10"], version=2)
     with pytest.raises(
         FormatError, match=r"expected a single genome, got 2: 'GRCh38', 'mm10'.*sc_sample='GRCh38'"
@@ -157,7 +157,7 @@ def test_genomes_of_an_earlier_file_are_asked_for(tmp_path: Path) -> None:
         open_input(tmp_path / "a.h5", argument="sc", sample="mm9")
 
 
-def test_genomes_of_a_file_are_said_and_chosen(tmp_path: Path) -> None:
+def test_genomes_of_a_file_are_reported_and_chosen(tmp_path: Path) -> None:
     genomes(tmp_path / "a.h5", ["GRCh38", "mm10"], version=3)
     both = open_input(tmp_path / "a.h5", argument="st")
     assert both.var.index.tolist() == GENES
@@ -184,13 +184,13 @@ def test_a_sample_without_a_name_has_none(tmp_path: Path) -> None:
         open_input(tmp_path, argument="sc")
 
 
-def test_names_without_a_matrix_say_what_is_missing(tmp_path: Path) -> None:
+def test_a_missing_matrix_is_named(tmp_path: Path) -> None:
     write(tmp_path, "{}", n_cells=4, what="bf")
     with pytest.raises(FormatError, match=r"got a folder without matrix\.mtx: 'barcodes"):
         open_input(tmp_path, argument="sc")
 
 
-def test_headers_of_names_are_no_cells(tmp_path: Path) -> None:
+def test_headers_of_names_are_not_cells(tmp_path: Path) -> None:
     counts = write(tmp_path, "{}", n_cells=4)
     for name, header in (("barcodes.tsv", "x\n"), ("features.tsv", "gene_id\tgene_name\ttype\n")):
         (tmp_path / name).write_text(header + (tmp_path / name).read_text())
@@ -200,7 +200,7 @@ def test_headers_of_names_are_no_cells(tmp_path: Path) -> None:
     assert data.var.index.tolist() == GENES
 
 
-def test_samples_in_folders_beside_the_files_are_said(tmp_path: Path) -> None:
+def test_samples_in_folders_next_to_the_files_are_reported(tmp_path: Path) -> None:
     write(tmp_path, "GSM1_{}", n_cells=4)
     write(tmp_path / "GSM2", "{}", n_cells=5)
     notes = open_input(tmp_path, argument="sc").notes
@@ -229,7 +229,7 @@ NUMBERS = ["1", "2", "3"]
     ],
 )  # fmt: skip
 def test_names_that_r_and_pandas_wrote(text: str, tmp_path: Path) -> None:
-    """Numbers of rows, headers and quotes are no names, and columns may be separated by any sign."""
+    """Row numbers, headers and quotes are not part of names, and columns may have any separator."""
     counts = write(tmp_path, "{}", n_cells=4, what="m")
     (tmp_path / "genes.tsv").write_text(text)
     cells = [f"ACGTACGTAC-{one}" for one in range(4)]
@@ -243,7 +243,7 @@ def test_names_that_r_and_pandas_wrote(text: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(tmp_path), counts)
 
 
-def test_names_with_blanks_are_whole(tmp_path: Path) -> None:
+def test_names_with_spaces_are_kept(tmp_path: Path) -> None:
     write(tmp_path, "{}", n_cells=4, what="m")
     (tmp_path / "genes.tsv").write_text("HLA A\nHLA B\nHLA C\n")
     (tmp_path / "barcodes.tsv").write_text("cell 1\ncell 2\ncell 3\ncell 4\n")
@@ -252,7 +252,7 @@ def test_names_with_blanks_are_whole(tmp_path: Path) -> None:
     assert data.obs.names()[0] == "cell 1"
 
 
-def test_files_of_parse(tmp_path: Path) -> None:
+def test_files_of_parse_biosciences(tmp_path: Path) -> None:
     counts = write(tmp_path / "parse", "{}", n_cells=5, what="m", turned=True)
     (tmp_path / "parse" / "matrix.mtx").rename(tmp_path / "parse" / "DGE.mtx")
     genes = "".join(f"ENSG{number},{name},hg38\n" for number, name in enumerate(GENES))
@@ -266,7 +266,7 @@ def test_files_of_parse(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["feature_type", "name", "genome"])
-def test_files_that_lack_what_is_not_needed(lacking: str, tmp_path: Path) -> None:
+def test_files_without_optional_parts(lacking: str, tmp_path: Path) -> None:
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(2.0, (5, 3)))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = file.create_group("matrix")
@@ -287,7 +287,7 @@ def test_files_that_lack_what_is_not_needed(lacking: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", [np.dtype("(2,)f8"), h5py.vlen_dtype(np.int64), np.dtype([("a", "i4")])])
-def test_names_that_are_lists_are_refused_at_once(kind: np.dtype, tmp_path: Path) -> None:
+def test_lists_instead_of_names_are_refused_quickly(kind: np.dtype, tmp_path: Path) -> None:
     genomes(tmp_path / "a.h5", ["hg38", "mm10"], version=3)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         features = file["matrix/features"]
@@ -299,4 +299,4 @@ def test_names_that_are_lists_are_refused_at_once(kind: np.dtype, tmp_path: Path
         FormatError, match=r"a\.h5.*expected .*, got ValueError: names of shape \(1048576,.*type"
     ):
         open_input(tmp_path / "a.h5", argument="sc")
-    assert time.process_time() - started < 5.0  # seconds; each as text takes more than 20
+    assert time.process_time() - started < 5.0  # seconds; converting each to text takes more than 20

@@ -1,4 +1,4 @@
-"""Vendors' folders: what is asked of them before they are read; reading is in tests/test_formats.py."""
+"""Folders of vendors: checks before they are read. Reading is tested in tests/test_formats.py."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from cellweft.data.io.vendors import read_platform
 
 
 class Reader:
-    """Stands for spatialdata-io."""
+    """A stand-in for spatialdata-io."""
 
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def fill(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_only_what_the_reader_knows_is_asked(tmp_path: Path, reader: Reader) -> None:
+def test_only_parameters_of_the_reader_are_passed(tmp_path: Path, reader: Reader) -> None:
     fill(tmp_path, "experiment.xenium", "x_feature_slice.h5", "filtered_feature_bc_matrix.h5")
     (tmp_path / "spatial").mkdir()
     read_platform("xenium", tmp_path)
@@ -69,7 +69,7 @@ def test_only_what_the_reader_knows_is_asked(tmp_path: Path, reader: Reader) -> 
     assert reader.asked == {"dataset_id": tmp_path.name}
 
 
-def test_places_are_those_of_the_slide(tmp_path: Path, reader: Reader) -> None:
+def test_coordinates_are_those_of_the_slide(tmp_path: Path, reader: Reader) -> None:
     table = read_platform("cosmx", fill(tmp_path, "a_exprMat_file.csv", "a_metadata_file.csv")).tables[
         "table"
     ]
@@ -77,7 +77,7 @@ def test_places_are_those_of_the_slide(tmp_path: Path, reader: Reader) -> None:
     assert table.obsm["local"].tolist() == [[0, 0], [0, 0]]
 
 
-def test_what_cannot_be_is_told(tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match=r"platform: expected one of 'xenium'.*Did you mean 'visium'"):
         read_platform("visiun", tmp_path)  # type: ignore[arg-type]
     with pytest.raises(MissingFileError, match="expected a folder, got no folder at this path"):

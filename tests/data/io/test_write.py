@@ -1,4 +1,4 @@
-"""What `ResultWriter` writes is an AnnData; what it could not finish is gone."""
+"""`ResultWriter` writes a complete AnnData; an incomplete output is removed."""
 
 import os
 import resource
@@ -53,7 +53,7 @@ def write_rows(writer: ResultWriter, matrix: np.ndarray, step: int, **kind: Any)
 
 
 @both
-def test_the_whole_result_comes_back(tmp_path: Path, suffix: str) -> None:
+def test_a_written_result_is_read_back_completely(tmp_path: Path, suffix: str) -> None:
     path, matrix = tmp_path / f"a{suffix}", values()
     obsm = {"spatial": np.arange(15.0).reshape(5, 3)}
     uns = {
@@ -94,7 +94,7 @@ def test_the_whole_result_comes_back(tmp_path: Path, suffix: str) -> None:
     suffix=st.sampled_from(SUFFIXES),
 )
 @settings(max_examples=15, deadline=None)
-def test_neither_block_nor_chunk_changes_the_values(
+def test_values_do_not_depend_on_blocks_or_chunks(
     tmp_path_factory: pytest.TempPathFactory,
     shape: tuple[int, int],
     step: tuple[int, int],
@@ -112,14 +112,14 @@ def test_neither_block_nor_chunk_changes_the_values(
 
 
 def stored(path: Path) -> dict[str, np.ndarray]:
-    """Return what lies on the disk of a sparse X."""
+    """Return the arrays of a sparse X on disk."""
     root = zarr.open_group(path, mode="r") if path.suffix == ".zarr" else h5py.File(path)
     return {name: root[f"X/{name}"][:] for name in ("data", "indices", "indptr")}
 
 
 @both
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_sparse_matrix_keeps_what_reaches_the_cut(tmp_path: Path, suffix: str, dtype: str) -> None:
+def test_a_sparse_matrix_keeps_values_from_the_cut_on(tmp_path: Path, suffix: str, dtype: str) -> None:
     path, matrix = tmp_path / f"a{suffix}", values(9, 7)
     matrix[3], matrix[4:, 2:4] = 0, 0.01
     with ResultWriter(path, **tables(9, 7), layers=("lower",), dtype=dtype, sparse=0.3) as writer:
@@ -141,7 +141,7 @@ def test_a_sparse_matrix_keeps_what_reaches_the_cut(tmp_path: Path, suffix: str,
 
 
 @both
-def test_a_sparse_matrix_that_was_not_finished_is_gone(tmp_path: Path, suffix: str) -> None:
+def test_an_unfinished_sparse_matrix_is_removed(tmp_path: Path, suffix: str) -> None:
     def work(rows: slice) -> None:
         with ResultWriter(tmp_path / f"a{suffix}", **tables(), sparse=0.0) as writer:
             writer.write(rows, slice(0, 4), values()[rows])
@@ -158,7 +158,7 @@ def test_a_sparse_matrix_that_was_not_finished_is_gone(tmp_path: Path, suffix: s
 
 @both
 @pytest.mark.parametrize("limit", [10, 2_000, 20_000])
-def test_a_refused_write_of_a_sparse_matrix_is_told(
+def test_a_refused_write_of_a_sparse_matrix_is_reported(
     tmp_path: Path, size_limit: Any, suffix: str, limit: int
 ) -> None:
     path, matrix = tmp_path / f"a{suffix}", np.random.default_rng(0).random((40, 400), dtype=np.float32)
@@ -166,7 +166,7 @@ def test_a_refused_write_of_a_sparse_matrix_is_told(
 
     def work() -> None:
         with ResultWriter(path, **tables(40, 400), sparse=0.5) as writer:
-            write_rows(writer, matrix, 10)  # parts of 8 KB, an array of 30
+            write_rows(writer, matrix, 10)  # parts of 8 KB, an array of 30 KB
 
     with pytest.raises(OutputError, match="got the system error 'File too large'"):
         work()
@@ -204,7 +204,7 @@ def test_the_default_chunk_is_some_megabytes(tmp_path: Path) -> None:
 
 
 @both
-def test_no_cells_is_a_result_too(tmp_path: Path, suffix: str) -> None:
+def test_a_result_without_cells(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     with ResultWriter(path, **tables(0, 3)):
         pass
@@ -212,7 +212,7 @@ def test_no_cells_is_a_result_too(tmp_path: Path, suffix: str) -> None:
 
 
 @both
-def test_tables_of_every_common_kind_are_stored_and_not_changed(tmp_path: Path, suffix: str) -> None:
+def test_tables_of_common_types_are_stored_and_not_changed(tmp_path: Path, suffix: str) -> None:
     frames = tables()
     frames["obs"] = frames["obs"].assign(
         section=pd.Categorical(list("ababa")),
@@ -252,7 +252,7 @@ def test_a_column_of_mixed_objects_is_written_as_text(tmp_path: Path) -> None:
 
 
 @both
-def test_what_anndata_cannot_store_is_named(tmp_path: Path, suffix: str) -> None:
+def test_values_that_anndata_cannot_store_are_named(tmp_path: Path, suffix: str) -> None:
     writer = ResultWriter(tmp_path / f"a{suffix}", **tables(), uns={"cellweft": {"when": object()}})
     with pytest.raises(InputError, match=r"uns: expected values that AnnData can store, got .*when"):
         writer.__enter__()
@@ -273,7 +273,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path, suffix: str, error
 
 
 @both
-def test_missing_blocks_are_no_result(tmp_path: Path, suffix: str) -> None:
+def test_a_result_with_missing_blocks_is_refused(tmp_path: Path, suffix: str) -> None:
     def work() -> None:
         with ResultWriter(tmp_path / f"a{suffix}", **tables(), layers=("lower",)) as writer:
             write_rows(writer, values(), 2)
@@ -285,7 +285,7 @@ def test_missing_blocks_are_no_result(tmp_path: Path, suffix: str) -> None:
 
 
 @both
-def test_an_existing_output_is_replaced_by_a_complete_one_only(tmp_path: Path, suffix: str) -> None:
+def test_an_existing_output_is_only_replaced_by_a_complete_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     with ResultWriter(path, **tables()) as writer:
         write_rows(writer, values(), 2)
@@ -306,7 +306,7 @@ def test_an_existing_output_is_replaced_by_a_complete_one_only(tmp_path: Path, s
     assert names(tmp_path) == [path.name]
 
 
-def test_misuse_is_told_at_once(tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused_immediately(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"a name ending in \.zarr or \.h5ad, got '\.csv'"):
         ResultWriter(tmp_path / "a.csv", **tables()).__enter__()
     with pytest.raises(SettingError, match=r"chunk\[0\] \(cells\): expected a whole number >= 1, got 0"):
@@ -325,7 +325,7 @@ def test_misuse_is_told_at_once(tmp_path: Path) -> None:
 
 
 def big_run(path: Path, *, overwrite: bool = False) -> None:
-    """Write 1.6 MB of noise, which no compression makes small, in small chunks."""
+    """Write 1.6 MB of incompressible noise in small chunks."""
     matrix = np.random.default_rng(0).random((400, 1000), dtype=np.float32)
     with ResultWriter(path, **tables(400, 1000), chunk=(50, 100), overwrite=overwrite) as writer:
         write_rows(writer, matrix, 50)
@@ -333,19 +333,19 @@ def big_run(path: Path, *, overwrite: bool = False) -> None:
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a real disk of 1 MB, in memory."""
+    """Return a small disk of 1 MB, held in memory."""
     folder = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no right to mount a small disk; the file size limit below tests the same way out")
+        pytest.skip("no permission to mount a small disk; the tests with a file size limit cover this error")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 @both
-def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path, suffix: str) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(small_disk: Path, suffix: str) -> None:
     path = small_disk / f"a{suffix}"
     with pytest.raises(
         OutputError, match=r"up to 1\.6 MB, got the system error 'No space left on device' \(.* free in"
@@ -368,14 +368,14 @@ def test_a_full_disk_keeps_the_old_output(small_disk: Path, suffix: str) -> None
 
 @pytest.fixture
 def size_limit() -> Iterator[Any]:
-    """Return a function that makes the system refuse files over a size."""
+    """Return a function that makes the system refuse files above a size."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit", [10, 2_000, 20_000, 400_000])
-def test_a_refused_write_is_told_at_every_stage_of_an_h5ad(
+def test_a_refused_write_is_reported_at_every_stage_of_an_h5ad(
     tmp_path: Path, size_limit: Any, limit: int
 ) -> None:
     size_limit(limit)
@@ -385,7 +385,7 @@ def test_a_refused_write_is_told_at_every_stage_of_an_h5ad(
 
 
 @pytest.mark.parametrize("limit", [10, 2_000, 10_000])
-def test_a_refused_write_is_told_at_every_stage_of_a_store(
+def test_a_refused_write_is_reported_at_every_stage_of_a_store(
     tmp_path: Path, size_limit: Any, limit: int
 ) -> None:
     size_limit(limit)
@@ -395,8 +395,8 @@ def test_a_refused_write_is_told_at_every_stage_of_a_store(
 
 
 @pytest.mark.slow
-def test_a_process_ends_well_after_a_refused_write(tmp_path: Path) -> None:
-    # HDF5 crashes at the end of a process when it could not write its last data.
+def test_a_process_ends_without_a_crash_after_a_refused_write(tmp_path: Path) -> None:
+    # HDF5 crashes at the end of a process if it could not write its last data.
     code = (
         "import resource, sys; import numpy as np, pandas as pd; from cellweft.data.io.write import "
         "ResultWriter\n"
@@ -425,10 +425,10 @@ def test_only_one_block_is_held_in_memory(tmp_path: Path) -> None:
             writer.write(slice(start, start + 100), slice(0, 2000), block)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < 2 * block.nbytes  # of the 50 blocks
+    assert peak < 2 * block.nbytes  # of 50 blocks
 
 
-def test_threads_that_write_on_after_a_failure_leave_nothing(tmp_path: Path) -> None:
+def test_threads_that_continue_after_a_failure_leave_nothing(tmp_path: Path) -> None:
     import threading
 
     late: list[threading.Timer] = []
@@ -467,7 +467,7 @@ def test_the_relative_path_stays_the_same_when_the_folder_changes(
     assert names(tmp_path) == ["a.h5ad"]
 
 
-# Results that are in memory
+# Results in memory
 
 
 def result(*, n_cells: int = 5, n_genes: int = 4, matrix: Any = "dense") -> anndata.AnnData:
@@ -497,7 +497,7 @@ def result(*, n_cells: int = 5, n_genes: int = 4, matrix: Any = "dense") -> annd
 @pytest.mark.parametrize(
     ("matrix", "suffix"), [("dense", ".h5ad"), ("sparse", ".h5ad"), ("none", ".h5ad"), ("sparse", ".zarr")]
 )
-def test_a_result_in_memory_comes_back_whole(tmp_path: Path, suffix: str, matrix: str) -> None:
+def test_a_result_in_memory_is_read_back_completely(tmp_path: Path, suffix: str, matrix: str) -> None:
     made = result(matrix=matrix)
     path = write_anndata(made, tmp_path / f"a{suffix}")
     assert path == (tmp_path / f"a{suffix}").resolve()
@@ -535,7 +535,7 @@ def test_a_result_in_memory_is_not_changed(tmp_path: Path) -> None:
 
 
 @both
-def test_a_result_in_memory_replaces_another_only_when_told(tmp_path: Path, suffix: str) -> None:
+def test_a_result_in_memory_replaces_another_only_on_request(tmp_path: Path, suffix: str) -> None:
     path = write_anndata(result(), tmp_path / f"a{suffix}")
     with pytest.raises(OutputExistsError, match="overwrite=True"):
         write_anndata(result(n_genes=2), path)
@@ -546,7 +546,7 @@ def test_a_result_in_memory_replaces_another_only_when_told(tmp_path: Path, suff
 
 
 @both
-def test_what_a_result_in_memory_may_not_hold(tmp_path: Path, suffix: str) -> None:
+def test_elements_that_a_result_in_memory_may_not_contain(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     odd = result()
     odd.uns["when"] = object()
@@ -576,7 +576,7 @@ def test_a_refused_write_of_a_result_in_memory(
 
 
 @pytest.mark.slow
-def test_a_process_ends_well_after_a_refused_write_of_a_result_in_memory(tmp_path: Path) -> None:
+def test_a_process_ends_without_a_crash_if_a_result_in_memory_is_refused(tmp_path: Path) -> None:
     code = (
         "import resource, sys; import anndata, numpy as np; from cellweft.data.io.write import "
         "write_anndata\n"

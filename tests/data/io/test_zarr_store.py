@@ -1,4 +1,4 @@
-"""A store that lacks a chunk is refused; one whose chunks were left out because they are zero is not."""
+"""A store that lacks a chunk is refused, unless the chunk was omitted because it is zero."""
 
 import warnings
 from pathlib import Path
@@ -21,14 +21,14 @@ FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 
 
 def values() -> np.ndarray:
-    """Of 8 cells and 12 genes; the first chunk of 2 x 3 is of zeros, and so is the last shard of 4 x 6."""
+    """8 cells x 12 genes; the first chunk of 2 x 3 is zero, and so is the last shard of 4 x 6."""
     made = np.arange(1.0, 97.0, dtype="float32").reshape(8, 12)
     made[:2, :3] = made[4:, 6:] = 0
     return made
 
 
 def written(path: Path, *, zarr_format: Any = 3, sparse: float | None = None) -> Path:
-    """A result with a dense layer, written in blocks of 4 x 12."""
+    """Write a result with a dense layer in blocks of 4 x 12."""
     obs = pd.DataFrame({"type": pd.Categorical(["a", "b"] * 4)}, index=[f"c{n}" for n in range(8)])
     var = pd.DataFrame(index=[f"g{n}" for n in range(12)])
     record = {"cellweft": {"schema_version": SCHEMA_VERSION}}
@@ -51,7 +51,7 @@ def chunk_files(store: Path, name: str) -> list[Path]:
     return sorted(one for one in files if one.name not in ("zarr.json", ".zarray", ".zattrs"))
 
 
-def test_a_whole_store_passes_with_its_chunks_of_zeros_left_out(store: Path) -> None:
+def test_a_complete_store_with_omitted_chunks_of_zeros_passes(store: Path) -> None:
     is_v3 = (store / "zarr.json").exists()
     assert len(chunk_files(store, "X")) == (3 if is_v3 else 11)  # of 4 shards, and of 16 chunks
     check_manifest(store)
@@ -61,7 +61,7 @@ def test_a_whole_store_passes_with_its_chunks_of_zeros_left_out(store: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["X", "layers/lower", "obs/type/codes", "var/_index"])
-def test_a_chunk_that_is_gone_is_named(store: Path, name: str) -> None:
+def test_a_missing_chunk_is_named(store: Path, name: str) -> None:
     gone = chunk_files(store, name)[-1]
     gone.unlink()
     key = gone.relative_to(store / name).as_posix()
@@ -75,7 +75,7 @@ def test_a_chunk_that_is_gone_is_named(store: Path, name: str) -> None:
         open_result(store, argument="result")
 
 
-def test_a_chunk_that_was_changed_is_found_where_its_bytes_are_looked_at(store: Path) -> None:
+def test_a_changed_chunk_is_found_by_a_deep_check(store: Path) -> None:
     damaged = chunk_files(store, "X")[0]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     check_manifest(store)
@@ -84,7 +84,7 @@ def test_a_chunk_that_was_changed_is_found_where_its_bytes_are_looked_at(store: 
 
 
 @FORMATS
-def test_a_sparse_matrix_is_looked_at_too(tmp_path: Path, zarr_format: int) -> None:
+def test_a_sparse_matrix_is_checked_too(tmp_path: Path, zarr_format: int) -> None:
     path = written(tmp_path / "a.zarr", zarr_format=zarr_format, sparse=0.0)
     check_manifest(path, deep=True)
     chunk_files(path, "X/indices")[0].unlink()
@@ -92,7 +92,7 @@ def test_a_sparse_matrix_is_looked_at_too(tmp_path: Path, zarr_format: int) -> N
         check_manifest(path)
 
 
-def test_what_other_processes_and_earlier_runs_wrote_is_in_the_manifest(tmp_path: Path) -> None:
+def test_chunks_of_other_processes_and_earlier_runs_are_in_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     with written_store(path) as root:
         array = root.create_array("X", shape=(4, 4), chunks=(2, 2), dtype="float32", fill_value=0)
@@ -107,7 +107,7 @@ def test_what_other_processes_and_earlier_runs_wrote_is_in_the_manifest(tmp_path
         check_manifest(path)
 
 
-def test_a_resumed_run_makes_the_manifest_of_all(tmp_path: Path) -> None:
+def test_the_manifest_of_a_resumed_run_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     tables = {"obs": pd.DataFrame(index=list("abcd")), "var": pd.DataFrame(index=list("xy"))}
 
@@ -132,7 +132,7 @@ def test_a_resumed_run_makes_the_manifest_of_all(tmp_path: Path) -> None:
         check_manifest(path)
 
 
-def test_other_stores_and_arrays_that_were_replaced_are_left_alone(store: Path, tmp_path: Path) -> None:
+def test_other_stores_and_replaced_arrays_are_not_checked(store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
     with quiet_zarr():
         anndata.read_zarr(store).write_zarr(other)
@@ -146,7 +146,7 @@ def test_other_stores_and_arrays_that_were_replaced_are_left_alone(store: Path, 
     check_manifest(store)
 
 
-def test_a_copy_in_another_format_holds_the_same(store: Path, tmp_path: Path) -> None:
+def test_a_copy_in_another_format_has_the_same_content(store: Path, tmp_path: Path) -> None:
     for zarr_format in (2, 3):
         copy = tmp_path / f"copy{zarr_format}.zarr"
         copy_store(store, copy, zarr_format=zarr_format)

@@ -1,4 +1,4 @@
-"""The simulated cortex: what lives where, what the two platforms see, and that the recipe holds."""
+"""The simulated cortex: where cell types lie, what the two platforms measure, and the recipe."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def cortex() -> SimulatedTissue:
     return simulate_cortex(n_spatial=1500, n_reference=1200, seed=1)
 
 
-def test_the_same_seed_gives_the_same_cortex_and_another_another(cortex: SimulatedTissue) -> None:
+def test_the_cortex_depends_on_the_seed(cortex: SimulatedTissue) -> None:
     again = simulate_cortex(n_spatial=1500, n_reference=1200, seed=1)
     other = simulate_cortex(n_spatial=1500, n_reference=1200, seed=2)
     for one, two, three in ((cortex.st, again.st, other.st), (cortex.sc, again.sc, other.sc)):
@@ -59,7 +59,7 @@ def test_markers_are_highest_where_the_literature_has_them(
     assert counts[types == kind].mean() > 2 * counts[types == "Microglia"].mean()
 
 
-def test_the_panel_is_the_truth_and_the_atlas_has_all_genes_and_donors(cortex: SimulatedTissue) -> None:
+def test_the_panel_equals_the_truth_and_the_atlas_has_all_genes_and_donors(cortex: SimulatedTissue) -> None:
     panel = cortex.truth.var_names[cortex.truth.var["panel"]]
     assert list(panel) == list(cortex.st.var_names)
     assert (cortex.truth[:, panel].X != cortex.st.X).nnz == 0
@@ -81,7 +81,7 @@ def test_spill_over_brings_transcripts_of_the_neighbours() -> None:
     assert mixed_others > 2 * others
 
 
-def test_the_share_of_spilled_counts_is_told_of_every_cell() -> None:
+def test_the_share_of_spilled_counts_is_given_for_every_cell() -> None:
     def share(spill_over: float) -> Any:
         made = simulate_cortex(n_spatial=400, n_reference=50, spill_over=spill_over, seed=3).truth
         return made.obs["spill_over"].groupby(made.obs["cell_type"], observed=True).mean()
@@ -93,7 +93,7 @@ def test_the_share_of_spilled_counts_is_told_of_every_cell() -> None:
 
 
 @pytest.mark.parametrize("n_genes", [20, 100, 400])
-def test_any_number_of_genes_has_names_each_once(n_genes: int) -> None:
+def test_gene_names_are_unique_for_any_number_of_genes(n_genes: int) -> None:
     made = simulate_cortex(n_spatial=60, n_reference=50, n_genes=n_genes, n_panel=10)
     assert made.sc.n_vars == n_genes
     assert made.sc.var_names.is_unique
@@ -103,6 +103,6 @@ def test_any_number_of_genes_has_names_each_once(n_genes: int) -> None:
     ("setting", "value"),
     [("n_spatial", 1), ("n_genes", 1), ("n_panel", 0), ("n_donors", 0), ("spill_over", 1.0), ("dropout", 2)],
 )
-def test_a_setting_out_of_its_range_is_refused(setting: str, value: float) -> None:
+def test_a_setting_out_of_range_is_refused(setting: str, value: float) -> None:
     with pytest.raises(cellweft.errors.SettingError, match=setting):
         simulate_cortex(**{setting: value})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Semi-simulation: spots against a naive loop, who is caught, the noise, and what is refused."""
+"""Semi-simulation: spots against a naive loop, the cells in spots, noise, and errors."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 
 def tissue(n_cells: int = 300, *, seed: int = 0, extent: float = 100.0) -> ad.AnnData:
-    """Cells of three types at random places, with Poisson counts of five genes."""
+    """Cells of three types at random positions, with Poisson counts of five genes."""
     stream = np.random.default_rng(seed)
     cells = ad.AnnData(
         sp.csr_matrix(stream.poisson(2.0, (n_cells, 5)).astype(np.float32)),
@@ -41,8 +41,8 @@ def cells() -> ad.AnnData:
     return tissue()
 
 
-def test_by_hand() -> None:
-    # spots at the four corners; cell 1 lies in none, cell 5 in both on the right, cell 2 alone in one
+def test_a_hand_computed_case() -> None:
+    # spots at the four corners; cell 1 is in none, cell 5 in both on the right, cell 2 alone in one
     places = np.array([[0.0, 0.0], [5.0, 4.0], [0.0, 8.0], [9.0, 1.0], [10.0, 0.0], [10.0, 4.0]])
     made = ad.AnnData(np.diag(np.arange(1.0, 7.0)).astype(np.float32), obsm={"spatial": places})
     made.obs["cell_type"] = list("AABABA")
@@ -64,7 +64,7 @@ def test_by_hand() -> None:
 def naive(
     cells: ad.AnnData, caught: np.ndarray, middles: np.ndarray, radius: float
 ) -> list[tuple[list, dict, int]]:
-    """Sum and share of types of the caught cells around each middle, one cell at a time."""
+    """Return the sums and the proportions of types of the cells around each centre, one cell at a time."""
     counts, found = cells.X.toarray(), []
     for middle in middles:
         inside = [
@@ -86,7 +86,7 @@ def naive(
     min_cells=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_spots_are_a_naive_loop(
+def test_spots_equal_a_naive_loop(
     spacing: float, wide: float, caught: float, min_cells: int, seed: int
 ) -> None:
     cells = tissue(120, seed=seed)
@@ -126,8 +126,8 @@ def test_spots_are_a_naive_loop(
     assert made.cells.obs["caught"].tolist() == inside
 
 
-def test_boxes_by_hand() -> None:
-    # a grid of 10 x 8, boxes of half of that: 2.5 along the first axis and 2 along the second
+def test_boxes_of_a_hand_computed_case() -> None:
+    # a grid of 10 x 8, boxes of half of the step: 2.5 along the first axis and 2 along the second
     places = np.array([[0.0, 0.0], [2.5, 2.0], [2.6, 0.0], [0.0, 2.1], [10.0, 8.0], [7.5, 6.0], [5.0, 4.0]])
     made = ad.AnnData(np.diag(np.arange(1.0, 8.0)).astype(np.float32), obsm={"spatial": places})
     made.obs["cell_type"] = list("AABBABA")
@@ -147,7 +147,7 @@ def test_boxes_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("width", "caught", "seed"), [(0.55, None, 0), (0.2, 0.7, 3), (1.0, 1.0, 5)])
-def test_boxes_are_a_naive_loop(width: float, caught: float | None, seed: int) -> None:
+def test_boxes_equal_a_naive_loop(width: float, caught: float | None, seed: int) -> None:
     cells = tissue(200, seed=seed)
     made = pseudo_spots(cells, grid=(7, 5), shape="boxes", width=width, caught=caught, min_cells=1, seed=seed)
     order = pseudospots.numpy_stream(seed, "caught cells").permutation(200)
@@ -174,7 +174,7 @@ def test_boxes_are_a_naive_loop(width: float, caught: float | None, seed: int) -
     assert made.cells.obs["caught"].tolist() == seen.tolist()
 
 
-def test_what_it_makes_is_a_pair(cells: ad.AnnData) -> None:
+def test_pseudo_spots_and_their_cells_make_a_pair(cells: ad.AnnData) -> None:
     made = pseudo_spots(cells, spacing=15)
     both = pair(made.cells, made.spots)
     assert both.st.scale == "raw"
@@ -190,7 +190,7 @@ def test_what_it_makes_is_a_pair(cells: ad.AnnData) -> None:
     np.testing.assert_array_equal(made.cells.X.toarray(), cells.X.toarray())
 
 
-def test_no_cell_is_in_two_spots_by_default_and_inputs_stay(cells: ad.AnnData) -> None:
+def test_by_default_no_cell_is_in_two_spots_and_inputs_are_unchanged(cells: ad.AnnData) -> None:
     before = cells.copy()
     for setting in ({"spacing": 20}, {"grid": (4, 9)}):
         made = pseudo_spots(cells, caught=1, min_cells=1, **setting)
@@ -202,7 +202,7 @@ def test_no_cell_is_in_two_spots_by_default_and_inputs_stay(cells: ad.AnnData) -
     np.testing.assert_array_equal(cells.obsm["spatial"], before.obsm["spatial"])
 
 
-def test_a_grid_reaches_from_edge_to_edge(cells: ad.AnnData) -> None:
+def test_a_grid_extends_from_edge_to_edge(cells: ad.AnnData) -> None:
     made = pseudo_spots(cells, grid=(3, 5), radius=30, caught=1, min_cells=1)
     assert made.spots.n_obs == 15
     for axis in (0, 1):
@@ -213,7 +213,7 @@ def test_a_grid_reaches_from_edge_to_edge(cells: ad.AnnData) -> None:
         )
 
 
-def test_cells_in_a_line_have_one_row_of_spots() -> None:
+def test_cells_on_a_line_give_one_row_of_spots() -> None:
     line = tissue(50)
     line.obsm["spatial"][:, 1] = 7
     for setting in ({"grid": (5, 4)}, {"spacing": 24}):
@@ -223,19 +223,19 @@ def test_cells_in_a_line_have_one_row_of_spots() -> None:
 
 
 @pytest.mark.parametrize("caught", [0.5, 0.7, 1.0])
-def test_the_share_that_is_caught(caught: float) -> None:
+def test_the_share_of_cells_in_spots(caught: float) -> None:
     made = pseudo_spots(tissue(1000), spacing=5, radius=5, caught=caught, min_cells=1)
-    # circles of this radius overlap and leave no place out but at the edge
+    # circles of this radius overlap and cover everything except at the edge
     assert made.cells.obs["caught"].mean() == pytest.approx(caught, abs=0.03)
 
 
-def test_the_seed_draws_the_cells(cells: ad.AnnData) -> None:
+def test_the_seed_determines_the_drawn_cells(cells: ad.AnnData) -> None:
     one, again, other = (pseudo_spots(cells, spacing=20, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.spots.X.toarray(), again.spots.X.toarray())
     assert (one.cells.obs["caught"] != other.cells.obs["caught"]).any()
 
 
-def test_dense_backed_views_and_blocks_alike(
+def test_dense_backed_views_and_blocks_give_the_same(
     cells: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = pseudo_spots(cells, spacing=20)
@@ -336,7 +336,7 @@ def test_values_that_cannot_be_summed(cells: ad.AnnData, change: str, got: str) 
             function()
 
 
-def test_resolutions_are_the_published() -> None:
+def test_resolutions_are_the_published_ones() -> None:
     assert RESOLUTIONS == (55, 40, 22, 10)
 
 
@@ -349,7 +349,7 @@ def log_normalised(cells: ad.AnnData) -> np.ndarray:
     return np.log1p(counts / np.where(totals > 0, totals, 1) * 1e4)
 
 
-def test_no_noise_is_the_normalisation_alone(cells: ad.AnnData) -> None:
+def test_without_noise_only_the_normalisation_remains(cells: ad.AnnData) -> None:
     made = add_noise(cells, 0)
     np.testing.assert_allclose(made.X, log_normalised(cells), rtol=TOLERANCE)
     assert made.X.dtype == np.float32
@@ -360,12 +360,12 @@ def test_no_noise_is_the_normalisation_alone(cells: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("level", [0.2, 0.8])
-def test_noise_has_the_asked_variance(level: float) -> None:
+def test_noise_has_the_requested_variance(level: float) -> None:
     large = tissue(4000)
     clean, noisy = log_normalised(large), add_noise(large, level, seed=1).X
     assert noisy.min() == 0
     for gene in range(5):
-        # far above zero nothing is clipped
+        # nothing is clipped far above zero
         high = clean[:, gene] > 6
         added = noisy[high, gene] - clean[high, gene]
         expected = level * clean[:, gene].var()
@@ -378,9 +378,9 @@ def test_noise_by_blocks_and_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     cells.X = sp.csr_matrix(np.vstack([np.zeros(5), cells.X.toarray()[1:]]).astype(np.float32))
     one, other = add_noise(cells, 0.4, seed=1).X, add_noise(cells, 0.4, seed=2).X
     assert (one != other).any()
-    assert np.isfinite(one).all()  # a cell of zero counts has noise alone
+    assert np.isfinite(one).all()  # a cell without counts contains only noise
     monkeypatch.setattr(pseudospots, "READ_BYTES", 300)
-    # the gene's variance is gathered by blocks, in another order
+    # the variance of a gene is summed in blocks, in another order
     np.testing.assert_allclose(add_noise(cells, 0.4, seed=1).X, one, rtol=TOLERANCE)
 
 
@@ -391,7 +391,7 @@ def test_a_noisy_reference_is_a_pair(cells: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("level", [-0.1, math.inf])
-def test_bad_noise(cells: ad.AnnData, level: float) -> None:
+def test_bad_settings_of_noise(cells: ad.AnnData, level: float) -> None:
     with pytest.raises(SettingError, match="level: expected a number >= 0"):
         add_noise(cells, level)
 
@@ -400,7 +400,7 @@ def test_embryo_gives_about_the_published_spots(shared_data: Path) -> None:
     cells = ad.read_h5ad(shared_data / "embryo_benchmark_sc.h5ad")
     published = ad.read_h5ad(shared_data / "embryo_benchmark_st.h5ad")
     made = pseudo_spots(cells, coordinates="obs:x_global,y_global", grid=(30, 40), caught=1)
-    # the same grid: all of the published places are crossing points of it
+    # the same grid: all published positions are crossing points of it
     steps = np.unique(published.obsm["spatial"][:, 0])
     assert np.diff(steps).min() == pytest.approx(made_spacing(made.spots)[0], rel=1e-3)
     assert made.spots.n_obs == pytest.approx(published.n_obs, rel=0.2)
@@ -410,11 +410,11 @@ def made_spacing(spots: ad.AnnData) -> tuple[float, float]:
     return tuple(float(np.diff(np.unique(axis)).min()) for axis in spots.obsm["spatial"].T)
 
 
-def test_the_papers_boxes_hold_three_in_ten_cells_of_the_embryo(shared_data: Path) -> None:
+def test_the_boxes_of_the_paper_contain_three_in_ten_cells_of_the_embryo(shared_data: Path) -> None:
     cells = ad.read_h5ad(shared_data / "embryo_benchmark_sc.h5ad")
     published = ad.read_h5ad(shared_data / "embryo_benchmark_st.h5ad")
     made = pseudo_spots(cells, coordinates="obs:x_global,y_global", grid=(30, 40), shape="boxes", min_cells=1)
-    # the file holds 6 in 10 of the cells that the published spots were summed from
+    # the file has 6 in 10 of the cells that the published spots were summed from
     distance, place = cKDTree(made.spots.obsm["spatial"]).query(published.obsm["spatial"])
     there = distance < 0.1
     assert there.mean() > 0.95

@@ -1,4 +1,4 @@
-"""The simulated tissue: what it promises about itself, and that methods separate on it."""
+"""The simulated tissue: its documented properties, and that it separates good methods from poor ones."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ def log_normalised(adata: anndata.AnnData) -> np.ndarray:
 
 
 def pearson(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Return the correlation per column, 0 for a constant."""
+    """Return the correlation of each column, 0 for a constant."""
     a, b = truth - truth.mean(axis=0), prediction - prediction.mean(axis=0)
     size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
     return np.where(size > 1e-9, (a * b).sum(axis=0) / np.maximum(size, 1e-9), 0.0)
 
 
 def nearest_50(tissue: SimulatedTissue) -> np.ndarray:
-    """Return the mean of the 50 nearest reference cells by the cosine of z-scored panel genes, all genes."""
+    """Predict all genes by the mean of the 50 nearest reference cells, by cosine of z-scored panel genes."""
     panel = tissue.truth.var["panel"].to_numpy()
     reference, query = log_normalised(tissue.sc), log_normalised(tissue.st)
 
@@ -73,14 +73,14 @@ def test_counts_are_raw_and_sparse(tissue: SimulatedTissue) -> None:
         assert 0.3 < 1 - side.X.nnz / np.prod(side.shape) < 0.8
 
 
-def test_the_truth_is_what_the_panel_saw_and_more(tissue: SimulatedTissue) -> None:
+def test_the_truth_contains_the_panel_and_more_genes(tissue: SimulatedTissue) -> None:
     panel = tissue.truth.var["panel"].to_numpy()
     assert panel.sum() == 60
     assert (tissue.truth[:, panel].X != tissue.st.X).nnz == 0
     np.testing.assert_array_equal(tissue.truth.obsm["spatial"], tissue.st.obsm["spatial"])
 
 
-def test_same_seed_same_bits_and_the_global_state_is_left_alone() -> None:
+def test_the_same_seed_gives_the_same_bits_and_the_global_state_is_not_used() -> None:
     np.random.seed(1)  # noqa: NPY002 - to see that nobody moves it
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second, other = (simulate_tissue(**SMALL, seed=seed) for seed in (3, 3, 4))
@@ -98,7 +98,7 @@ def test_layers_are_bands(tissue: SimulatedTissue) -> None:
     assert middle == sorted(middle)
     spread = [depth[layer == one].std() for one in range(5)]
     assert max(spread) < 0.12 * np.ptp(depth)
-    # A band has its own mixture of types.
+    # Each band has its own mixture of types.
     types = tissue.st.obs["cell_type"].cat.codes.to_numpy()
     shares = np.array(
         [np.bincount(types[layer == one], minlength=8) / (layer == one).sum() for one in range(5)]
@@ -107,7 +107,7 @@ def test_layers_are_bands(tissue: SimulatedTissue) -> None:
     assert distance[np.triu_indices(5, 1)].min() > 0.2
 
 
-def test_cells_keep_a_distance(tissue: SimulatedTissue) -> None:
+def test_cells_keep_a_minimum_distance(tissue: SimulatedTissue) -> None:
     from scipy.spatial import cKDTree
 
     place = tissue.st.obsm["spatial"]
@@ -144,7 +144,7 @@ def test_types_share_programmes_and_have_their_own(tissue: SimulatedTissue) -> N
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_50_neighbours_find_held_back_genes_and_a_constant_does_not(seed: int) -> None:
+def test_50_neighbours_predict_hidden_genes_and_a_constant_does_not(seed: int) -> None:
     tissue = simulate_tissue(seed=seed)
     held_back = ~tissue.truth.var["panel"].to_numpy()
     truth = log_normalised(tissue.truth)[:, held_back]
@@ -152,7 +152,7 @@ def test_50_neighbours_find_held_back_genes_and_a_constant_does_not(seed: int) -
     assert 0.3 < score < 0.6
     constant = np.broadcast_to(log_normalised(tissue.sc).mean(axis=0)[held_back], truth.shape)
     assert np.median(pearson(truth, constant)) == 0
-    # Knowing the type alone is worth less: there is more to find than types.
+    # Cell types alone predict less well: there is more to find than types.
     reference = log_normalised(tissue.sc)[:, held_back]
     kinds = tissue.sc.obs["cell_type"].cat.codes.to_numpy()
     means = np.array([reference[kinds == one].mean(axis=0) for one in range(8)])
@@ -160,14 +160,14 @@ def test_50_neighbours_find_held_back_genes_and_a_constant_does_not(seed: int) -
     assert np.median(pearson(truth, of_type)) < score
 
 
-def test_the_panel_favours_markers(tissue: SimulatedTissue) -> None:
+def test_the_panel_prefers_markers(tissue: SimulatedTissue) -> None:
     values, panel = log_normalised(tissue.truth), tissue.truth.var["panel"].to_numpy()
     types = tissue.truth.obs["cell_type"].cat.codes.to_numpy()
     contrast = np.std([values[types == one].mean(axis=0) for one in range(8)], axis=0)
     assert np.median(contrast[panel]) > np.median(contrast[~panel])
 
 
-def test_dropout_and_platform_effect_do_what_they_say() -> None:
+def test_dropout_and_platform_effect_have_their_documented_effect() -> None:
     plain, dropped = (simulate_tissue(**SMALL, dropout=rate, platform_effect=0.0) for rate in (0.0, 0.8))
     assert dropped.sc.X.nnz < 0.8 * plain.sc.X.nnz
     assert (dropped.truth.X != plain.truth.X).nnz == 0

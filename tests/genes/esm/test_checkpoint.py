@@ -1,4 +1,4 @@
-"""The work folder: what is kept in it, what is refused, and that only its own files are removed."""
+"""The work folder: what is kept in it, which folders are refused, and that only its own files are removed."""
 
 import re
 from pathlib import Path
@@ -27,9 +27,9 @@ def part_of(folder: Path) -> Path:
     return next(folder.glob("part-*.npz"))
 
 
-def test_there_and_back(folder: Path) -> None:
-    write_part(folder, {"c": np.ones(3, dtype=np.float32)})  # of another model
-    write_part(folder, VECTORS)  # the same once more takes the place of the first
+def test_parts_are_read_back(folder: Path) -> None:
+    write_part(folder, {"c": np.ones(3, dtype=np.float32)})  # from another model
+    write_part(folder, VECTORS)  # writing the same part again replaces the first
     assert len(list(folder.glob("part-*"))) == 2
     found = read_parts(folder, {"b", "c", "none"})
     assert sorted(found) == ["b", "c"]
@@ -37,7 +37,7 @@ def test_there_and_back(folder: Path) -> None:
     assert read_parts(folder.with_name("nowhere"), {"a"}) == {}
 
 
-def test_removal_leaves_the_files_of_others(folder: Path) -> None:
+def test_removal_keeps_files_of_other_programs(folder: Path) -> None:
     partial_of(folder / "part-0.npz").write_text("of a run that was killed")
     (folder / "notes.txt").write_text("mine")
     remove_parts(folder)
@@ -48,7 +48,7 @@ def test_removal_leaves_the_files_of_others(folder: Path) -> None:
     remove_parts(folder)
 
 
-def test_a_folder_that_a_killed_run_had_just_made(tmp_path: Path) -> None:
+def test_a_new_folder_of_a_killed_run_can_be_used(tmp_path: Path) -> None:
     partial_of(tmp_path / "cellweft-embedding.json").write_text("")
     assert read_parts(tmp_path, {"a"}) == {}
     write_part(tmp_path, VECTORS)
@@ -57,7 +57,7 @@ def test_a_folder_that_a_killed_run_had_just_made(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(min_size=1), st.text(min_size=1), st.integers(), st.integers())
-def test_keys_are_equal_only_for_equals(first: str, second: str, one: int, other: int) -> None:
+def test_keys_are_equal_only_for_equal_inputs(first: str, second: str, one: int, other: int) -> None:
     is_equal = (first, one) == (second, other)
     assert (vector_key(first, {"layer": one}) == vector_key(second, {"layer": other})) == is_equal
     assert vector_key(first, {"a": one, "b": other}) == vector_key(first, {"b": other, "a": one})
@@ -90,13 +90,13 @@ def with_arrays(folder: Path, **arrays: Any) -> None:
         ),
     ],
 )
-def test_damage(folder: Path, damage: Any, match: str) -> None:
+def test_damaged_parts_are_refused(folder: Path, damage: Any, match: str) -> None:
     damage(folder)
     with pytest.raises(FormatError, match=match):
         read_parts(folder, {"a"})
 
 
-def test_a_bit_that_flipped(folder: Path) -> None:
+def test_a_flipped_bit_is_found(folder: Path) -> None:
     content = bytearray(part_of(folder).read_bytes())
     content[content.index(VECTORS["b"].tobytes())] ^= 1
     part_of(folder).write_bytes(bytes(content))
@@ -104,7 +104,7 @@ def test_a_bit_that_flipped(folder: Path) -> None:
         read_parts(folder, {"a"})
 
 
-def test_a_folder_of_other_things(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("")
     with pytest.raises(
         OutputExistsError,

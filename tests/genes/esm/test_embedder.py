@@ -1,4 +1,4 @@
-"""Embeddings: against one protein at a time, interrupted and gone on, from a hub, and from bad input."""
+"""Protein embeddings: equal to one protein at a time, resumed runs, models from a hub, and errors."""
 
 # ruff: noqa: PD011 - tables of embeddings are no data frames
 
@@ -62,13 +62,13 @@ SHAPE = {
     "initializer_range": 0.3,  # so that residues and proteins differ by far more than rounding
 }
 TOLERANCE = 1e-5
-"""Of float32: batches of other shapes sum in another order."""
+"""For float32: batches of other shapes are summed in another order."""
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXBUZO"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def save_model(folder: Path, **changes: Any) -> Path:
-    """Save a random network of the form of ESM-2, with its tokenizer, as the Hub's folders are."""
+    """Save a random network with the architecture of ESM-2 and its tokenizer, like a folder of the Hub."""
     folder.mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -81,19 +81,19 @@ def save_model(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: Any) -> Path:
-    """Folder of a model of two layers; not to be changed."""
+    """Folder of a model with two layers; tests must not change it."""
     return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
 def broken(tiny: Path, tmp_path: Path) -> Path:
-    """Copy of that folder, to be damaged."""
+    """Copy of that folder, which tests may damage."""
     return Path(shutil.copytree(tiny, tmp_path / "broken"))
 
 
 @pytest.fixture
 def read_windows(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the network reads, batch by batch, from now on."""
+    """Record the sequences that the network reads, batch by batch."""
     seen: list[list[str]] = []
     residues = cellweft.genes.esm.model.ProteinModel.residues
 
@@ -147,14 +147,16 @@ def one_by_one(
 class TestValues:
     @pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
     @pytest.mark.parametrize("windows", [{}, {"window": 16, "overlap": 5}])
-    def test_as_one_protein_at_a_time(self, tiny: Path, pooling: Any, windows: dict[str, int]) -> None:
+    def test_batches_give_the_same_as_one_protein_at_a_time(
+        self, tiny: Path, pooling: Any, windows: dict[str, int]
+    ) -> None:
         proteins = some_proteins()
         table = embed_proteins(proteins, model=str(tiny), pooling=pooling, tokens_per_batch=70, **windows)
         assert table.genes.tolist() == list(proteins)
         assert table.values.dtype == np.float32
         expected = one_by_one(tiny, proteins, pooling=pooling, **windows)
         np.testing.assert_allclose(table.values, expected, atol=TOLERANCE)
-        assert np.ptp(expected, axis=0).max() > 0.1  # or the test would prove little
+        assert np.ptp(expected, axis=0).max() > 0.1  # otherwise the test would prove little
 
     @pytest.mark.slow
     @settings(max_examples=12, deadline=None)
@@ -165,7 +167,7 @@ class TestValues:
         window=st.integers(5, 30),
         overlap=st.integers(0, 4),
     )
-    def test_a_vector_depends_on_its_sequence_alone(
+    def test_a_vector_depends_only_on_its_sequence(
         self, tiny: Path, seed: int, lengths: list[int], tokens: int, window: int, overlap: int
     ) -> None:
         proteins = some_proteins(seed, tuple(lengths))
@@ -193,7 +195,7 @@ class TestValues:
         assert sorted(flat(read_windows)) == ["MASST", "MKT"]
         np.testing.assert_array_equal(table.values[0], table.values[2])
 
-    def test_records_a_file_and_a_mapping_are_alike(self, tiny: Path, tmp_path: Path) -> None:
+    def test_records_a_file_and_a_mapping_give_the_same_table(self, tiny: Path, tmp_path: Path) -> None:
         proteins = some_proteins()
         records = [FastaRecord(name=name, description="", sequence=one) for name, one in proteins.items()]
         path = tmp_path / "proteins.fa"
@@ -202,7 +204,7 @@ class TestValues:
         for table in tables:
             np.testing.assert_array_equal(table.values, tables[0].values)
 
-    def test_bfloat16_is_what_autocast_makes_of_float32_weights(self, tiny: Path) -> None:
+    def test_bfloat16_equals_autocast_of_float32_weights(self, tiny: Path) -> None:
         sequences = list(some_proteins().values())
         source, device = find_model(str(tiny)), torch.device("cpu")
         half = load_model(source, layer=2, device=device, is_bfloat16=True)
@@ -222,8 +224,8 @@ class TestValues:
         assert cosine.min() > 0.999
         assert np.abs(near.values - exact.values).max() < 0.05
 
-    def test_weights_are_frozen_and_the_global_random_state_is_left_alone(self, broken: Path) -> None:
-        drop_weights(broken, "contact_head")  # which is then drawn at random, and never used
+    def test_weights_are_frozen_and_the_global_random_state_is_unchanged(self, broken: Path) -> None:
+        drop_weights(broken, "contact_head")  # initialised at random, and never used
         before = torch.get_rng_state()
         model = load_model(find_model(str(broken)), layer=2, device=torch.device("cpu"))
         assert torch.equal(torch.get_rng_state(), before)
@@ -231,14 +233,14 @@ class TestValues:
         assert not any(one.requires_grad for one in model.network.parameters())
         assert model.residues(["MASST"]).is_inference()
 
-    def test_every_letter_has_the_tokenizers_token(self, tiny: Path) -> None:
+    def test_every_letter_has_the_token_of_the_tokenizer(self, tiny: Path) -> None:
         model = load_model(find_model(str(tiny)), layer=2, device=torch.device("cpu"))
         assert [ALPHABET[model.tokens[ord(one)]] for one in LETTERS] == list(LETTERS)
         assert (ALPHABET[model.first], ALPHABET[model.last]) == ("<cls>", "<eos>")
         assert ALPHABET[model.padding] == "<pad>"
 
     @pytest.mark.gpu
-    def test_on_a_gpu(self, tiny: Path) -> None:
+    def test_values_on_a_gpu(self, tiny: Path) -> None:
         proteins = some_proteins()
         exact = embed_proteins(proteins, model=str(tiny), device="cuda", precision="float32")
         np.testing.assert_allclose(exact.values, one_by_one(tiny, proteins), atol=TOLERANCE)
@@ -248,7 +250,7 @@ class TestValues:
 
 
 class TestTable:
-    def test_the_file_is_read_as_it_was_made(self, tiny: Path, tmp_path: Path) -> None:
+    def test_the_file_is_read_back_unchanged(self, tiny: Path, tmp_path: Path) -> None:
         proteins = some_proteins()
         embedder = ProteinEmbedder(model=str(tiny), pooling="max", window=20, overlap=3)
         path = embedder.embed_to(proteins, tmp_path / "esm.parquet")
@@ -271,7 +273,7 @@ class TestTable:
         assert re.fullmatch("sha256:[0-9a-f]{16}", read.metadata["revision"])
         assert names_in(tmp_path) == ["esm.parquet"]
 
-    def test_float16_takes_half_and_is_rounded_in_memory_too(self, tiny: Path, tmp_path: Path) -> None:
+    def test_float16_halves_the_file_and_is_rounded_in_memory_too(self, tiny: Path, tmp_path: Path) -> None:
         half = ProteinEmbedder(model=str(tiny), dtype="float16")
         read = read_embedding(half.embed_to(some_proteins(), tmp_path / "half.parquet"))
         made, full = half.embed(some_proteins()), embed_proteins(some_proteins(), model=str(tiny))
@@ -280,7 +282,7 @@ class TestTable:
         assert set(pd.read_parquet(tmp_path / "half.parquet").dtypes) == {np.dtype(np.float16)}
         assert read.metadata["dtype"] == "float16"
 
-    def test_numbers_that_float16_cannot_hold(self, broken: Path) -> None:
+    def test_values_too_large_for_float16_are_refused(self, broken: Path) -> None:
         scale_weights(broken, "emb_layer_norm_after.weight", 1e6)
         with pytest.raises(SettingError, match=r"^dtype: expected numbers up to 65,504.*Use float32\."):
             embed_proteins(some_proteins(), model=str(broken), dtype="float16")
@@ -300,7 +302,7 @@ class TestTable:
 
 
 class InterruptedHereError(Exception):
-    """What a test raises in the middle of the work."""
+    """Raised by tests in the middle of the work."""
 
 
 def stop_after(batches: int) -> Callable[[str, int, int], None]:
@@ -315,7 +317,7 @@ def stop_after(batches: int) -> Callable[[str, int, int], None]:
 
 class TestGoingOn:
     @pytest.mark.parametrize("batches", [1, 3])
-    def test_nothing_is_repeated_and_nothing_lost(
+    def test_a_resumed_run_repeats_nothing_and_loses_nothing(
         self, tiny: Path, tmp_path: Path, read_windows: list[list[str]], batches: int
     ) -> None:
         proteins = some_proteins(lengths=(30, 60, 12, 25, 25, 9, 31, 14))
@@ -337,7 +339,7 @@ class TestGoingOn:
         )
 
     def test_a_protein_in_many_windows(self, tiny: Path, tmp_path: Path, read_windows: Any) -> None:
-        # Its windows fill three batches; a protein that is not whole is not kept.
+        # The first protein fills three batches; an incomplete protein is not kept.
         proteins = some_proteins(lengths=(100, 10, 10))
         embedder = ProteinEmbedder(model=str(tiny), window=10, overlap=2, tokens_per_batch=60, pooling="max")
         with pytest.raises(InterruptedHereError):
@@ -347,7 +349,7 @@ class TestGoingOn:
         expected = one_by_one(tiny, proteins, pooling="max", window=10, overlap=2)
         np.testing.assert_allclose(read_embedding(tmp_path / "esm.parquet").values, expected, atol=TOLERANCE)
 
-    def test_vectors_of_other_settings_are_never_taken(
+    def test_vectors_of_other_settings_are_never_reused(
         self, tiny: Path, tmp_path: Path, read_windows: list[list[str]]
     ) -> None:
         other_model = save_model(tmp_path / "other", initializer_range=0.2)
@@ -367,14 +369,14 @@ class TestGoingOn:
         embed_proteins({"B": "MASST"}, work_dir=tmp_path / "parts", **own, dtype="float16", layer=2)
         assert len(read_windows) == len(changes)
 
-    def test_a_folder_of_the_same_model_elsewhere_goes_on(
+    def test_a_copy_of_the_same_model_resumes(
         self, tiny: Path, broken: Path, tmp_path: Path, read_windows: list[list[str]]
     ) -> None:
         for folder in (tiny, broken):
             embed_proteins({"A": "MASST"}, model=str(folder), work_dir=tmp_path / "parts")
         assert len(read_windows) == 1
 
-    def test_an_output_that_could_not_be_written_loses_nothing(
+    def test_if_the_output_cannot_be_written_nothing_is_lost(
         self, tiny: Path, tmp_path: Path, read_windows: list[list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         embedder, output = ProteinEmbedder(model=str(tiny)), tmp_path / "esm.parquet"
@@ -393,7 +395,7 @@ class TestGoingOn:
         assert names_in(tmp_path) == ["esm.parquet"]
 
     @pytest.mark.slow
-    def test_a_process_that_is_killed(self, tiny: Path, tmp_path: Path, read_windows: Any) -> None:
+    def test_a_killed_process_resumes(self, tiny: Path, tmp_path: Path, read_windows: Any) -> None:
         proteins = some_proteins(lengths=(30, 60, 12, 25, 25, 9))
         script = f"""
 import os, signal
@@ -471,7 +473,7 @@ class TestRefusals:
         with pytest.raises(SettingError, match=match):
             embed_proteins({"A": "MASST"}, model=str(tiny), **settings)
 
-    def test_an_output_that_is_there_is_told_before_any_work(self, tiny: Path, tmp_path: Path) -> None:
+    def test_an_existing_output_is_refused_before_any_work(self, tiny: Path, tmp_path: Path) -> None:
         output = tmp_path / "esm.parquet"
         output.write_text("earlier")
         embedder = ProteinEmbedder(model=str(tiny))
@@ -493,12 +495,12 @@ class TestRefusals:
             match=rf"{parts[0].name}: expected an intact file of an earlier run.*Remove this file",
         ):
             embedder.embed_to(some_proteins(), output)
-        parts[0].unlink()  # as the message says
+        parts[0].unlink()  # as the message advises
         embedder.embed_to(some_proteins(), output)
         expected = one_by_one(tiny, some_proteins())
         np.testing.assert_allclose(read_embedding(output).values, expected, atol=TOLERANCE)
 
-    def test_no_memory_left(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_out_of_memory(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
             raise torch.OutOfMemoryError
 
@@ -604,7 +606,7 @@ class TestModels:
             embed_proteins({"A": "MASST"}, model=str(broken))
 
     @pytest.mark.parametrize("model", ["./nowhere", "~/nowhere", "a/b/c", "C:\\models"])
-    def test_a_path_with_nothing_there(self, model: str) -> None:
+    def test_a_path_that_does_not_exist(self, model: str) -> None:
         with pytest.raises(MissingFileError, match=r"^model .*nothing at this path.*config\.json"):
             embed_proteins({"A": "MASST"}, model=model)
 
@@ -636,8 +638,8 @@ class TestModels:
         table = embed_proteins(some_proteins(), model=str(broken))
         np.testing.assert_array_equal(table.values, embed_proteins(some_proteins(), model=str(tiny)).values)
 
-    def test_positions_that_end(self, tmp_path: Path) -> None:
-        # As ESM-1b: the longest that the network can read is read, and one more is refused.
+    def test_models_with_limited_positions(self, tmp_path: Path) -> None:
+        # As in ESM-1b: the longest window that the network can read works, and one residue more is refused.
         model = save_model(tmp_path / "esm1", position_embedding_type="absolute", max_position_embeddings=30)
         most = find_model(str(model)).most_residues
         proteins = some_proteins(lengths=(most, most + 7))
@@ -647,7 +649,7 @@ class TestModels:
         with pytest.raises(SettingError, match=rf"^window: expected at most {most} residues.*got {most + 1}"):
             embed_proteins(proteins, model=str(model), window=most + 1, overlap=2)
 
-    def test_the_size_of_the_paper_is_counted_right(self, broken: Path) -> None:
+    def test_the_number_of_parameters_of_the_published_model(self, broken: Path) -> None:
         shape = {"hidden_size": 2560, "num_hidden_layers": 36, "intermediate_size": 10240}
         change_config(broken, **shape)
         source = find_model(str(broken))
@@ -656,11 +658,11 @@ class TestModels:
 
 
 class Hub:
-    """A server that answers as the Hugging Face Hub does for one model, ``lab/tiny``."""
+    """A server that answers like the Hugging Face Hub for a single model, `lab/tiny`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cuts: list[int] = []  # where the next answers with weights break off
+        self.cuts: list[int] = []  # byte positions at which the next downloads of weights break off
         self.requests: list[str] = []
         self.sent: Counter[str] = Counter()  # bytes of each file
 
@@ -745,7 +747,7 @@ class Hub:
 
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no answer from the Hub; gives the cache."""
+    """An empty cache, and no response from the Hub; gives the cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -771,13 +773,13 @@ def hub(tiny: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries at once, of pieces far smaller than the Hub's ten megabytes."""
+    """Retry without waiting, in pieces far smaller than the Hub's ten megabytes."""
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
 
 
 class TestHub:
-    def test_a_model_is_fetched_once_and_then_needs_no_network(
+    def test_a_model_is_downloaded_once_and_then_needs_no_network(
         self, hub: Hub, tiny: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made = embed_proteins(some_proteins(), model="lab/tiny")
@@ -800,7 +802,7 @@ class TestHub:
         ):
             embed_proteins({"A": "MASST"}, model="esm2_t33_650M_UR50D")
 
-    def test_a_name_that_none_can_have(self, hub: Hub) -> None:
+    def test_an_invalid_name_of_a_model(self, hub: Hub) -> None:
         with pytest.raises(SettingError, match=r"^model ESM 2!: expected a model on the Hugging Face Hub"):
             embed_proteins({"A": "MASST"}, model="ESM 2!")
         assert not hub.requests
@@ -812,7 +814,9 @@ class TestHub:
             embed_proteins({"A": "MASST"}, model="lab/tiny", revision="v9")
 
     @pytest.mark.parametrize("way", ["no network", "offline", "environment"])
-    def test_nothing_in_the_cache(self, no_hub: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_offline_with_an_empty_cache(
+        self, no_hub: Path, way: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         if way == "environment":
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         why = "no answer from the Hub" if way == "no network" else "offline mode"
@@ -823,16 +827,16 @@ class TestHub:
         ):
             embed_proteins({"A": "MASST"}, model="lab/tiny", offline=way == "offline")
 
-    def test_a_connection_that_breaks_goes_on_where_it_broke(
+    def test_a_broken_download_continues_where_it_stopped(
         self, hub: Hub, quick_retries: None, tiny: Path
     ) -> None:
         whole = (tiny / "model.safetensors").stat().st_size
         hub.cuts = [whole // 2, whole // 2 + 20_000]
         embed_proteins({"A": "MASST"}, model="lab/tiny")
         assert not hub.cuts
-        assert hub.sent["model.safetensors"] < whole + 2_000  # of each piece, the last chunk came twice
+        assert hub.sent["model.safetensors"] < whole + 2_000  # the last chunk before each break is sent twice
 
-    def test_a_download_that_breaks_off_keeps_whole_files(
+    def test_an_interrupted_download_keeps_complete_files(
         self, hub: Hub, quick_retries: None, tiny: Path
     ) -> None:
         hub.cuts = [1_000] * 9

@@ -1,4 +1,4 @@
-"""Windows and batches: by hand, and what must hold of any."""
+"""Windows and batches: hand-computed cases, and properties of any input."""
 
 from itertools import pairwise
 
@@ -47,10 +47,11 @@ def test_every_residue_counts_once(lengths: list[int], sizes: tuple[int, int]) -
     assert [one.n_tokens for one in windows] == sorted((one.n_tokens for one in windows), reverse=True)
 
 
-def test_batches_by_hand() -> None:
-    windows = cut([3, 12, 5, 2, 20], window=8, overlap=2)  # three windows, two, and one each of three
+def test_batches_of_a_hand_computed_case() -> None:
+    # three windows, two windows, and one window each for three proteins
+    windows = cut([3, 12, 5, 2, 20], window=8, overlap=2)
     made = [[(one.protein, one.start) for one in batch] for batch in batches(windows, tokens=40)]
-    # Of windows of 10 tokens, four have room; the five of the two long proteins do not.
+    # Four windows of 10 tokens fit into a batch; the five windows of the two long proteins do not.
     assert made == [[(4, 0), (4, 6), (4, 12)], [(1, 0), (1, 4), (2, 0), (0, 0)], [(3, 0)]]
     alone = [len(batch) for batch in batches(windows, tokens=1)]
     assert alone == [1] * 8
@@ -59,7 +60,7 @@ def test_batches_by_hand() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(lengths=LENGTHS, sizes=WINDOWS, tokens=st.integers(1, 300))
-def test_batches_hold_every_window_once_in_order(
+def test_batches_contain_every_window_once_in_order(
     lengths: list[int], sizes: tuple[int, int], tokens: int
 ) -> None:
     windows = cut(lengths, window=sizes[0], overlap=sizes[1])
@@ -70,5 +71,5 @@ def test_batches_hold_every_window_once_in_order(
     for protein in range(len(lengths)):
         own = [batch for batch in made if any(one.protein == protein for one in batch)]
         whole = [one for one in windows if one.protein == protein]
-        if len(own) > 1:  # only where one batch has no room for it
+        if len(own) > 1:  # only if they do not fit into one batch
             assert len(whole) * whole[0].n_tokens > tokens

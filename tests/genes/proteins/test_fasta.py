@@ -1,4 +1,4 @@
-"""FASTA files: what is read whatever its form, what is refused and how it is said, what is written."""
+"""FASTA files: reading every variant, errors, and writing."""
 
 import gzip
 import logging
@@ -23,7 +23,7 @@ def saved(tmp_path: Path, content: str | bytes, name: str = "proteins.fa") -> Pa
 
 
 def naive(text: str) -> list[tuple[str, str]]:
-    """Return header and sequence of every record, the slow way."""
+    """Return header and sequence of every record, with a simple loop."""
     found: list[list[str]] = []
     for line in text.split("\n"):
         if line.startswith(">"):
@@ -44,11 +44,11 @@ def naive(text: str) -> list[tuple[str, str]]:
     ],
     ids=["plain", "wrapped", "windows", "loose", "gzip"],
 )
-def test_what_is_read_does_not_depend_on_the_form(tmp_path: Path, content: str | bytes) -> None:
+def test_the_layout_of_a_file_does_not_matter(tmp_path: Path, content: str | bytes) -> None:
     assert read_fasta(saved(tmp_path, content)) == [GAD1, SST]
 
 
-def test_names_may_stand_twice_and_letters_may_be_rare(tmp_path: Path) -> None:
+def test_names_may_repeat_and_letters_may_be_rare(tmp_path: Path) -> None:
     found = read_fasta(saved(tmp_path, f">a\n{AMINO_ACIDS}\n>a\nMX\n"))
     assert [(one.name, one.sequence) for one in found] == [("a", AMINO_ACIDS), ("a", "MX")]
 
@@ -68,12 +68,12 @@ records = st.builds(
     width=st.integers(1, 90),
     name=st.sampled_from(["a.fa", "a.gz"]),
 )
-def test_what_was_written_is_read(
+def test_written_files_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, made: list[FastaRecord], width: int, name: str
 ) -> None:
     path = tmp_path_factory.mktemp("fasta") / name
     assert write_fasta(made, path, width=width) == path.resolve()
-    # A file of these letters alone would pass for nucleotides.
+    # A file of only these letters would be taken for nucleotides.
     if sum(len(one.sequence) for one in made) < 100 or re.search("[^ACGTUN]", made[0].sequence):
         assert read_fasta(path) == made
     content = path.read_bytes()
@@ -83,14 +83,14 @@ def test_what_was_written_is_read(
     assert naive(text) == expected
 
 
-def test_lines_have_60_letters_and_equal_proteins_make_equal_files(tmp_path: Path) -> None:
+def test_lines_have_60_letters_and_equal_proteins_give_equal_files(tmp_path: Path) -> None:
     long = FastaRecord(name="a", description="", sequence="M" * 125)
     assert write_fasta([long], tmp_path / "a.fa").read_text() == f">a\n{'M' * 60}\n{'M' * 60}\nMMMMM\n"
     first, second = (write_fasta([long], tmp_path / name).read_bytes() for name in ("b.gz", "c.gz"))
     assert first == second
 
 
-def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     path = saved(tmp_path, "earlier")
     with pytest.raises(OutputExistsError, match=r"an existing output\. .*overwrite=True"):
         write_fasta([GAD1], path)
@@ -120,7 +120,7 @@ PACKED = gzip.compress(b">a\n" + bytes(range(65, 91)) * 200, mtime=0)
         (b">a\n" + b"ACGT" * 20 + b"\n>b\n" + b"GGCUN" * 10, "got nucleotides"),
     ],
 )
-def test_what_is_no_fasta_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_not_fasta_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = saved(tmp_path, content)
     with pytest.raises(FormatError, match=re.escape(words)) as caught:
         read_fasta(path)
@@ -146,12 +146,12 @@ def test_what_is_no_fasta_is_refused(tmp_path: Path, content: bytes, words: str)
         (b">Gad1\nMA\xffS\n", "got '\ufffd' at position 3"),
     ],
 )
-def test_sequences_that_are_none_are_refused(tmp_path: Path, content: str | bytes, words: str) -> None:
+def test_invalid_sequences_are_refused(tmp_path: Path, content: str | bytes, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         read_fasta(saved(tmp_path, content))
 
 
-def test_a_path_with_nothing_there(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     saved(tmp_path, ">a\nM\n")
     with pytest.raises(MissingFileError, match=r"nothing at this path\. Did you mean 'proteins\.fa'"):
         read_fasta(tmp_path / "protein.fa")
@@ -161,11 +161,11 @@ def test_a_path_with_nothing_there(tmp_path: Path) -> None:
         read_fasta(tmp_path / "nowhere" / "a.fa")
 
 
-def test_a_few_nucleotides_may_be_a_protein(tmp_path: Path) -> None:
+def test_a_short_sequence_of_nucleotide_letters_may_be_a_protein(tmp_path: Path) -> None:
     assert read_fasta(saved(tmp_path, ">a\nGATTACA\n"))[0].sequence == "GATTACA"
 
 
-def test_proteins_with_a_stop_inside_can_be_left_out(
+def test_proteins_with_an_internal_stop_can_be_omitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path, ">a\nMA*S\n>b\nMAS*\n>c\nM*\n")

@@ -1,4 +1,4 @@
-"""The genes that are wanted: lists, text files, datasets; symbols and Ensembl IDs."""
+"""The requested genes: lists, text files and datasets; symbols and Ensembl IDs."""
 
 import re
 from pathlib import Path
@@ -21,15 +21,15 @@ def by_id(name: str, ensembl: str, known_as: str = "") -> Wanted:
     return Wanted(name=name, symbol=known_as, ensembl=ensembl, by_id=True)
 
 
-def test_symbols_and_ids_are_told_apart() -> None:
+def test_symbols_and_ids_are_distinguished() -> None:
     assert wanted_genes(["Gad1", "Sst", f"{ID}.11"]) == [symbol("Gad1"), symbol("Sst"), by_id(f"{ID}.11", ID)]
-    # Most are IDs: what is none keeps its name.
+    # Most names are IDs; a name that is not an ID is kept.
     assert wanted_genes([ID, f"{OTHER}.2", "ERCC-00002"]) == [
         by_id(ID, ID),
         by_id(f"{OTHER}.2", OTHER),
         symbol("ERCC-00002"),
     ]
-    assert wanted_genes(["ENSA", "Gad1"]) == [symbol("ENSA"), symbol("Gad1")]  # a gene, not an ID
+    assert wanted_genes(["ENSA", "Gad1"]) == [symbol("ENSA"), symbol("Gad1")]  # a symbol, not an ID
 
 
 @pytest.mark.parametrize("name", ["genes.txt", "genes", "genes.csv", "genes.tsv"])
@@ -62,7 +62,7 @@ def test_a_dataset_with_both_kinds_of_names(tissue: Any) -> None:
     assert wanted_genes(data, gene_column="gene_symbol") == expected
 
 
-def test_an_id_where_a_symbol_should_be_is_none(tissue: Any) -> None:
+def test_an_id_instead_of_a_symbol_is_not_a_symbol(tissue: Any) -> None:
     data = tissue.st[:2, :2].copy()
     data.var_names = [ID, OTHER]
     data.var["gene_name"] = ["Gad1", OTHER]
@@ -106,7 +106,7 @@ def test_bad_files(tmp_path: Path, tissue: Any) -> None:
         wanted_genes(tissue.sc, gene_column="symbol")
 
 
-def test_a_gene_twice_in_a_dataset(tissue: Any) -> None:
+def test_a_duplicate_gene_in_a_dataset(tissue: Any) -> None:
     data = tissue.st[:2, :3].copy()
     data.var["name"] = ["Gad1", "Gad1", "Sst"]
     with pytest.raises(GeneError, match=r"genes \(AnnData in memory\): .*'Gad1' more than once"):

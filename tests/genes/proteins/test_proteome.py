@@ -1,4 +1,4 @@
-"""Proteins of a file: what headers tell, and which protein of a gene is taken."""
+"""Proteins of a file: what is read from headers, and which protein of a gene is chosen."""
 
 import gzip
 from pathlib import Path
@@ -127,7 +127,7 @@ def protein(accession: str, length: int, *, reviewed: bool = False, canonical: b
             "the only canonical of 2 reviewed of 3",
         ),
         ([protein("A", 9, canonical=False), protein("B", 5)], "B", "the only canonical of 2"),
-        # An isoform that is reviewed comes before a canonical one that is not.
+        # A reviewed isoform takes precedence over an unreviewed canonical protein.
         (
             [protein("P-2", 5, reviewed=True, canonical=False), protein("A", 9)],
             "P-2",
@@ -160,7 +160,7 @@ some = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(proteins=st.lists(some, min_size=1, max_size=8, unique_by=lambda one: one.accession), data=st.data())
-def test_the_choice_is_the_first_in_order_whatever_the_order_given(
+def test_the_choice_does_not_depend_on_the_order_of_proteins(
     proteins: list[Protein], data: st.DataObject
 ) -> None:
     naive = sorted(
@@ -191,7 +191,7 @@ def test_several_files_and_each_accession_once(tmp_path: Path) -> None:
     assert steps == [("reading proteins", number, 2) for number in range(3)]
 
 
-def test_proteins_of_others_alone(tmp_path: Path) -> None:
+def test_only_proteins_of_other_organisms_are_refused(tmp_path: Path) -> None:
     headers = (
         "sp|P1|P1_HUMAN x OX=9606 GN=A",
         "sp|P2|P2_HUMAN x OX=9606 GN=B",
@@ -206,7 +206,7 @@ def test_proteins_of_others_alone(tmp_path: Path) -> None:
         read_proteome([path], taxon=MOUSE)
 
 
-def test_a_stop_inside_is_borne_of_ensembl_alone(tmp_path: Path) -> None:
+def test_an_internal_stop_is_only_accepted_from_ensembl(tmp_path: Path) -> None:
     header = "ENSMUSP1.1 pep gene:ENSMUSG00000000001.1"
     path = tmp_path / "pep.fa"
     path.write_text(f">{header}\nMA*S\n>{header.replace('SP1', 'SP2')}\nMAS\n")

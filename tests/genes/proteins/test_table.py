@@ -1,4 +1,4 @@
-"""From genes to proteins with files alone; test_uniprot.py has the same with UniProt."""
+"""From genes to proteins with files alone; test_uniprot.py does the same with UniProt."""
 
 import gzip
 import re
@@ -59,7 +59,7 @@ def proteome(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where anything is asked for over the network."""
+    """Fail if anything is requested over the network."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a request")
@@ -71,7 +71,7 @@ def find(*genes: str, **others: Any) -> ProteinTable:
     return find_proteins(list(genes), **({"organism": "mouse"} | others))
 
 
-def test_every_choice_is_written_down(proteome: Path) -> None:
+def test_every_choice_is_recorded(proteome: Path) -> None:
     found = find("Gad1", "VIP", "Dl", "dl", "DL", "Sst", "Malat1", proteome=proteome)
     assert found.table.drop(columns=["sequence", "entry_name"]).to_numpy().tolist() == [
         ["Gad1", "P48318", True, True, 10, "exact", "Gad1", 3, "the only canonical of 2 reviewed of 3"],
@@ -106,7 +106,7 @@ def test_every_choice_is_written_down(proteome: Path) -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(genes=st.permutations(["Gad1", "gad1", "Vip", "Dl", "Sst", "Malat1"]), kept=st.integers(1, 6))
-def test_other_genes_and_their_order_change_nothing(proteome: Path, genes: list[str], kept: int) -> None:
+def test_other_genes_and_their_order_do_not_matter(proteome: Path, genes: list[str], kept: int) -> None:
     whole = find(*sorted(genes), proteome=proteome).table.set_index("gene")
     asked = ["Gad1", *(gene for gene in genes[:kept] if gene != "Gad1")]
     pd.testing.assert_frame_equal(
@@ -116,7 +116,7 @@ def test_other_genes_and_their_order_change_nothing(proteome: Path, genes: list[
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_the_order_of_the_file_changes_nothing(proteome: Path, data: st.DataObject) -> None:
+def test_the_order_of_the_file_does_not_matter(proteome: Path, data: st.DataObject) -> None:
     blocks = [f">{block}" for block in PROTEOME.split(">")[1:]]
     genes = ("Gad1", "VIP", "Dl", "Malat1")
     expected = find(*genes, proteome=proteome).table
@@ -125,7 +125,7 @@ def test_the_order_of_the_file_changes_nothing(proteome: Path, data: st.DataObje
     pd.testing.assert_frame_equal(find(*genes, proteome=turned).table, expected)
 
 
-def test_a_packed_file_and_several(proteome: Path) -> None:
+def test_a_compressed_file_and_several_files(proteome: Path) -> None:
     packed = proteome.with_suffix(".fasta.gz")
     packed.write_bytes(gzip.compress(PROTEOME.encode()))
     own = proteome.with_name("own.fa")
@@ -137,7 +137,7 @@ def test_a_packed_file_and_several(proteome: Path) -> None:
     assert [one.description for one in found.records()] == ["P48318 DCE1_MOUSE", ""]
 
 
-def test_other_files_are_named_by_the_gene(tmp_path: Path) -> None:
+def test_in_other_files_the_first_word_is_the_gene(tmp_path: Path) -> None:
     path = tmp_path / "own.fa"
     path.write_text(">Gad1 short\nMAS\n>Gad1 long\nMASS\n>Sst\nML\n")
     found = find("Gad1", "SST", proteome=path, organism=4242)
@@ -178,7 +178,7 @@ def test_a_dataset_with_ids_and_symbols(proteome: Path, tmp_path: Path) -> None:
     assert [one.name for one in by_symbol.records()] == ["Gad1", "vip"]
 
 
-def test_a_name_with_a_blank_cannot_stand_in_a_fasta(tmp_path: Path) -> None:
+def test_a_name_with_a_space_cannot_be_written_to_a_fasta(tmp_path: Path) -> None:
     path = tmp_path / "mouse.fasta"
     path.write_text(PROTEOME.replace("GN=dl", "GN=Tcr beta"))
     data = anndata.AnnData(np.ones((2, 2), dtype=np.float32), var=pd.DataFrame(index=["Tcr beta", "Gad1"]))
@@ -243,13 +243,13 @@ def test_proteins_are_named_as_the_dataset_spells_its_genes(proteome: Path, tmp_
         ("table.parquet", pd.read_parquet),
     ],
 )
-def test_the_table_comes_back(proteome: Path, tmp_path: Path, name: str, read: Any) -> None:
+def test_the_table_is_read_back(proteome: Path, tmp_path: Path, name: str, read: Any) -> None:
     found = find("Gad1", "Malat1", "nan", proteome=proteome)
     found.write(tmp_path / "proteins.fasta.gz", table=tmp_path / name)
     pd.testing.assert_frame_equal(read(tmp_path / name), found.table, check_dtype=False)
 
 
-def test_both_files_are_written_or_none(
+def test_both_files_are_written_or_neither(
     proteome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, folder = find("Gad1", proteome=proteome), tmp_path / "out"
@@ -280,14 +280,16 @@ def test_both_files_are_written_or_none(
     assert sorted(one.name for one in folder.iterdir()) == ["proteins.fa", "proteins.tsv"]
 
 
-def test_inputs_stay_as_they_are(proteome: Path) -> None:
+def test_inputs_are_not_changed(proteome: Path) -> None:
     genes, before = ["Gad1", "Vip"], proteome.read_bytes()
     find_proteins(genes, organism="mouse", proteome=proteome)
     assert genes == ["Gad1", "Vip"]
     assert proteome.read_bytes() == before
 
 
-def test_the_cache_lies_where_the_system_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_in_the_cache_folder_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "cellweft" / "uniprot"
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -7,11 +7,11 @@ from cellweft.genes.proteins.taxonomy import ORGANISMS, organism_name, taxon_of
 
 
 @pytest.mark.parametrize("asked", ["mouse", " Mouse", "Mus musculus", "mus_musculus", "10090", 10090])
-def test_an_organism_may_be_asked_for_in_many_ways(asked: str | int) -> None:
+def test_an_organism_may_be_named_in_many_ways(asked: str | int) -> None:
     assert taxon_of(asked) == 10090
 
 
-def test_every_name_leads_to_its_own_taxon() -> None:
+def test_every_name_belongs_to_a_single_taxon() -> None:
     taxa = [taxon_of(name) for name in ORGANISMS]
     assert len(set(taxa)) == len(ORGANISMS)
     assert taxa == [taxon_of(scientific) for scientific, _ in ORGANISMS.values()]

@@ -1,4 +1,4 @@
-"""UniProt's service: a server made here answers as UniProt does, with its troubles."""
+"""The service of UniProt: a local server answers as UniProt does, including its failures."""
 
 import dataclasses
 import gzip
@@ -34,7 +34,7 @@ SEARCH = Question(source="search", part="UniProtKB", taxon=MOUSE)
 
 
 def entry(accession: str, gene: str, length: int, **more: Any) -> dict[str, Any]:
-    """Return an entry of UniProtKB in its JSON, with no more fields than were asked for."""
+    """Return an entry of UniProtKB in its JSON format, limited to the requested fields."""
     kind = "unreviewed (TrEMBL)" if accession.startswith("A") else "reviewed (Swiss-Prot)"
     names: dict[str, Any] = {"geneName": {"value": gene}} if gene else {}
     for key in ("synonyms", "orfNames", "orderedLocusNames"):
@@ -73,10 +73,10 @@ ENTRIES = [
 
 
 class FakeUniProt(ThreadingHTTPServer):
-    """A server with jobs of ID mapping, their pages, and a search, as https://rest.uniprot.org has them.
+    """A server with ID mapping jobs, their pages and a search, like https://rest.uniprot.org.
 
-    It was written after the service's own source, github.com/ebi-uniprot/uniprot-rest-api: equal jobs have
-    equal numbers, a finished one is "303 see other", a failed one "500" with its state in JSON.
+    It follows the source of the service, github.com/ebi-uniprot/uniprot-rest-api: equal jobs have equal
+    numbers, a finished job is "303 see other", and a failed job is "500" with its state in JSON.
     """
 
     daemon_threads = True
@@ -97,10 +97,10 @@ class FakeUniProt(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away."""
+        """Print no errors about clients that disconnected."""
 
     def asked(self, part: str) -> list[str]:
-        """Return the paths of the requests that hold ``part``."""
+        """Return the paths of the requests that contain `part`."""
         return [path for _, path in self.log if part in path]
 
     def mapped(self, form: dict[str, str]) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
     server: FakeUniProt
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Print no log."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"messages": ["Resource not found"]}, status=404)
 
     def begun(self) -> bool:
-        """Note the request, and make the trouble that is due."""
+        """Record the request, and simulate the next failure of its path."""
         self.server.log.append((self.command, self.path))
         self.server.headers.append(self.headers)
         for part, troubles in self.server.troubles.items():
@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif kind == "hang":
             self.server.done.wait(5)
-        else:  # "truncate", "short", "rows"
+        else:  # one of "truncate", "short" and "rows"
             self.damage = kind
             return False
         return True
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         server.polls[job] = server.polls.get(job, 0) + 1
         if server.polls[job] <= server.n_polls:
             self.answer({"jobStatus": "NEW" if server.polls[job] == 1 else "RUNNING"})
-        else:  # like UniProt's, the address is that of the world, whatever was asked
+        else:  # like UniProt's, the address is the public one, even on a mirror
             place = f"https://rest.uniprot.org/idmapping/uniprotkb/results/{job}"
             self.answer({"jobStatus": "FINISHED"}, status=303, headers={"Location": place})
 
@@ -221,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
         if "gzip" in self.headers.get("Accept-Encoding", "") and status == 200:
             body, headers["Content-Encoding"] = gzip.compress(body), "gzip"
         self.send_response(status)
-        if damage != "short":  # else the end of the connection is the end of the answer
+        if damage != "short":  # otherwise the end of the connection marks the end of the answer
             headers["Content-Length"] = str(len(body))
         for key, value in headers.items():
             self.send_header(key, value)
@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeUniProt]:
-    """A server as UniProt's, for one test; pages of it hold 2 entries, jobs 3 names."""
+    """A server like UniProt's for one test; its pages have 2 entries, its jobs 3 names."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(uniprot, "_PAGE", 2)
     monkeypatch.setattr(uniprot, "_JOB", 3)
@@ -247,7 +247,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeUniProt]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that would have been waited; nothing waits."""
+    """The waiting times in seconds; nothing actually waits."""
     seconds: list[float] = []
     monkeypatch.setattr(Service, "wait", lambda self, one: seconds.append(one))
     return seconds
@@ -290,8 +290,8 @@ def test_names_are_mapped_in_batches_page_by_page(
         (form["from"], form["to"], form["taxId"]) == ("Gene_Name", "UniProtKB", "10090")
         for form in server.forms
     )
-    assert len(server.asked("/results/")) == 4  # 4 and 3 entries, 2 on a page
-    assert waits == [1.0, 1.0]  # each job was looked at twice
+    assert len(server.asked("/results/")) == 4  # 4 and 3 entries, 2 per page
+    assert waits == [1.0, 1.0]  # each job was checked twice
     assert {label for label, _, _ in steps} == {"asking UniProt (names, all)"}
     done = [number for _, number, _ in steps]
     assert done == sorted(done)
@@ -299,7 +299,7 @@ def test_names_are_mapped_in_batches_page_by_page(
     assert server.headers[0]["User-Agent"].startswith("cellweft/")
 
 
-def test_one_part_and_other_kinds_of_keys(client: UniProt, server: FakeUniProt) -> None:
+def test_one_section_of_uniprot_and_other_kinds_of_keys(client: UniProt, server: FakeUniProt) -> None:
     assert accessions(client.ask(REVIEWED, ["Gad1", "Vip"]).found) == {"Gad1": ["P48318"], "Vip": []}
     question = Question(source="Ensembl", part="UniProtKB", taxon=0)
     found = client.ask(question, ["ENSMUSG00000070880", "ENSG00000136750"]).found
@@ -316,7 +316,7 @@ def test_one_part_and_other_kinds_of_keys(client: UniProt, server: FakeUniProt) 
     }
 
 
-def test_a_version_or_another_case_in_the_answer_is_no_harm(client: UniProt, server: FakeUniProt) -> None:
+def test_a_version_or_another_case_in_the_answer_is_accepted(client: UniProt, server: FakeUniProt) -> None:
     server.mapped = lambda form: [  # type: ignore[method-assign]
         {"from": "GAD1", "to": told(ENTRIES[0])},
         {"from": "ENSMUSG00000004366.5", "to": told(ENTRIES[3])},
@@ -332,7 +332,7 @@ def test_a_service_below_a_path(server: FakeUniProt, tmp_path: Path, waits: list
     assert accessions(found) == {"Gad1": ["P48318", "A2AQ51", "A2AQ52"]}
 
 
-def test_long_jobs_are_waited_for_ever_longer(
+def test_waiting_times_for_long_jobs_increase(
     client: UniProt, server: FakeUniProt, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.n_polls = 10
@@ -366,12 +366,12 @@ def test_a_job_may_be_unknown_for_a_moment(client: UniProt, server: FakeUniProt)
     assert accessions(client.ask(ALL, ["Sst"]).found) == {"Sst": ["P60041"]}
 
 
-def test_a_state_without_a_name_is_a_finished_one(client: UniProt, server: FakeUniProt) -> None:
+def test_a_job_state_without_a_name_means_finished(client: UniProt, server: FakeUniProt) -> None:
     server.troubles["/status/"] = [{"status": 200, "data": {"results": [], "failedIds": ["None"]}}]
     assert client.ask(ALL, ["None"]).found == {"None": []}
 
 
-# Its troubles
+# Failures of the service
 
 BUSY = {"status": 429, "headers": {"Retry-After": "7"}}
 DOWN = {"status": 503, "data": {"messages": ["Service unavailable"]}}
@@ -384,7 +384,7 @@ each_place = pytest.mark.parametrize("place", ["/idmapping/run", "/idmapping/sta
     [BUSY, DOWN, {"status": 500}, "html", "page of words", "drop", "hang", "truncate", "short"],
     ids=str,
 )
-def test_troubles_that_pass(
+def test_temporary_failures_are_retried(
     client: UniProt, server: FakeUniProt, waits: list[float], place: str, kind: Any
 ) -> None:
     question = SEARCH if place == "search" else ALL
@@ -393,14 +393,14 @@ def test_troubles_that_pass(
     server.n_polls = 0
     server.troubles[place] = [kind]
     assert accessions(client.ask(question, ["Gad1"]).found) == {"Gad1": ["P48318", "A2AQ51", "A2AQ52"]}
-    # Of a job's state that breaks off, "see other" says enough.
+    # If the state of a job breaks off, "see other" is enough.
     enough = (place, kind) == ("/idmapping/status/", "short")
     assert waits[:1] == ([] if enough else [7.0 if kind is BUSY else 1.0])
-    assert len(waits) < 2 or kind == "hang"  # a machine with much to do may be late twice
+    assert len(waits) < 2 or kind == "hang"  # a busy machine may answer late twice
 
 
 @pytest.mark.parametrize("question", [ALL, SEARCH], ids=["job", "search"])
-def test_a_page_with_too_few_entries_is_asked_for_again(
+def test_a_page_with_too_few_entries_is_requested_again(
     client: UniProt, server: FakeUniProt, question: Question
 ) -> None:
     part = "search" if question is SEARCH else "/results/"
@@ -413,7 +413,9 @@ def test_a_page_with_too_few_entries_is_asked_for_again(
         client.ask(question, ["Vip"])
 
 
-def test_waiting_grows_and_ends(client: UniProt, server: FakeUniProt, waits: list[float]) -> None:
+def test_waiting_times_increase_and_retries_end(
+    client: UniProt, server: FakeUniProt, waits: list[float]
+) -> None:
     server.troubles["/run"] = [DOWN] * 4
     message = (
         r"^UniProt \(http://127\.0\.0\.1:\d+/idmapping/run\): expected an answer, "
@@ -424,7 +426,7 @@ def test_waiting_grows_and_ends(client: UniProt, server: FakeUniProt, waits: lis
     assert waits == [1.0, 2.0, 4.0]
 
 
-def test_a_network_that_asks_for_a_login(client: UniProt, server: FakeUniProt) -> None:
+def test_a_network_with_a_login_page(client: UniProt, server: FakeUniProt) -> None:
     server.troubles["/run"] = ["page of words"] * 4
     with pytest.raises(ServiceError, match=r"a web page instead of data \(does the network require a login"):
         client.ask(ALL, ["Gad1"])
@@ -442,16 +444,14 @@ def test_a_date_to_wait_for(client: UniProt, server: FakeUniProt, waits: list[fl
     assert waits[1:] == [2.0]
 
 
-def test_a_wait_of_hours_is_not_made(client: UniProt, server: FakeUniProt, waits: list[float]) -> None:
+def test_a_wait_of_hours_is_refused(client: UniProt, server: FakeUniProt, waits: list[float]) -> None:
     server.troubles["/run"] = [{"status": 429, "headers": {"Retry-After": "7200"}}]
     with pytest.raises(ServiceError, match=r"got HTTP 429 and the request to wait 7,200 s\. Do this"):
         client.ask(ALL, ["Gad1"])
     assert waits == []
 
 
-def test_what_does_not_pass_is_not_tried_again(
-    client: UniProt, server: FakeUniProt, waits: list[float]
-) -> None:
+def test_permanent_failures_are_not_retried(client: UniProt, server: FakeUniProt, waits: list[float]) -> None:
     server.troubles["/run"] = [{"status": 400, "data": {"messages": ["'taxId' is invalid"]}}]
     with pytest.raises(ServiceError, match=r"got HTTP 400 \('taxId' is invalid\)\. Do this"):
         client.ask(ALL, ["Gad1"])
@@ -487,7 +487,7 @@ def test_an_address_of_another_kind(url: str) -> None:
 # The cache
 
 
-def test_nothing_is_asked_twice(client: UniProt, server: FakeUniProt, tmp_path: Path) -> None:
+def test_no_question_is_sent_twice(client: UniProt, server: FakeUniProt, tmp_path: Path) -> None:
     first = client.ask(ALL, ["Gad1", "None", "Vip", "Sst"])
     n_requests = len(server.log)
     again = client.ask(ALL, ["Sst", "Vip", "None", "Gad1"])
@@ -500,21 +500,21 @@ def test_nothing_is_asked_twice(client: UniProt, server: FakeUniProt, tmp_path: 
     assert {one.parent.name for one in tmp_path.rglob("*.gz")} == {"Gene_Name-UniProtKB-10090"}
 
 
-def test_another_question_has_its_own_answers(client: UniProt, server: FakeUniProt) -> None:
+def test_another_question_has_its_own_cached_answers(client: UniProt, server: FakeUniProt) -> None:
     client.ask(ALL, ["Gad1"])
     human = Question(source="Gene_Name", part="UniProtKB", taxon=HUMAN)
     assert accessions(client.ask(human, ["Gad1", "GAD2"]).found) == {"Gad1": [], "GAD2": ["P99999"]}
 
 
 @pytest.mark.parametrize("question", [ALL, SEARCH], ids=["job", "search"])
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_continues_where_it_stopped(
     client: UniProt, server: FakeUniProt, monkeypatch: pytest.MonkeyPatch, question: Question
 ) -> None:
     monkeypatch.setattr(uniprot, "_SEARCH", 3)
     names = ["Gad1", "Sst", "Vip", "H3-3a", "Foo1", "Foo2", "Mtnd1"]
     whole = UniProt(service=client.service, cache=client.cache / "whole").ask(question, names)
     needed = server.asked("fields=")
-    assert len(needed) == 6  # of 6, 3 and 1 entries
+    assert len(needed) == 6  # 6, 3 and 1 entries
     server.log.clear()
     server.troubles["cursor=4"] = ["drop"] * 4  # the last page of the first batch
     with pytest.raises(ServiceError, match="no connection"):
@@ -532,14 +532,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         client.ask(question, names, progress=stop)
     assert client.ask(question, names) == whole
     answered = server.asked("fields=")
-    # What was answered was asked for once: what failed four times, five times.
+    # Successful requests were sent once; requests that failed four times were sent five times.
     failed = [path for path in needed if answered.count(path) > 1]
     assert sorted(set(answered)) == sorted(set(needed))
     assert [answered.count(path) for path in failed] == [5, 5]
     assert not list(client.cache.rglob("*.pages"))
 
 
-def test_a_damaged_file_is_asked_for_again(
+def test_a_damaged_file_is_requested_again(
     client: UniProt, server: FakeUniProt, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = client.ask(ALL, ["Gad1", "Sst"])
@@ -619,7 +619,7 @@ def test_every_gene_has_its_row(find: Any) -> None:
     ]
 
 
-def test_only_what_is_open_is_asked_for(find: Any, server: FakeUniProt) -> None:
+def test_only_missing_genes_are_requested_in_the_next_step(find: Any, server: FakeUniProt) -> None:
     find("Gad1", "Vip", "Sst", "Malat1")
     asked = [(form["to"], form["ids"]) for form in server.forms]
     assert asked == [
@@ -647,7 +647,7 @@ def test_ensembl_ids(find: Any, server: FakeUniProt) -> None:
     assert [one.name for one in found.records()] == ["ENSMUSG00000070880.11"]
 
 
-def test_symbols_of_a_dataset_are_helped_by_its_ids(
+def test_symbols_of_a_dataset_are_completed_by_its_ids(
     server: FakeUniProt, waits: Any, tmp_path: Path, tissue: Any
 ) -> None:
     data = tissue.st[:3, :4].copy()
@@ -669,7 +669,7 @@ def test_genes_of_ids_with_symbols(server: FakeUniProt, waits: Any, tmp_path: Pa
     assert list(found.table["matched"]) == ["Ensembl", "case", ""]
 
 
-def test_names_that_cannot_be_asked_for(find: Any, server: FakeUniProt, tissue: Any, tmp_path: Path) -> None:
+def test_names_that_cannot_be_requested(find: Any, server: FakeUniProt, tissue: Any, tmp_path: Path) -> None:
     data = tissue.st[:3, :3].copy()
     data.var_names = ["Gad1", "MT ND1", "a;b"]
     found = find_proteins(data, organism="mouse", url=server.url, cache=tmp_path)
@@ -680,7 +680,7 @@ def test_names_that_cannot_be_asked_for(find: Any, server: FakeUniProt, tissue: 
     assert {form["ids"] for form in server.forms} == {"Gad1"}
 
 
-def test_the_order_and_company_of_genes_change_nothing(find: Any, tmp_path: Path) -> None:
+def test_other_genes_and_their_order_do_not_matter(find: Any, tmp_path: Path) -> None:
     names = ["Gad1", "SST", "Vip", "Gad67", "Malat1"]
     alone = pd.concat(
         [find("Sst", name, cache=tmp_path / name).table.query("gene == @name") for name in names],
@@ -704,7 +704,9 @@ def test_offline(find: Any, server: FakeUniProt, tmp_path: Path) -> None:
     assert found.source == "UniProt 2025_01"
 
 
-def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_path: Path) -> None:
+def test_without_a_network_the_error_advises_to_pass_a_file(
+    find: Any, server: FakeUniProt, tmp_path: Path
+) -> None:
     find("Gad1")
     server.troubles["/run"] = ["drop"] * 6
     words = (
@@ -721,7 +723,7 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
 
 @pytest.fixture
 def call(server: FakeUniProt, waits: Any, tmp_path: Path, monkeypatch: Any) -> Callable[..., Any]:
-    """Function that runs ``cellweft proteins`` in an empty folder, with a cache where the system has it."""
+    """Function that runs `cellweft proteins` in an empty folder, with its cache in a temporary folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
@@ -748,7 +750,7 @@ def test_the_command_asks_uniprot(call: Any, tmp_path: Path) -> None:
     assert list((tmp_path / "caches" / "cellweft" / "uniprot").iterdir())
 
 
-def test_the_command_goes_on_after_a_trouble(call: Any, server: FakeUniProt, tmp_path: Path) -> None:
+def test_the_command_continues_after_a_failure(call: Any, server: FakeUniProt, tmp_path: Path) -> None:
     server.troubles["cursor=2"] = [{"status": 500}] * 6
     asked = ("--genes", "Gad1,Vip,Sst", "-o", "proteins.fa", "--cache", tmp_path / "cache")
     server.entries = [one for one in server.entries if one["primaryAccession"] != "P48318"]
@@ -759,7 +761,7 @@ def test_the_command_goes_on_after_a_trouble(call: Any, server: FakeUniProt, tmp
     assert "Run again to continue" in error["fix"]
     assert files(tmp_path / "here") == []
     offline = call(*asked, "--offline")
-    assert offline.exit_code == 0  # of Sst the answer was there
+    assert offline.exit_code == 0  # Sst was already answered
     server.log.clear()
     result = call(*asked, "--json", "--overwrite")
     assert result.exit_code == 0, result.output

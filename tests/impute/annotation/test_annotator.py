@@ -1,4 +1,4 @@
-"""Labels of the reference on the tissue: the table, labels that agree, calibration, what is refused."""
+"""Labels of the reference transferred to the tissue: the table, several columns, calibration, and errors."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def side(n_cells: int, seed: int, depth: float) -> anndata.AnnData:
-    """Cells of three types, each with four genes of its own among 15."""
+    """Cells of three types; each type has four marker genes among 15."""
     draw = np.random.default_rng(seed)
     codes = draw.integers(3, size=n_cells)
     rates = np.ones((3, 15))
@@ -78,7 +78,7 @@ def test_the_table_of_one_column(imputer: Imputer, data: Pair) -> None:
     assert {one[0] for one in told} == {"cells", "held-out cells"}
 
 
-def test_what_is_said_of_the_calibration(fitted: Imputer) -> None:
+def test_the_record_of_the_calibration(fitted: Imputer) -> None:
     record = fitted.annotate("subclass", progress=False).attrs["cellweft"]
     assert record["reference_cells_without_label"] == 5
     assert record["held_out_cells"] == 235
@@ -94,12 +94,12 @@ def test_what_is_said_of_the_calibration(fitted: Imputer) -> None:
     assert record["duration"]["run"] > 0
 
 
-def test_the_panel_is_classified_only_if_the_platforms_are_alike(
+def test_the_panel_is_classified_only_if_the_platforms_are_similar(
     sides: tuple[anndata.AnnData, anndata.AnnData], fitted: Imputer
 ) -> None:
     assert fitted.annotate("subclass", progress=False).attrs["cellweft"]["platforms_alike"]
     reference, tissue = sides[0], sides[1].copy()
-    found = np.resize([1.0, 0.5, 0.25, 0.12], tissue.n_vars)  # of the counts of each gene
+    found = np.resize([1.0, 0.5, 0.25, 0.12], tissue.n_vars)  # detected fraction of each gene's counts
     tissue.X = np.random.default_rng(0).binomial(tissue.X.astype(int), found).astype(np.float32)
     tissue = tissue[np.asarray(tissue.X.sum(axis=1)).ravel() > 0].copy()
     other = Imputer(reliability=False, settings=SHORT).fit(pair(reference, tissue), progress=False)
@@ -123,7 +123,7 @@ def test_labels_of_several_columns_agree(fitted: Imputer) -> None:
     assert table["subclass_unknown"][table["class_unknown"]].all()
 
 
-def test_a_loaded_model_tells_the_same(
+def test_a_loaded_model_gives_the_same_table(
     imputer: Imputer, sides: tuple[anndata.AnnData, anndata.AnnData], tmp_path: Path
 ) -> None:
     before = [one.X.copy() for one in sides]
@@ -145,7 +145,7 @@ def test_arrays_and_the_labels_of_the_pair(
     pd.testing.assert_frame_equal(fitted.annotate(pair=labelled, progress=False), by_name)
 
 
-def test_names_of_labels_never_collide(fitted: Imputer, data: Pair) -> None:
+def test_columns_of_labels_never_collide(fitted: Imputer, data: Pair) -> None:
     odd = np.where(data.sc.obs["class"] == "Glia", "label", "unknown?")
     table = fitted.annotate(odd, progress=False)
     assert list(table.columns[3:]) == ["probability_label", "probability_unknown?"]
@@ -164,7 +164,7 @@ def test_names_of_labels_never_collide(fitted: Imputer, data: Pair) -> None:
         (None, r"labels: expected a type for every cell of the reference, got a pair without labels"),
     ],
 )
-def test_labels_that_cannot_be_told(
+def test_invalid_labels_are_refused(
     fitted: Imputer, sides: tuple[anndata.AnnData, anndata.AnnData], labels: Any, message: str
 ) -> None:
     reference = sides[0].copy()
@@ -174,7 +174,7 @@ def test_labels_that_cannot_be_told(
         fitted.annotate(labels, pair=pair(reference, sides[1]), progress=False)
 
 
-def test_names_that_stand_for_no_type_take_no_part(fitted: Imputer, data: Pair) -> None:
+def test_placeholders_for_missing_types_are_ignored(fitted: Imputer, data: Pair) -> None:
     truth = data.sc.obs["class"].to_numpy(object)
     left_out = np.arange(240) < 60
     expected = fitted.annotate(np.where(left_out, None, truth), progress=False)
@@ -186,7 +186,7 @@ def test_names_that_stand_for_no_type_take_no_part(fitted: Imputer, data: Pair) 
     assert told.attrs["cellweft"]["reference_cells_without_label"] == 60
 
 
-def test_spaces_and_whole_fractions_do_not_make_labels(fitted: Imputer, data: Pair) -> None:
+def test_spaces_and_decimal_parts_do_not_create_labels(fitted: Imputer, data: Pair) -> None:
     truth = data.sc.obs["class"].to_numpy(object)
     spaced = np.where(np.arange(240) % 2, truth + " ", truth)
     expected = fitted.annotate("class", progress=False)
@@ -196,7 +196,7 @@ def test_spaces_and_whole_fractions_do_not_make_labels(fitted: Imputer, data: Pa
     assert list(fitted.annotate(numbers, progress=False)["label"].cat.categories) == ["1", "12"]
 
 
-def test_labels_of_pandas_are_matched_by_the_names_of_the_cells(fitted: Imputer, data: Pair) -> None:
+def test_labels_of_a_series_are_matched_by_cell_names(fitted: Imputer, data: Pair) -> None:
     shuffled = data.sc.obs["class"].sample(frac=1, random_state=0)
     expected = fitted.annotate("class", progress=False)
     pd.testing.assert_frame_equal(fitted.annotate(shuffled, progress=False), expected)
@@ -207,7 +207,7 @@ def test_labels_of_few_cells_each_raise_no_warning(fitted: Imputer) -> None:
     assert len(table["label"].cat.categories) == 100
 
 
-def test_two_columns_of_one_name_are_refused(
+def test_two_columns_of_the_same_name_are_refused(
     fitted: Imputer, sides: tuple[anndata.AnnData, anndata.AnnData]
 ) -> None:
     reference = sides[0].copy()

@@ -1,4 +1,4 @@
-"""Shares of labels on the scale of probabilities, reliability bins, and cells of types that are missing."""
+"""Label proportions as probabilities, reliability bins, and cells of types missing in the reference."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from cellweft.impute.annotation.calibration import (
 )
 
 
-def test_a_scale_finds_the_slope_that_shares_were_flattened_by() -> None:
+def test_the_scale_recovers_the_slope_of_flattened_proportions() -> None:
     draw = np.random.default_rng(0)
     probabilities = draw.dirichlet([0.6] * 3, 20_000)
     codes = (probabilities.cumsum(axis=1) > draw.random((20_000, 1))).argmax(axis=1)
@@ -32,7 +32,7 @@ def test_a_scale_finds_the_slope_that_shares_were_flattened_by() -> None:
     assert calibration_error(bins) < 0.02
 
 
-def test_offsets_make_up_for_labels_that_shares_favour() -> None:
+def test_offsets_correct_labels_with_too_large_proportions() -> None:
     shares = np.tile([[0.7, 0.3]], (1000, 1))
     codes = np.repeat([0, 1], 500)
     scale = LabelScale.fit(shares, codes, np.full(1000, 1e-3))
@@ -57,7 +57,7 @@ def test_bins_and_their_error_by_hand() -> None:
     assert calibration_error(bins) == pytest.approx(expected)
 
 
-def test_a_label_that_is_left_out_gives_its_share_to_the_others() -> None:
+def test_the_probability_of_an_omitted_label_goes_to_the_others() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2]])
     np.testing.assert_allclose(without_label(probabilities, 0), [[0, 0.6, 0.4]])
     np.testing.assert_array_equal(probabilities, [[0.5, 0.3, 0.2]])
@@ -68,14 +68,14 @@ def test_the_geometric_mean_of_two_tables() -> None:
     np.testing.assert_allclose(found, [[0.6 / (0.6 + 0.06**0.5), 0.06**0.5 / (0.6 + 0.06**0.5)]])
 
 
-def test_votes_weigh_the_logarithms() -> None:
+def test_tables_are_combined_by_weighted_logarithms() -> None:
     tables = [np.array([[0.5, 0.5]]), np.array([[0.2, 0.8]])]
     np.testing.assert_allclose(joined(tables, (1.0, 0.0)), tables[0])
     odds = 4**0.75
     np.testing.assert_allclose(joined(tables, (0.25, 0.75)), [[1 / (1 + odds), odds / (1 + odds)]])
 
 
-def test_nearness_leaves_out_the_cell_itself_and_a_label() -> None:
+def test_nearness_can_exclude_the_cell_itself_and_a_label() -> None:
     anchors = Anchors(embedded=np.eye(3, dtype=np.float32), codes=np.array([0, 1, 1]))
     cells = np.eye(3, dtype=np.float32)[:1]
     assert anchors.nearness(cells)[0] == pytest.approx(1 / 3)
@@ -84,7 +84,7 @@ def test_nearness_leaves_out_the_cell_itself_and_a_label() -> None:
     assert anchors.nearness(cells, own=np.array([0]))[0] == pytest.approx(-1 / 3)
 
 
-def test_z_scores_fit_and_middle_by_hand() -> None:
+def test_z_scores_profile_fit_and_centre_by_hand() -> None:
     values = np.array([[1.0, 5.0], [3.0, 5.0]], dtype=np.float32)
     scores = z_scores(values, values.mean(axis=0), (values**2).mean(axis=0))
     np.testing.assert_allclose(scores, [[-1, 0], [1, 0]])
@@ -95,8 +95,8 @@ def test_z_scores_fit_and_middle_by_hand() -> None:
     assert middle.standard(np.array([100.0]))[0] == 10
 
 
-def test_cells_of_a_type_that_nobody_named_are_unknown() -> None:
-    """Four directions; the tissue has a fifth."""
+def test_cells_of_a_type_missing_in_the_reference_are_unknown() -> None:
+    """Four types have one direction each; the tissue has cells of a fifth."""
     draw = np.random.default_rng(1)
     profiles = np.eye(5)[:, :5] * 3
 
@@ -129,11 +129,11 @@ def test_cells_of_a_type_that_nobody_named_are_unknown() -> None:
 def test_similar_cells_are_unknown_together() -> None:
     looks = np.zeros(40, dtype=np.bool_)
     looks[[0, 1, 4, 8, 39]] = True
-    groups = np.repeat([0, 1, 2, 9], [4, 4, 31, 1])  # two of 4, one of 4, one of 31, one of 1
+    groups = np.repeat([0, 1, 2, 9], [4, 4, 31, 1])  # look unknown: 2 of 4, 1 of 4, 1 of 31, 1 of 1
     expected = np.repeat([True, False, False, True], [4, 4, 31, 1])
     np.testing.assert_array_equal(unknown_together(looks, groups), expected)
 
 
-def test_no_group_is_unknown_where_all_look_so() -> None:
+def test_no_group_is_unknown_if_most_cells_of_all_groups_look_unknown() -> None:
     looks = np.tile([True, True, False], 20)
     assert not unknown_together(looks, np.arange(60) // 6).any()

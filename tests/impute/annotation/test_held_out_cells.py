@@ -1,4 +1,4 @@
-"""Cells of the reference as the tissue's platform would have measured them."""
+"""Reference cells as the platform of the tissue would have measured them."""
 
 import anndata
 import numpy as np
@@ -13,7 +13,7 @@ CODES = np.repeat([0, 1], 100)
 
 
 def made(sc_depth: float, st_depth: float, factor: float = 1.0) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Two types of 12 genes on both sides; the tissue detects the first gene ``factor`` times as well."""
+    """Make two types of 12 genes on both sides; the tissue detects the first gene `factor` times as well."""
     draw = np.random.default_rng(0)
     rates = np.where(np.arange(12) < 6, [[4.0], [1.0]], [[1.0], [4.0]])
     rates /= rates.sum(axis=1, keepdims=True)
@@ -30,7 +30,7 @@ def made(sc_depth: float, st_depth: float, factor: float = 1.0) -> tuple[anndata
 
 
 @pytest.mark.parametrize(("sc_depth", "st_depth"), [(400, 60), (40, 200)])
-def test_depth_and_levels_are_those_of_the_tissue(sc_depth: float, st_depth: float) -> None:
+def test_depth_and_levels_match_the_tissue(sc_depth: float, st_depth: float) -> None:
     data = pair(*made(sc_depth, st_depth, factor=5.0))
     weights = share_weights(CODES, np.array([0.5, 0.5]))
     found = as_measured(data, EVERY, CODES, weights=weights, depth=1.0, seed=0)
@@ -54,7 +54,7 @@ def test_a_smaller_depth_detects_fewer_genes_at_the_same_level() -> None:
     np.testing.assert_allclose(np.expm1(flat).mean(), np.expm1(deep).mean(), rtol=0.1)
 
 
-def test_values_of_a_tissue_without_counts_stay() -> None:
+def test_without_counts_of_the_tissue_values_are_unchanged() -> None:
     sc, st = made(400, 60)
     st.X = np.log1p(st.X / st.X.sum(axis=1, keepdims=True) * 50)
     data = pair(sc, st, st_scale="log")
@@ -73,13 +73,13 @@ def test_rare_labels_are_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(draw_cells(codes, usable, seed=0), drawn)
 
 
-def test_weights_give_labels_their_shares() -> None:
+def test_weights_give_labels_their_proportions() -> None:
     weights = share_weights(np.array([0, 0, 0, 1]), np.array([0.25, 0.75]))
     np.testing.assert_allclose(weights, [1 / 12, 1 / 12, 1 / 12, 0.75])
 
 
 def test_the_spread_of_platforms_by_hand() -> None:
-    """Six of the twelve genes are four times as high in the tissue."""
+    """In the tissue six of the twelve genes are four times as high."""
     sc, st = made(4000, 4000)
     tissue = st.X.copy()
     shares = np.array([0.5, 0.5])
@@ -95,7 +95,7 @@ def test_the_spread_of_platforms_by_hand() -> None:
     assert found == pytest.approx(1.4826 * np.log(4) / 2, rel=0.05)
 
 
-def test_another_composition_is_not_another_platform() -> None:
+def test_another_composition_is_not_a_platform_effect() -> None:
     sc, st = made(4000, 4000)
     few = st[np.r_[0:20, 100:200]].copy()
     data = pair(sc, few)

@@ -1,4 +1,4 @@
-"""Tiles made by a Dask cluster: the same bits as made here, whatever becomes of workers and of the client."""
+"""Tiles computed on a Dask cluster equal tiles computed locally, even if workers or the client are lost."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ N_TILES = 6 * 4
 
 @contextlib.contextmanager
 def processes(count: int) -> Iterator[Any]:
-    """Lend a cluster of processes, not made by cellweft; the environment stays as it is."""
+    """Start a cluster of processes outside cellweft, without changing the environment."""
     with (
         mock.patch.dict(os.environ),
         dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
@@ -57,20 +57,20 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["auto", "stimpute"])
 def fitted(request: pytest.FixtureRequest, tissue_pair: Pair, quick: dict[str, Any]) -> Imputer:
-    """An Imputer of either preset, with what intervals and reliability it can learn."""
+    """An Imputer of either preset, with the intervals and reliability that the preset can learn."""
     settings = QUICK_AUTO if request.param == "auto" else quick
     return Imputer(preset=request.param, settings=settings, device="cpu").fit(tissue_pair)
 
 
 @pytest.fixture(scope="module")
 def auto(tissue_pair: Pair) -> Imputer:
-    """An Imputer of cellweft's own method."""
+    """An Imputer with the default preset."""
     return Imputer(settings=QUICK_AUTO, reliability=False, device="cpu").fit(tissue_pair)
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make results of 24 tiles of 2 chunks each."""
+    """Make results have 24 tiles of 2 chunks each."""
     whole = Imputer._job
 
     def job(self: Imputer, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +84,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_same(path: Path, other: Path) -> None:
-    """Hold two results to each other, to the last bit."""
+    """Check that two results are equal to the last bit."""
     first, second = (anndata.read_zarr(one) for one in (path, other))
     assert list(first.layers) == list(second.layers)
     for one, two in [
@@ -114,7 +114,9 @@ def test_the_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, t
 
 
 @pytest.mark.slow
-def test_batches_of_the_reference_go_along(tissue: SimulatedTissue, address: str, tmp_path: Path) -> None:
+def test_batches_of_the_reference_are_sent_along(
+    tissue: SimulatedTissue, address: str, tmp_path: Path
+) -> None:
     sc = tissue.sc.copy()
     sc.obs["donor"] = np.repeat(["a", "b"], [sc.n_obs - 40, 40])
     both = pair(sc, tissue.st, reference_batch="donor")
@@ -125,7 +127,7 @@ def test_batches_of_the_reference_go_along(tissue: SimulatedTissue, address: str
 
 
 def assert_same_files(path: Path, other: Path) -> None:
-    """Hold what lies on the disk of two matrices X to each other."""
+    """Check that two matrices X are equal on disk."""
     files = [
         {str(one.relative_to(store)): one.read_bytes() for one in (store / "X").rglob("*") if one.is_file()}
         for store in (path, other)
@@ -136,7 +138,7 @@ def assert_same_files(path: Path, other: Path) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the process that puts a sparse matrix together do so by chunks of 100 values."""
+    """Assemble sparse matrices in chunks of 100 values."""
     monkeypatch.setattr("cellweft.data.io.sparse_write._CHUNK", 100)
 
 
@@ -163,7 +165,7 @@ def test_a_sparse_result_is_the_same_to_the_last_bit(fitted: Imputer, address: s
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("first", ["here", "there"])
-def test_a_sparse_run_goes_on_where_another_stopped(
+def test_a_sparse_run_continues_where_another_stopped(
     auto: Imputer, address: str, tmp_path: Path, first: str
 ) -> None:
     ways: list[str | None] = [None, address] if first == "here" else [address, None]
@@ -183,7 +185,7 @@ def test_a_sparse_run_goes_on_where_another_stopped(
     assert not (tmp_path / "a.zarr.resume").exists()
 
 
-def test_no_chunk_is_of_two_tiles(auto: Imputer, tissue_pair: Pair) -> None:
+def test_no_chunk_spans_two_tiles(auto: Imputer, tissue_pair: Pair) -> None:
     job = auto._job(tissue_pair, None, interval=None, memory="4 GB")
     rows, columns = job.plan.chunk
     assert (rows, columns) == (16, 4)
@@ -208,7 +210,9 @@ def test_workers_read_files_themselves(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["here", "there"])
-def test_a_run_goes_on_where_another_stopped(auto: Imputer, address: str, tmp_path: Path, first: str) -> None:
+def test_a_run_continues_where_another_stopped(
+    auto: Imputer, address: str, tmp_path: Path, first: str
+) -> None:
     ways: list[str | None] = [None, address] if first == "here" else [address, None]
     done = []
 
@@ -241,10 +245,10 @@ def test_a_failed_run_leaves_nothing(auto: Imputer, address: str, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_each_worker_may_have_a_device_of_its_own(
+def test_each_worker_may_use_its_own_device(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two devices of one kind are not to be had here: the CPU stands in for one, and none is the other.
+    # Two devices of one kind are not available here: the CPU is one, and "nowhere" the other.
     @contextlib.contextmanager
     def one_without(address: str, **_: Any) -> Iterator[Cluster]:
         with distributed.Client(address, set_as_default=False) as client:
@@ -269,7 +273,7 @@ def test_each_worker_may_have_a_device_of_its_own(
         ("local", "cuda", ("cuda:1",), (1, {"0": "cuda:1"})),
     ],
 )
-def test_processes_take_devices_in_turn(
+def test_processes_are_assigned_devices_in_turn(
     monkeypatch: pytest.MonkeyPatch, address: str, kind: str, given: tuple[str, ...], expected: Any
 ) -> None:
     found = []
@@ -288,7 +292,7 @@ def test_processes_take_devices_in_turn(
 
 
 def tensors_of(thing: Any, seen: set[int] | None = None) -> Iterator[torch.Tensor]:
-    """Yield every tensor that can be reached from an object, by whatever way."""
+    """Yield every tensor that can be reached from an object, through any reference."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, type) or type(thing).__name__ == "module":
         return
@@ -301,10 +305,10 @@ def tensors_of(thing: Any, seen: set[int] | None = None) -> Iterator[torch.Tenso
         yield from tensors_of(one, seen)
 
 
-def test_a_fitted_method_moves_as_a_whole(fitted: Imputer) -> None:
+def test_a_fitted_method_moves_to_a_device_completely(fitted: Imputer) -> None:
     known = fitted.fitted_
     assert known is not None
-    known.prepare(np.arange(3))  # fills what is made when it is first needed
+    known.prepare(np.arange(3))  # create the parts that are made on first use
     there = known.to(torch.device("meta"))
     assert there.device == torch.device("meta")
     for model, place in ((there.model, "meta"), (known.model, "cpu")):
@@ -313,10 +317,8 @@ def test_a_fitted_method_moves_as_a_whole(fitted: Imputer) -> None:
         assert {one.device.type for one in tensors} == {place}
 
 
-def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
-    fitted: Imputer, tissue_pair: Pair
-) -> None:
-    # Products of tensors that lie anywhere differ in the last bit, and Dask leaves them within its message.
+def test_received_tensors_are_aligned_in_memory_like_new_ones(fitted: Imputer, tissue_pair: Pair) -> None:
+    # Products of unaligned tensors differ in the last bit, and Dask does not align the tensors of a message.
     job = fitted._job(tissue_pair, None, interval=None, memory="4 GB")
     maker = TileMaker(
         job=job,
@@ -339,7 +341,7 @@ def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
     assert again.tobytes() == values.tobytes()
 
 
-def test_threads_are_taken() -> None:
+def test_thread_counts_are_set() -> None:
     known = ThreadCounts.here()
     try:
         ThreadCounts(torch=1, blas=1).take()
@@ -350,14 +352,14 @@ def test_threads_are_taken() -> None:
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "local:", "local:x", "tcp://host", "8786", "local 4"])
-def test_an_address_is_named_as_dask_does(address: str) -> None:
+def test_addresses_have_the_form_of_dask(address: str) -> None:
     with pytest.raises(
         SettingError, match=r"dask: expected the address of a Dask scheduler, as tcp://host:87"
     ):
         processes_of(address)
 
 
-def test_some_processes_are_asked_for() -> None:
+def test_a_number_of_processes_below_one_is_refused() -> None:
     with pytest.raises(SettingError, match=r"dask: processes: expected a whole number >= 1, got 0"):
         processes_of("local:0")
 
@@ -367,7 +369,7 @@ def test_only_a_zarr_store_can_be_written_by_many(auto: Imputer, tmp_path: Path)
         auto.impute_to(tmp_path / "a.h5ad", dask="local")
 
 
-def test_an_address_without_an_answer_is_told(
+def test_an_address_without_an_answer_is_reported(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client._TIMEOUT", 0.3)
@@ -380,14 +382,16 @@ def test_an_address_without_an_answer_is_told(
     assert "expected a Dask scheduler that responds" in " ".join(capsys.readouterr().err.split())
 
 
-def test_dask_is_an_extra(auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dask_the_extra_is_named(
+    auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[dask\]"'):
         auto.impute_to(tmp_path / "a.zarr", dask="local")
 
 
 @pytest.mark.slow
-def test_the_output_has_to_be_shared(
+def test_workers_must_reach_the_output(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
@@ -405,7 +409,7 @@ def test_the_output_has_to_be_shared(
 
 
 @pytest.mark.slow
-def test_a_worker_that_comes_later_has_to_share_it_too(
+def test_a_worker_that_joins_later_must_reach_the_output_too(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RunMarker, "put", lambda self: contextlib.nullcontext())
@@ -416,7 +420,7 @@ def test_a_worker_that_comes_later_has_to_share_it_too(
 
 
 @pytest.mark.slow
-def test_workers_have_the_same_versions(
+def test_workers_need_the_same_versions(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client.versions", lambda: {"torch": "0.4"})
@@ -427,7 +431,7 @@ def test_workers_have_the_same_versions(
 
 
 @pytest.mark.slow
-def test_a_cluster_without_workers_is_told(
+def test_a_cluster_without_workers_is_reported(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client._PATIENCE", 0.2)
@@ -440,7 +444,7 @@ def test_a_cluster_without_workers_is_told(
 
 
 def killing(address: str, *, at: int, count: int) -> Callable[[str, int, int], None]:
-    """Return a progress that kills some workers once, as a machine does that goes down."""
+    """Return a progress function that kills some workers once, as when a machine goes down."""
     seen = []
 
     def progress(*_: Any) -> None:
@@ -454,16 +458,14 @@ def killing(address: str, *, at: int, count: int) -> Callable[[str, int, int], N
 
 
 @pytest.mark.slow
-def test_a_tile_that_is_lost_with_its_worker_is_made_again(
-    auto: Imputer, tmp_path: Path, address: str
-) -> None:
+def test_a_tile_lost_with_its_worker_is_computed_again(auto: Imputer, tmp_path: Path, address: str) -> None:
     there = auto.impute_to(tmp_path / "there.zarr", dask=address, progress=killing(address, at=3, count=1))
     assert_same(there, auto.impute_to(tmp_path / "here.zarr"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, n_threads: int) -> None:
+def test_local_processes_compute_with_as_many_threads(tmp_path: Path, n_threads: int) -> None:
     tissue = simulate_tissue(n_spatial=200, n_reference=1500, n_genes=300, n_panel=100, seed=0)
     known, data = torch.get_num_threads(), pair(tissue.sc, tissue.st)
     imputer = Imputer(settings=QUICK_AUTO, device="cpu").fit(data)
@@ -482,7 +484,7 @@ def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_processes_of_this_machine_leave_the_environment_as_it_was() -> None:
+def test_local_processes_do_not_change_the_environment() -> None:
     set_by_dask = ("PYTHONHASHSEED", "__DASK_PARENT_PID", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     with mock.patch.dict(os.environ):
         for name in set_by_dask:
@@ -495,7 +497,7 @@ def test_processes_of_this_machine_leave_the_environment_as_it_was() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_takes_a_cluster(tissue: SimulatedTissue, tmp_path: Path) -> None:
+def test_the_command_accepts_a_cluster(tissue: SimulatedTissue, tmp_path: Path) -> None:
     for data, name in ((tissue.sc, "sc"), (tissue.st, "st")):
         data.write_h5ad(tmp_path / f"{name}.h5ad")
     command = [sys.executable, "-m", "cellweft", "impute", "sc.h5ad", "st.h5ad", "--set", "steps=5"]
@@ -506,7 +508,7 @@ def test_the_command_takes_a_cluster(tissue: SimulatedTissue, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_what_makes_tiles_is_sent_again_if_all_that_have_it_are_lost(auto: Imputer, tmp_path: Path) -> None:
+def test_the_method_is_sent_again_if_all_workers_with_it_are_lost(auto: Imputer, tmp_path: Path) -> None:
     with processes(2) as cluster:
         address = cluster.scheduler_address
         there = auto.impute_to(
@@ -516,7 +518,7 @@ def test_what_makes_tiles_is_sent_again_if_all_that_have_it_are_lost(auto: Imput
 
 
 @pytest.mark.slow
-def test_a_lost_scheduler_is_told_and_the_run_goes_on_elsewhere(
+def test_a_lost_scheduler_is_reported_and_another_cluster_continues(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client._PATIENCE", 1.0)
@@ -561,7 +563,7 @@ imputer.impute_to("a.zarr", resume=True, dask=sys.argv[1], progress=progress)
 
 
 @pytest.mark.slow
-def test_a_run_whose_client_was_killed_goes_on(
+def test_a_run_with_a_killed_client_can_be_resumed(
     tissue: SimulatedTissue, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for data, name in ((tissue.sc, "sc"), (tissue.st, "st")):
@@ -585,7 +587,7 @@ def test_a_run_whose_client_was_killed_goes_on(
 
 
 @pytest.mark.slow
-def test_a_script_that_starts_processes_as_it_is_read_is_told(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_is_reported(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import torch\nfrom cellweft.impute.cluster.client import connect\n"

@@ -1,4 +1,4 @@
-"""The count model: mean counts, families, what is learned of simulated counts, and draws."""
+"""The count model: mean counts, families, fits to simulated counts, and draws."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ N_CELLS, N_GENES = 600, 24
 
 
 def simulated(frailty: str, *, seed: int = 0, dispersion: float = 1.5) -> tuple[np.ndarray, ...]:
-    """Predictions, counts and sizes of a panel whose frailties are of a family."""
+    """Simulate predictions, counts and cell sizes of a panel with frailties of one family."""
     stream = np.random.default_rng(seed)
     sizes = np.exp(0.5 * stream.standard_normal((N_CELLS, 1))) * np.ones(N_GENES)
     rates = np.exp(stream.normal(0.5, 0.6, (N_CELLS, N_GENES)))
@@ -49,7 +49,7 @@ def test_mean_counts_by_hand() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dispersion", [0.3, 2.0])
-def test_a_frailty_has_mean_1_and_the_variance_it_is_asked_for(family: str, dispersion: float) -> None:
+def test_a_frailty_has_mean_1_and_the_requested_variance(family: str, dispersion: float) -> None:
     number, scores = FAMILIES.index(family), np.random.default_rng(0).standard_normal(400_000)
     drawn = frailty_at(scores, number, dispersion=dispersion, zeros=0.2)
     assert drawn.mean() == pytest.approx(1, abs=0.02)
@@ -64,7 +64,7 @@ def test_a_frailty_has_mean_1_and_the_variance_it_is_asked_for(family: str, disp
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_family_that_made_the_counts_is_found(family: str) -> None:
+def test_the_family_of_simulated_counts_is_recovered(family: str) -> None:
     model = fit_count_model(*simulated(family)[:2], sizes=simulated(family)[2])
     assert model.name == family
     bias, power, exponent = model.rate
@@ -75,7 +75,9 @@ def test_the_family_that_made_the_counts_is_found(family: str) -> None:
         assert model.dispersion[0] == pytest.approx(1.5, rel=0.25)
 
 
-def test_families_are_compared_on_genes_held_out_in_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_families_are_compared_by_five_fold_cross_validation_over_genes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     parts, likelihood = [], count_model._likelihood
 
     def noted(means: np.ndarray, counts: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -83,7 +85,7 @@ def test_families_are_compared_on_genes_held_out_in_five_parts(monkeypatch: pyte
         return likelihood(means, counts, points)
 
     monkeypatch.setattr(count_model, "_likelihood", noted)
-    means = np.tile(np.arange(1.0, 13.0), (4, 1))  # 12 genes, each told by its mean
+    means = np.tile(np.arange(1.0, 13.0), (4, 1))  # 12 genes, identified by their means
     count_model._chosen(means, np.ones((4, 12)) * [[0], [9], [50], [2]])
     assert parts[:5] == [[1, 6, 11], [2, 7, 12], [3, 8], [4, 9], [5, 10]]
     assert parts[5:10] == parts[:5]
@@ -103,20 +105,21 @@ def test_draws_have_the_variance_and_the_zeros_of_counts(family: str) -> None:
     assert np.median((drawn == 0).mean(axis=0) / (counts == 0).mean(axis=0)) == pytest.approx(1, abs=0.1)
 
 
-def test_the_spread_of_levels_is_that_of_the_panel() -> None:
+def test_the_spread_of_levels_matches_the_panel() -> None:
     predicted, counts, sizes = simulated("negative binomial")
     factors = np.exp(0.5 * np.random.default_rng(3).standard_normal(N_GENES))
-    rates = np.expm1(predicted) / factors  # predictions whose levels are off
+    rates = np.expm1(predicted) / factors  # predictions with wrong levels
     model = fit_count_model(np.log1p(rates), counts, sizes=sizes)
     logs = np.log(factors)
-    robust = np.median(np.abs(logs - np.median(logs))) / 0.6745  # of a normal, its standard deviation
+    # the standard deviation of a normal distribution
+    robust = np.median(np.abs(logs - np.median(logs))) / 0.6745
     assert model.level_sd[0] == pytest.approx(robust, abs=0.15)
     means = np.full((500, 200), 3.0)
     drawn = model.draw(means, generator=np.random.default_rng(0)).mean(axis=0)
     assert np.log(drawn).std() == pytest.approx(model.level_sd[0], rel=0.25)
 
 
-def test_effects_that_cells_share_leave_the_marginal_as_it_is() -> None:
+def test_shared_effects_do_not_change_the_marginal_distribution() -> None:
     model = CountModel(
         rate=plain_counts().rate,
         level_sd=np.zeros(1),
@@ -129,12 +132,12 @@ def test_effects_that_cells_share_leave_the_marginal_as_it_is() -> None:
     drawn = model.draw(means, generator=np.random.default_rng(0), effects=effects, state=state)
     assert drawn.mean() == pytest.approx(2, rel=0.05)
     assert drawn.var() == pytest.approx(2 + 4, rel=0.1)
-    slopes = state[:, 0] @ drawn / len(state)  # genes differ along the component, more than by chance
+    slopes = state[:, 0] @ drawn / len(state)  # genes vary along the component more than by chance
     alone = model.draw(means, generator=np.random.default_rng(0))
     assert slopes.std() > 4 * (state[:, 0] @ alone / len(state)).std()
 
 
-def test_levels_that_are_drawn_have_mean_1() -> None:
+def test_drawn_levels_have_mean_1() -> None:
     one, none = np.ones(1), np.zeros(1)
     model = CountModel(rate=plain_counts().rate, level_sd=one, family=none, dispersion=none, zeros=none)
     drawn = model.draw(np.full((1, 5_000), 100.0), generator=np.random.default_rng(0))
@@ -152,7 +155,7 @@ def test_a_model_is_stored_as_arrays() -> None:
         np.testing.assert_array_equal(getattr(again, name), value)
 
 
-def test_dispersions_are_those_of_the_variance() -> None:
+def test_dispersions_match_the_variance() -> None:
     means = np.full((4, 1), 2.0)
     assert dispersions_of(means, np.array([[0.0], [0.0], [4.0], [4.0]]))[0] == pytest.approx((4 - 2) / 4)
     assert dispersions_of(means, means)[0] == 0

@@ -1,4 +1,4 @@
-"""Predictability: summaries and fits against naive loops and by hand, scores left out, coverage."""
+"""Expected correlation: summaries, fits against naive loops, out-of-sample scores, and coverage."""
 
 from itertools import pairwise
 
@@ -24,14 +24,14 @@ from cellweft.impute.uncertainty.expected_correlation import (
 )
 
 ROUNDING = 1e-9
-"""Sums of doubles in another order."""
+"""Sums of float64 in another order."""
 
 SEARCH = 1e-4
-"""What a general minimiser leaves of the way to the minimum."""
+"""The distance from the minimum at which a general minimiser stops."""
 
 
 def drawn_panel(n_panel: int, *, seed: int, noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Summaries of a panel, and correlations that the first two of them explain."""
+    """Draw summaries of a panel, and correlations that the first two of them explain."""
     draw = np.random.default_rng(seed)
     common = draw.gamma(2.0, 0.3, n_panel)
     features = np.stack([common * draw.uniform(0.7, 1.3, n_panel) for _ in FEATURES], axis=1)
@@ -40,7 +40,7 @@ def drawn_panel(n_panel: int, *, seed: int, noise: float = 0.1) -> tuple[np.ndar
 
 
 def drawn_genes(n_genes: int, *, seed: int, n_cells: int = 14, n_sc: int = 11) -> dict[str, np.ndarray]:
-    """What `summaries` takes, at random."""
+    """Draw random arguments of `summaries`."""
     draw = np.random.default_rng(seed)
     queries = np.sort(draw.choice(n_sc, 6, replace=False))
     return {
@@ -63,7 +63,7 @@ def summarised(genes: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def bare(errors: list[float]) -> Predictability:
-    """One of a single summary, whose errors are given."""
+    """Return a Predictability with a single summary and the given errors."""
     return Predictability(weights=np.ones(1), errors=np.array(errors), panel_scores=np.zeros(len(errors)))
 
 
@@ -120,9 +120,9 @@ def test_summaries_by_hand() -> None:
     np.testing.assert_allclose(found, [[1, 0.25, 1], [0, 0, 0]], atol=ROUNDING)
 
 
-def test_constants_have_summaries_of_zero() -> None:
+def test_constant_genes_have_summaries_of_zero() -> None:
     genes = drawn_genes(1, seed=0)
-    # The mean of many 0.1 is not 0.1 to the last digit, so that a plain standard deviation would not be 0.
+    # The mean of many 0.1 is not exactly 0.1, so a plain standard deviation would not be 0.
     flat = genes | {
         name: np.full_like(genes[name], 0.1) for name in ("predicted", "attended", "reference", "within")
     }
@@ -132,7 +132,7 @@ def test_constants_have_summaries_of_zero() -> None:
     np.testing.assert_array_equal(reference_alone[0, 1:], [0, 0])
 
 
-def test_a_gene_is_summarised_by_itself() -> None:
+def test_summaries_of_a_gene_do_not_depend_on_other_genes() -> None:
     genes = drawn_genes(6, seed=1)
     some = {name: values if name == "queries" else values[:, [4, 1]] for name, values in genes.items()}
     np.testing.assert_allclose(summarised(some), summarised(genes)[[4, 1]], atol=ROUNDING)
@@ -154,7 +154,7 @@ def test_summaries_do_not_depend_on_the_order_of_cells() -> None:
 @pytest.mark.parametrize(
     ("name", "shape"), [("predicted", (14, 2)), ("attended", (14, 2)), ("within", (11, 3))]
 )
-def test_summaries_want_the_same_genes_and_cells(name: str, shape: tuple[int, int]) -> None:
+def test_summaries_need_the_same_genes_and_cells(name: str, shape: tuple[int, int]) -> None:
     genes = drawn_genes(3, seed=0) | {name: np.zeros(shape, dtype=np.float32)}
     with pytest.raises(
         InputError, match=rf"^{name}: expected an array of shape \(\d+, 3\), got one of shape"
@@ -167,7 +167,7 @@ def test_summaries_want_the_same_genes_and_cells(name: str, shape: tuple[int, in
 
 @given(seed=st.integers(0, 1000), n_cells=st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
-def test_correlations_are_those_of_the_metrics(seed: int, n_cells: int) -> None:
+def test_correlations_equal_those_of_the_metrics(seed: int, n_cells: int) -> None:
     draw = np.random.default_rng(seed)
     predicted, measured = draw.integers(0, 3, size=(2, n_cells, 4)).astype(np.float32)
     found = correlate(predicted, measured)
@@ -181,7 +181,7 @@ def test_correlations_of_no_cells_and_of_no_genes() -> None:
     assert correlate(np.zeros((4, 0)), np.zeros((4, 0))).shape == (0,)
 
 
-def test_correlations_want_one_shape() -> None:
+def test_correlations_need_equal_shapes() -> None:
     with pytest.raises(
         InputError, match=r"^predicted: expected an array of shape \(4, 2\), got one of .*4, 3"
     ):
@@ -192,7 +192,7 @@ def test_correlations_want_one_shape() -> None:
 
 
 def test_one_summary_by_hand() -> None:
-    # One weight for all is one weight: least squares through the origin, 2.8 / 14 with all six.
+    # With a single summary the fit is least squares through the origin: 2.8 / 14 with all six genes.
     features = np.array([[1.0], [2.0], [0.0], [3.0], [0.0], [0.0]])
     fisher = np.array([0.4, 0.6, 0.1, 0.4, -0.1, 0.0])
     known = fit_predictability(features, np.tanh(fisher))
@@ -203,20 +203,20 @@ def test_one_summary_by_hand() -> None:
     np.testing.assert_allclose(known.errors, sorted(abs(np.tanh(fisher) - scores) / (1 + scores)))
     score, lower, upper = known.score(np.array([[0.0], [2.0]]), level=0.5)
     np.testing.assert_allclose(score, [0, np.tanh(0.4)])
-    width = known.errors[3]  # half of 6 + 1, rounded up: the fourth
+    width = known.errors[3]  # 0.5 * (6 + 1), rounded up: the fourth
     np.testing.assert_allclose(lower, score - width * (1 + score))
     np.testing.assert_allclose(upper, score + width * (1 + score))
 
 
 def test_growth_by_hand() -> None:
-    """From 20 genes .5 of the correlation of an endless panel is reached, from 30 .6: 1.2 times as much."""
+    """20 genes reach 0.5 of the correlation of an infinite panel, 30 genes 0.6: 1.2 times as much."""
     assert growth(30, 20) == pytest.approx(0.6 / 0.5)
     assert growth(30, 30) == 1
     assert growth(10**6, 10**6 * 2 / 3) == pytest.approx(1, abs=1e-5)
 
 
 def test_genes_off_the_panel_are_predicted_from_more_genes() -> None:
-    """Their Fisher z is larger by the growth; scores and errors of panel genes stay."""
+    """Their Fisher z is multiplied by the growth; scores and errors of panel genes are unchanged."""
     features, pearson = drawn_panel(30, seed=1)
     one, more = fit_predictability(features, pearson), fit_predictability(features, pearson, n_seen=20)
     fisher = np.arctanh(one.score(features)[0])
@@ -226,7 +226,7 @@ def test_genes_off_the_panel_are_predicted_from_more_genes() -> None:
 
 
 def naive_weights(features: np.ndarray, fisher: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Minimise what the fit minimises, by a general method."""
+    """Minimise the loss of the fit with a general minimiser."""
     inputs = features / scale
     mean = inputs.mean(axis=1)
     equal = max(mean @ fisher / (mean @ mean), 0.0) / features.shape[1]
@@ -253,7 +253,7 @@ def test_the_fit_equals_a_naive_one(n_panel: int) -> None:
 
 @given(seed=st.integers(0, 1000), n_panel=st.integers(SMALLEST_PANEL, 40))
 @settings(max_examples=25, deadline=None)
-def test_order_and_units_do_not_matter(seed: int, n_panel: int) -> None:
+def test_order_and_scale_do_not_matter(seed: int, n_panel: int) -> None:
     features, pearson = drawn_panel(n_panel, seed=seed, noise=0.3)
     known = fit_predictability(features, pearson)
     order = np.random.default_rng(seed).permutation(n_panel)
@@ -266,7 +266,7 @@ def test_order_and_units_do_not_matter(seed: int, n_panel: int) -> None:
     assert ((known.panel_scores >= 0) & (known.panel_scores <= 1)).all()
 
 
-def test_a_gene_is_scored_by_itself() -> None:
+def test_the_score_of_a_gene_does_not_depend_on_other_genes() -> None:
     features, pearson = drawn_panel(20, seed=0)
     known = fit_predictability(features, pearson)
     whole = np.stack(known.score(features))
@@ -274,7 +274,7 @@ def test_a_gene_is_scored_by_itself() -> None:
     assert np.stack(known.score(features[:0])).shape == (3, 0)
 
 
-def test_a_panel_score_does_not_see_its_own_correlation() -> None:
+def test_a_panel_score_does_not_depend_on_its_own_correlation() -> None:
     features, pearson = drawn_panel(12, seed=3)
     changed = pearson.copy()
     changed[4] = -0.9
@@ -283,7 +283,7 @@ def test_a_panel_score_does_not_see_its_own_correlation() -> None:
     assert (np.delete(one.panel_scores - other.panel_scores, 4) != 0).all()
 
 
-def test_a_gene_that_is_not_predicted_has_a_score_of_zero() -> None:
+def test_a_gene_with_summaries_of_zero_has_a_score_of_zero() -> None:
     known = fit_predictability(*drawn_panel(30, seed=0))
     score, lower, upper = known.score(np.zeros((1, 3)))
     assert score[0] == 0
@@ -291,25 +291,25 @@ def test_a_gene_that_is_not_predicted_has_a_score_of_zero() -> None:
     assert not known.reliable(score)[0]
 
 
-def test_panels_that_teach_nothing_promise_nothing() -> None:
+def test_uninformative_panels_give_scores_of_zero() -> None:
     features, pearson = drawn_panel(20, seed=0)
     for poor in (np.zeros(20), -pearson):
         known = fit_predictability(features, poor)
         np.testing.assert_array_equal(known.score(features)[0], np.zeros(20))
     blank = fit_predictability(np.zeros((20, 3)), pearson)
     np.testing.assert_array_equal(blank.weights, np.zeros(3))
-    # A summary that is 0 for the whole panel says nothing of other genes.
+    # A summary that is 0 for the whole panel gives no information about other genes.
     features[:, 2] = 0
     assert fit_predictability(features, pearson).score(np.array([[0.0, 0.0, 9.0]]))[0][0] == 0
 
 
-def test_correlations_of_one_are_borne() -> None:
+def test_correlations_of_one_give_finite_scores() -> None:
     features, _ = drawn_panel(10, seed=0)
     known = fit_predictability(features, np.array([1.0, -1.0] * 5))
     assert np.isfinite(np.stack(known.score(features))).all()
 
 
-def test_genes_of_unknown_correlation_are_scored_all_the_same() -> None:
+def test_panel_genes_of_unknown_correlation_are_scored_too() -> None:
     features, pearson = drawn_panel(20, seed=0)
     pearson[[3, 8]] = np.nan
     known = fit_predictability(features, pearson)
@@ -330,20 +330,20 @@ def test_scores_rank_genes_off_the_panel(n_panel: int) -> None:
     assert np.median(pearson[known.reliable(score)]) > np.median(pearson)
 
 
-# Intervals and the cut
+# Intervals and the threshold of reliable genes
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9])
 @pytest.mark.parametrize("n_panel", [12, 60])
-def test_intervals_cover_what_they_say(n_panel: int, level: float) -> None:
+def test_intervals_have_their_nominal_coverage(n_panel: int, level: float) -> None:
     held = []
     for seed in range(60):
         features, pearson = drawn_panel(n_panel + 30, seed=seed, noise=0.3)
         known = fit_predictability(features[:n_panel], pearson[:n_panel])
         _, lower, upper = known.score(features[n_panel:], level=level)
         held.append(np.mean((pearson[n_panel:] >= lower) & (pearson[n_panel:] <= upper)))
-    rank = np.ceil((n_panel + 1) * level) / (n_panel + 1)  # what the whole number of genes makes of the level
-    # Three standard errors of 60 panels, and a twentieth that the jackknife is not exact.
+    rank = np.ceil((n_panel + 1) * level) / (n_panel + 1)  # the level, rounded to a whole number of genes
+    # Three standard errors over 60 panels, and 0.05 because the jackknife is not exact.
     assert abs(np.mean(held) - rank) < 3 * np.std(held) / np.sqrt(60) + 0.05
 
 
@@ -367,7 +367,7 @@ def test_nine_genes_are_enough_for_an_interval_and_eight_are_not() -> None:
 
 
 @pytest.mark.parametrize("error", [0.01, 0.2, 0.4, 0.7])
-def test_a_gene_is_reliable_from_the_cut_on(error: float) -> None:
+def test_a_gene_is_reliable_above_the_threshold(error: float) -> None:
     known = bare([error] * 20)
     scores = np.linspace(0, 1, 401)
     lower, _ = known.interval(scores, level=LEVEL)
@@ -376,14 +376,14 @@ def test_a_gene_is_reliable_from_the_cut_on(error: float) -> None:
 
 
 @pytest.mark.parametrize("error", [1.0, 1.5])
-def test_where_nothing_was_foretold_no_gene_is_reliable(error: float) -> None:
+def test_with_errors_of_one_no_gene_is_reliable(error: float) -> None:
     assert not bare([error] * 20).reliable(np.array([0.0, 1.0])).any()
 
 
-# Storing, and errors
+# Storage, and errors
 
 
-def test_it_comes_back_from_its_arrays() -> None:
+def test_it_is_restored_from_its_arrays() -> None:
     features, pearson = drawn_panel(20, seed=0)
     known = fit_predictability(features, pearson)
     arrays = known.to_arrays()
@@ -408,7 +408,7 @@ def test_inputs_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1])
-def test_summaries_that_make_no_sense_are_refused(wrong: float) -> None:
+def test_invalid_summaries_are_refused(wrong: float) -> None:
     features, pearson = drawn_panel(12, seed=0)
     known = fit_predictability(features, pearson)
     features[3, 1] = wrong
@@ -422,7 +422,7 @@ def test_summaries_that_make_no_sense_are_refused(wrong: float) -> None:
         known.score(features)
 
 
-def test_tables_must_fit() -> None:
+def test_arrays_of_wrong_shape_are_refused() -> None:
     features, pearson = drawn_panel(12, seed=0)
     with pytest.raises(InputError, match=r"features: expected a table .* got an array of shape \(12,\)"):
         fit_predictability(features[:, 0], pearson)
@@ -434,7 +434,7 @@ def test_tables_must_fit() -> None:
         fit_predictability(features, pearson).score(features[:, :2])
 
 
-def test_correlations_must_be_correlations() -> None:
+def test_values_that_are_not_correlations_are_refused() -> None:
     features, pearson = drawn_panel(12, seed=0)
     pearson[0] = -1.5
     with pytest.raises(InputError, match=r"pearson: expected correlations from -1 to 1, got 1\.5 at most"):
@@ -452,7 +452,7 @@ def test_too_small_a_panel_is_refused() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.5, float("nan")])
-def test_a_level_is_a_share(level: float) -> None:
+def test_a_level_out_of_range_is_refused(level: float) -> None:
     known = fit_predictability(*drawn_panel(12, seed=0))
     with pytest.raises(SettingError, match=r"level: expected a number from 0\.01 to 0\.999, got"):
         known.interval(np.zeros(2), level=level)

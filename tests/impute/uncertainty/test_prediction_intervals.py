@@ -1,4 +1,4 @@
-"""Intervals: against naive loops, coverage of new genes and within groups, draws that keep distributions."""
+"""Prediction intervals: naive loops, coverage for new genes and within groups, and calibrated draws."""
 
 import dataclasses
 from typing import Any
@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 def made(
     n_genes: int, *, n_cells: int = 400, shift: float = 0.0, seed: int = 0, zeros: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions, what is measured (noise grows with the level, columns are off) and similarity."""
+    """Simulate predictions, measurements and similarity; noise grows with level, and levels are biased."""
     stream = np.random.default_rng(seed)
     kind = stream.standard_normal((n_cells, 1))
     level = 0.5 * kind * stream.standard_normal(n_genes) + stream.uniform(-1.5, 1, n_genes)
@@ -60,7 +60,7 @@ def fit(data: tuple[np.ndarray, ...], **others: Any) -> Intervals:
 
 
 def hand(*, effects: list[float] | None = None) -> Intervals:
-    """One group of similarity, two levels: at 1 half are zeros and the others even from 0 to 2; at 3 none."""
+    """One group of similarity, two levels: at 1 half zeros, the rest uniform on 0 to 2; at 3 no zeros."""
     even = np.linspace(0, 1, 401)
     return Intervals(
         edges=np.empty(0),
@@ -75,7 +75,7 @@ def hand(*, effects: list[float] | None = None) -> Intervals:
 
 class TestBounds:
     def test_by_hand(self) -> None:
-        """At 1, .75 of the values above zero go up to 2 * .75; at 3 it is any 1.6."""
+        """At level 1 the interval has 0.75 of the values above zero; at level 3 its width is 1.6."""
         lower, upper = hand().bounds([[1.0, 3.0]], similarity=[0.3], level=0.8)
         assert lower[0, 0] == 0
         assert upper[0, 0] == pytest.approx(1.5, abs=1e-6)
@@ -85,22 +85,23 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("detected", "wanted"),
         [
-            (0.1, 0.75),  # zeros alone are more than .8 of all: what counts is .75 of the detected values
-            (0.5, 0.75),  # .8 of all would be .6 of the detected values
-            (0.79, 0.75),  # .8 of all would be .747
-            (0.9, 7 / 9),  # .1 of zeros and .7 of .9
+            # zeros alone are more than 0.8 of all; the condition on 0.75 of the detected values decides
+            (0.1, 0.75),
+            (0.5, 0.75),  # 0.8 of all would be 0.6 of the detected values
+            (0.79, 0.75),  # 0.8 of all would be 0.747
+            (0.9, 7 / 9),  # 0.1 zeros and 0.7 of the 0.9 detected values
         ],
     )
     def test_two_parts_by_hand(self, detected: float, wanted: float) -> None:
-        """Where values are even from 0 to 2 if detected, an interval up to 2 c holds a share c of them."""
+        """If detected values are uniform on 0 to 2, an interval up to 2 c holds a share c of them."""
         quantiles = np.tile(2 * np.linspace(0, 1, 401), (1, 2, 1))
         fitted = dataclasses.replace(hand(), zeros=np.full((1, 2), 1 - detected), quantiles=quantiles)
         lower, upper = fitted.bounds([[1.0]], similarity=[0.3], level=0.8)
         assert lower[0, 0] == 0
         assert upper[0, 0] == pytest.approx(2 * wanted, abs=1e-6)
 
-    def test_zero_is_left_out_where_a_gene_is_surely_detected(self) -> None:
-        """Values of 1 to 2 if detected: .8 / .95 of that range, above 0, is shorter than anything with 0."""
+    def test_intervals_exclude_zero_if_a_gene_is_almost_always_detected(self) -> None:
+        """Values are uniform on 1 to 2 if detected: the shortest interval is without 0, 0.8 / 0.95 wide."""
         quantiles = np.tile(1 + np.linspace(0, 1, 401), (1, 2, 1))
         sure, unsure = (
             dataclasses.replace(hand(), zeros=np.full((1, 2), none), quantiles=quantiles)
@@ -112,19 +113,19 @@ class TestBounds:
         assert unsure.bounds([[1.5]], similarity=[0.3], level=0.8)[0][0, 0] == 0
 
     def test_chances_of_detection_by_hand(self) -> None:
-        """.5 at 1 and 1 at 3, on a line between them, and no further."""
+        """0.5 at level 1 and 1 at level 3; linear between them, and constant outside."""
         found = hand().detected([[0.0, 1.0, 1.5, 3.0, 9.0]], similarity=[np.nan])
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, [[0.5, 0.5, 0.625, 1, 1]], atol=1e-6)
 
-    def test_chances_are_those_of_new_genes(self, fitted: Intervals) -> None:
+    def test_chances_of_detection_hold_for_new_genes(self, fitted: Intervals) -> None:
         predicted, truth, similarity = made(60, shift=0.3, seed=9)
         chance = fitted.detected(predicted, similarity=similarity)
         for low, high in ((0, 0.7), (0.7, 0.9), (0.9, 1.01)):
             some = (chance >= low) & (chance < high)
             assert chance[some].mean() == pytest.approx((truth[some] > 0).mean(), abs=0.05)
 
-    def test_beyond_the_levels_they_hold_the_prediction(self) -> None:
+    def test_beyond_the_levels_intervals_contain_the_prediction(self) -> None:
         lower, upper = hand().bounds([[0.0, 9.0]], similarity=[0.3], level=0.8)
         assert lower[0, 0] == 0
         assert upper[0, 1] == 9
@@ -132,7 +133,9 @@ class TestBounds:
 
     @given(seed=st.integers(0, 99), level=st.floats(0.01, 0.99))
     @settings(max_examples=12, deadline=None)
-    def test_order_blocks_and_levels(self, fitted: Intervals, seed: int, level: float) -> None:
+    def test_bounds_contain_the_prediction_and_do_not_depend_on_order(
+        self, fitted: Intervals, seed: int, level: float
+    ) -> None:
         predicted, _, similarity = made(5, n_cells=37, seed=seed)
         lower, upper = fitted.bounds(predicted, similarity=similarity, level=level)
         assert lower.dtype == upper.dtype == np.float32
@@ -166,13 +169,13 @@ class TestBounds:
 
 
 class TestCoverage:
-    """Of genes that are new, in cells that are new: many draws of panels."""
+    """Coverage for new genes in new cells, over many draws of panels."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("n_panel", [12, 40])
     @pytest.mark.parametrize("shift", [0.0, 0.4])
-    def test_of_new_genes(self, n_panel: int, shift: float) -> None:
-        """The columns of new genes are off too: without their share, small panels would cover too little."""
+    def test_coverage_for_new_genes(self, n_panel: int, shift: float) -> None:
+        """The levels of new genes are biased too; if ignored, small panels give too little coverage."""
         shares = []
         for seed in range(4):
             fitted = fit(made(n_panel, n_cells=150, shift=shift, seed=seed))
@@ -180,7 +183,7 @@ class TestCoverage:
         assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
 
     @pytest.mark.slow
-    def test_within_levels_and_similarities(self) -> None:
+    def test_coverage_within_levels_and_similarities(self) -> None:
         fitted = fit(made(80, n_cells=500, shift=0.2))
         data = made(200, n_cells=300, shift=0.2, seed=5)
         inside = covered(fitted, data)
@@ -189,8 +192,8 @@ class TestCoverage:
         thirds = np.searchsorted(np.quantile(data[2], [1 / 3, 2 / 3]), data[2])
         assert all(0.86 <= inside[thirds == one].mean() <= 0.94 for one in range(3))
 
-    def test_of_detected_values_where_they_are_few(self) -> None:
-        """One value in twenty is above zero; nine in ten of these lie inside, or nearly."""
+    def test_coverage_of_rare_detected_values(self) -> None:
+        """One value in twenty is above zero; about nine in ten of these are inside."""
 
         def sparse(n_genes: int, seed: int) -> tuple[np.ndarray, ...]:
             predicted, truth, similarity = made(n_genes, seed=seed)
@@ -201,14 +204,14 @@ class TestCoverage:
         assert inside[data[1] > 0].mean() == pytest.approx(0.875, abs=0.03)
         assert inside[data[1] == 0].all()
 
-    def test_where_nearly_all_are_zeros_it_holds_more(self) -> None:
+    def test_with_almost_only_zeros_lower_bounds_are_zero(self) -> None:
         predicted, truth, similarity = made(20)
         truth[np.random.default_rng(0).uniform(size=truth.shape) < 0.97] = 0
         lower, _ = fit((predicted, truth, similarity)).bounds(predicted, similarity=similarity)
         assert (lower == 0).all()
 
     @pytest.mark.slow
-    def test_narrower_than_one_quantile_for_all(self) -> None:
+    def test_intervals_are_narrower_than_one_quantile_for_all(self) -> None:
         data, new = made(60, n_cells=500), made(100, seed=3)
         fitted = fit(data)
         lower, upper = fitted.bounds(new[0], similarity=new[2])
@@ -219,7 +222,7 @@ class TestCoverage:
 
 class TestDraws:
     def test_by_hand(self) -> None:
-        """Without effects of genes: half zeros and the rest even at 1, none at 3."""
+        """Without effects of genes: at level 1 half zeros and the rest uniform; at level 3 no zeros."""
         drawn = hand().draw(
             np.tile([1.0, 3.0], (20_000, 1)), similarity=np.ones(20_000), generator=np.random.default_rng(0)
         )
@@ -229,8 +232,8 @@ class TestDraws:
         assert kstest((drawn[:, 1] - 2) / 2, "uniform").pvalue > 0.001
 
     @pytest.mark.slow
-    def test_every_entry_keeps_its_distribution_when_genes_err_as_a_whole(self) -> None:
-        """One cell of many genes: effects of genes widen nothing."""
+    def test_effects_of_genes_do_not_change_the_distribution_of_an_entry(self) -> None:
+        """In one cell over many genes, effects of genes do not widen the distribution."""
         fitted = dataclasses.replace(hand(effects=[0.4, 0.2]), levels=np.array([1.0, 3.0]))
         predicted = np.tile([[3.0], [1.0], [1.0], [3.0]], (1, 4000))
         drawn = fitted.draw(predicted, similarity=np.ones(4), generator=np.random.default_rng(1))
@@ -238,8 +241,8 @@ class TestDraws:
         assert (drawn[1] == 0).mean() == pytest.approx(0.5, abs=0.03)
 
     @pytest.mark.slow
-    def test_a_gene_errs_as_a_whole(self) -> None:
-        """Scores of one gene's cells have the correlation that its shift's share is."""
+    def test_errors_of_one_gene_are_correlated_between_cells(self) -> None:
+        """The correlation between cells is the variance share of the shift of a gene."""
         fitted = hand(effects=[0.36, 0.0])
         drawn = fitted.draw(
             np.full((2, 4000), 3.0), similarity=np.ones(2), generator=np.random.default_rng(2)
@@ -248,7 +251,7 @@ class TestDraws:
         assert np.corrcoef(scores)[0, 1] == pytest.approx(0.36, abs=0.05)
 
     @pytest.mark.slow
-    def test_cells_of_a_kind_err_together(self) -> None:
+    def test_errors_of_similar_cells_are_correlated(self) -> None:
         fitted = dataclasses.replace(hand(effects=[0.0, 0.0, 0.5]), loadings=np.array([[1.0], [0], [0]]))
         state = fitted.state([[1.0, 5, 5], [1.0, 0, 0], [-1.0, 0, 0]])
         np.testing.assert_array_equal(state, [[1], [1], [-1]])
@@ -260,8 +263,8 @@ class TestDraws:
         assert likeness[0, 2] == pytest.approx(-0.5, abs=0.05)
 
     @pytest.mark.slow
-    def test_shares_of_effects_are_found(self) -> None:
-        """A column off by a normal score of variance .3; and where nothing is, nothing is found."""
+    def test_variance_shares_of_effects_are_recovered(self) -> None:
+        """Genes have shifts with a variance share of 0.3, or 0: the estimates recover these shares."""
         stream = np.random.default_rng(4)
         predicted = stream.uniform(1, 2, (250, 150))
         plain = stream.standard_normal(predicted.shape)
@@ -273,7 +276,7 @@ class TestDraws:
                 assert found[0] == pytest.approx(share, abs=0.08)
                 assert found[1:].sum() < 0.05
 
-    def test_they_look_as_what_was_measured(self, fitted: Intervals) -> None:
+    def test_draws_have_the_distribution_of_measurements(self, fitted: Intervals) -> None:
         predicted, truth, similarity = made(300, shift=0.3, seed=8)
         drawn = fitted.draw(predicted, similarity=similarity, generator=np.random.default_rng(0))
         assert drawn.dtype == np.float32
@@ -298,7 +301,7 @@ class TestDraws:
         assert fitted.draw(np.empty((0, 3)), similarity=[], generator=stream).shape == (0, 3)
         assert fitted.draw(np.empty((2, 0)), similarity=[1, 1], generator=stream).shape == (2, 0)
 
-    def test_a_state_of_other_cells(self, fitted: Intervals) -> None:
+    def test_a_state_of_other_cells_is_refused(self, fitted: Intervals) -> None:
         with pytest.raises(InputError, match="state: expected an array of shape"):
             fitted.draw(
                 [[1.0]], similarity=[1.0], generator=np.random.default_rng(0), state=np.zeros((2, 10))
@@ -307,15 +310,15 @@ class TestDraws:
 
 class TestFit:
     @pytest.mark.parametrize(("n_cells", "n_groups"), [(1, 1), (199, 1), (200, 2), (10_000, 3)])
-    def test_groups_of_similarity_have_a_hundred_cells_at_least(self, n_cells: int, n_groups: int) -> None:
+    def test_groups_of_similarity_have_at_least_a_hundred_cells(self, n_cells: int, n_groups: int) -> None:
         ones = np.ones((n_cells, 6))
         entries = _Entries.of(ones, ones, np.arange(n_cells))
         assert len(np.unique(entries.group)) == n_groups
         assert len(entries.edges) == n_groups - 1
 
     @pytest.mark.slow
-    def test_shares_of_zeros_and_quantiles_are_those_of_the_groups(self) -> None:
-        """Genes that are alike need no stretching: a naive loop over groups gives the same."""
+    def test_shares_of_zeros_and_quantiles_equal_those_of_the_groups(self) -> None:
+        """Similar genes need no correction of quantiles, so a naive loop over groups gives the same."""
         predicted, truth, similarity = made(50, n_cells=600)
         fitted = fit((predicted, truth, similarity))
         group = np.searchsorted(fitted.edges, similarity, side="right")
@@ -332,7 +335,7 @@ class TestFit:
                 middle = np.median([value for value in values if value > 0])
                 assert fitted.quantiles[one, level, 200] == pytest.approx(middle, rel=0.1)
 
-    def test_the_state_is_standard_in_the_cells_of_the_fit(self) -> None:
+    def test_the_state_is_standardised_over_the_cells_of_the_fit(self) -> None:
         data = made(30)
         fitted = fit(data)
         state = fitted.state(data[1])
@@ -344,7 +347,7 @@ class TestFit:
         state = fit(data).state(data[1])
         np.testing.assert_allclose(state.T @ state / 60, np.eye(3), atol=1e-9)
 
-    def test_stored_and_back(self, fitted: Intervals) -> None:
+    def test_it_is_restored_from_its_arrays(self, fitted: Intervals) -> None:
         again = Intervals.from_arrays(fitted.to_arrays())
         assert all(array.dtype == np.float64 for array in fitted.to_arrays().values())
         np.testing.assert_array_equal(
@@ -357,7 +360,7 @@ class TestFit:
             np.testing.assert_array_equal(again[name], array)
 
     @pytest.mark.parametrize("value", [0.0, 2.0])
-    def test_predictions_and_cells_that_are_all_alike(self, value: float) -> None:
+    def test_identical_predictions_and_cells(self, value: float) -> None:
         truth = made(SMALLEST_PANEL, n_cells=30)[1]
         fitted = fit_intervals(np.full(truth.shape, value), truth, similarity=np.ones(30))
         lower, upper = fitted.bounds([[value]], similarity=[1.0])
@@ -365,19 +368,19 @@ class TestFit:
         drawn = fitted.draw([[value]], similarity=[1.0], generator=np.random.default_rng(0))
         assert np.isfinite(drawn).all()
 
-    def test_nothing_was_ever_measured(self) -> None:
+    def test_a_panel_of_zeros(self) -> None:
         fitted = fit_intervals(made(8)[0], np.zeros((400, 8)), similarity=np.ones(400))
         assert (fitted.bounds([[0.5]], similarity=[1.0])[1] == 0.5).all()
         assert (fitted.draw([[0.5]], similarity=[1.0], generator=np.random.default_rng(0)) == 0).all()
 
-    def test_inputs_are_left_alone(self) -> None:
+    def test_inputs_are_not_changed(self) -> None:
         data = made(10)
         copies = [one.copy() for one in data]
         fit(data)
         for one, copy in zip(data, copies, strict=True):
             np.testing.assert_array_equal(one, copy)
 
-    def test_few_genes_and_shapes(self) -> None:
+    def test_too_few_genes_and_wrong_shapes_are_refused(self) -> None:
         predicted, truth, similarity = made(SMALLEST_PANEL - 1)
         with pytest.raises(InputError, match="at least 6 genes, got an array of shape"):
             fit((predicted, truth, similarity))
@@ -393,13 +396,13 @@ class TestFit:
 
 def test_a_basis_by_hand() -> None:
     found = basis_of(np.array([1.0, 3.0]), np.array([[9.0], [-0.5]]))
-    np.testing.assert_allclose(found, [[1, -1, 3], [1, 1, -0.5]])  # 9 is cut to 3
+    np.testing.assert_allclose(found, [[1, -1, 3], [1, 1, -0.5]])  # 9 is clipped to 3
     np.testing.assert_array_equal(basis_of(np.full(2, 5.0), np.zeros((2, 0))), [[1, 0], [1, 0]])
     assert basis_of(np.empty(0), np.zeros((0, 2))).shape == (0, 4)
 
 
-def test_where_all_was_measured_it_is_least_squares() -> None:
-    """Shift .8 and slope -.5, without noise but for what the prior of one cell takes."""
+def test_without_cuts_the_effects_are_least_squares() -> None:
+    """Shift 0.8 and slope -0.5; the only bias is that of the prior, which is worth one cell."""
     stream = np.random.default_rng(0)
     basis = basis_of(stream.standard_normal(2000), np.zeros((2000, 0)))
     scores = basis @ [0.8, -0.5] + 0.5 * stream.standard_normal(2000)
@@ -408,8 +411,8 @@ def test_where_all_was_measured_it_is_least_squares() -> None:
 
 
 @pytest.mark.parametrize("shift", [-0.8, 0.0, 0.8])
-def test_what_is_only_known_to_be_below_a_cut(shift: float) -> None:
-    """Three in five scores are cut off; what remains still tells the shift."""
+def test_the_shift_is_recovered_from_censored_scores(shift: float) -> None:
+    """Scores below a cut are only known to be below it; the others still reveal the shift."""
     stream = np.random.default_rng(1)
     scores = shift + stream.standard_normal(4000)
     cut = np.where(scores < 0.25, 0.25, np.nan)
@@ -418,7 +421,7 @@ def test_what_is_only_known_to_be_below_a_cut(shift: float) -> None:
     np.testing.assert_allclose(found, [shift**2, 0], atol=0.08)
 
 
-def test_shares_of_few_cells_are_none() -> None:
+def test_few_cells_give_shares_of_zero() -> None:
     values = np.random.default_rng(0).uniform(size=(3, 8))
     found = effect_shares(
         values, values, ranks=values, zeros=values * 0, part_of=np.arange(8) % 2, n_components=1
@@ -428,7 +431,7 @@ def test_shares_of_few_cells_are_none() -> None:
 
 @given(n_cells=st.integers(5, 30), n_panel=st.integers(3, 30), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_components_are_standard(n_cells: int, n_panel: int, seed: int) -> None:
+def test_components_are_standardised(n_cells: int, n_panel: int, seed: int) -> None:
     panel = np.random.default_rng(seed).uniform(size=(n_cells, n_panel))
     centre, loadings = components(panel, 2)
     scores = (panel - centre) @ loadings
@@ -437,7 +440,7 @@ def test_components_are_standard(n_cells: int, n_panel: int, seed: int) -> None:
     np.testing.assert_allclose(1 / np.linalg.norm(loadings, axis=0), reached / n_cells**0.5, rtol=1e-6)
 
 
-def test_components_that_are_not_there_are_zero() -> None:
+def test_missing_components_are_zero() -> None:
     panel = np.outer(np.arange(6.0), np.ones(3))
     loadings = components(panel, 2)[1]
     assert (loadings[:, 1] == 0).all()
@@ -445,13 +448,13 @@ def test_components_that_are_not_there_are_zero() -> None:
 
 
 class TestNaiveLoops:
-    """The steps of the fit, entry by entry."""
+    """The steps of the fit, one entry at a time."""
 
     @pytest.fixture
     def data(self) -> _Entries:
         return _Entries.of(*made(12, n_cells=400, shift=0.4))
 
-    def test_places(self, data: _Entries) -> None:
+    def test_quantile_positions(self, data: _Entries) -> None:
         table = _table(data)
         places, shares = _places(table, data)
         fine = np.interp(np.arange(4 * len(table.levels) - 3) / 4, range(len(table.levels)), table.levels)
@@ -474,7 +477,7 @@ class TestNaiveLoops:
             else:
                 assert np.isnan(places[cell, gene])
 
-    def test_stretches_lean_on_all_levels_where_genes_are_few(self, data: _Entries) -> None:
+    def test_with_few_genes_stretches_are_shrunk_towards_all_levels(self, data: _Entries) -> None:
         table, even = _table(data), np.linspace(0, 1, 401)
         stream = np.random.default_rng(1)
         places = np.where(data.truth > 0, stream.beta(0.6, 0.8, data.truth.shape), np.nan)

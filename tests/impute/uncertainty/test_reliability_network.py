@@ -1,4 +1,4 @@
-"""Reliability: summaries against a naive loop, nets that never score what they saw, noise that costs."""
+"""Reliability of stImpute: summaries in a naive loop, scores by networks without the gene, and noise."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,13 +31,13 @@ from cellweft.impute.uncertainty.reliability_network import (
 
 N_FEATURES = 12
 ROUNDING = 1e-5
-"""Scores come from float32 nets on summaries of float32 predictions that blocks may round differently."""
+"""Scores by float32 networks from summaries of float32 predictions; blocks may round differently."""
 
 Fit = Callable[..., Imputer]
 
 
 class Constant(ReliabilityNet):
-    """A net that says the same of every gene."""
+    """A network that gives every gene the same score."""
 
     def __init__(self, score: float) -> None:
         super().__init__(N_FEATURES, torch_stream(0, "test"))
@@ -90,7 +90,7 @@ def test_summaries_equal_a_naive_loop(seed: int, n_cells: int, n_genes: int) -> 
     around = draw.integers(n_cells, size=(n_cells, draw.integers(0, 4)))
     sample = TissueSample(cells=np.arange(n_cells), panel=panel, around=around)
     predicted = draw.gamma(1.0, size=(n_cells, n_genes)).astype(np.float32)
-    predicted[:, 0] = draw.choice([0.0, 1.5])  # a flat gene
+    predicted[:, 0] = draw.choice([0.0, 1.5])  # a constant gene
     reference = (draw.poisson(1.0, (9, n_genes))).astype(np.float32)
     found = sample.summarise(predicted, reference)
     assert found.shape == (n_genes, N_FEATURES)
@@ -115,14 +115,14 @@ def test_summaries_do_not_depend_on_other_genes_nor_on_the_order_of_cells(tissue
 # The sample of the tissue
 
 
-def test_the_sample_holds_cells_with_counts_and_a_basis_of_the_panel(tissue_pair: Pair) -> None:
+def test_the_sample_has_cells_with_counts_and_a_basis_of_the_panel(tissue_pair: Pair) -> None:
     sample = TissueSample.draw(tissue_pair, 0)
     assert sample.cells.tolist() == [cell for cell in range(90) if cell != 5]
     np.testing.assert_allclose(sample.panel.T @ sample.panel, np.eye(10), atol=1e-9)
     np.testing.assert_allclose(sample.panel.sum(axis=0), 0, atol=1e-9)
 
 
-def test_a_large_tissue_is_sampled_by_the_seed(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_tissue_is_sampled_with_the_seed(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellweft.impute.uncertainty.reliability_network.SAMPLE_CELLS", 25)
     first, again, other = (TissueSample.draw(tissue_pair, seed).cells for seed in (0, 0, 1))
     assert len(first) == 25
@@ -134,7 +134,7 @@ def test_a_large_tissue_is_sampled_by_the_seed(tissue_pair: Pair, monkeypatch: p
 def test_neighbours_are_the_nearest_of_the_same_slice(tissue_pair: Pair) -> None:
     slices = np.array(["a", "b", "c", "alone"])[np.arange(90) % 3]
     slices[[10, 20]] = ["alone", "b"]
-    # All slices lie on top of each other, so that the nearest cells of all are mostly of another slice.
+    # All slices overlap, so the nearest cells overall are mostly in another slice.
     sliced = dataclasses.replace(tissue_pair, slices=slices)
     sample = TissueSample.draw(sliced, 0)
     assert sliced.coordinates is not None
@@ -164,10 +164,10 @@ def test_a_panel_that_does_not_vary_gives_finite_summaries(tissue_pair: Pair) ->
     assert np.isfinite(found).all()
 
 
-# Nets and scores
+# Networks and scores
 
 
-def test_a_panel_gene_is_scored_by_the_net_that_did_not_see_it(tissue_pair: Pair) -> None:
+def test_a_panel_gene_is_scored_by_the_network_that_did_not_see_it(tissue_pair: Pair) -> None:
     scores = (0.1, 0.3, 0.5, 0.7, 0.9)
     nets = ReliabilityNets(
         centre=np.zeros(N_FEATURES),
@@ -183,7 +183,7 @@ def test_a_panel_gene_is_scored_by_the_net_that_did_not_see_it(tissue_pair: Pair
 
 
 def perfectly(pair: Pair) -> Reliability:
-    """Learn from predictions that are the measurement."""
+    """Fit to predictions that equal the measurement."""
     sample = TissueSample.draw(pair, 0)
     folds = leave_out(pair, sample, seed=0)
     truth = pair.st.dense(sample.cells, pair.st_shared)
@@ -198,7 +198,7 @@ def perfectly(pair: Pair) -> Reliability:
 
 
 @pytest.mark.slow
-def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) -> None:
+def test_every_panel_gene_is_held_out_once(tissue_pair: Pair) -> None:
     sample = TissueSample.draw(tissue_pair, 0)
     folds = leave_out(tissue_pair, sample, seed=0)
     for fold in folds:
@@ -208,7 +208,7 @@ def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) ->
         assert names | set(fold.train.shared_genes) == set(tissue_pair.shared_genes)
         np.testing.assert_array_equal(fold.cells.shared_genes, fold.train.shared_genes)
         assert fold.train.st.n_cells == 90  # training may use all cells
-        assert fold.cells.st.n_cells == 89  # the empty one has nothing to compare with
+        assert fold.cells.st.n_cells == 89  # without the empty cell, which has nothing to compare
     assert sorted(np.concatenate([fold.genes for fold in folds])) == sorted(tissue_pair.sc_shared)
     found = perfectly(tissue_pair)
     assert set(found.nets.fold_of) == set(tissue_pair.shared_genes)
@@ -217,7 +217,7 @@ def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) ->
 
 
 @pytest.mark.slow
-def test_a_perfect_prediction_is_trusted_more_than_a_scrambled_one(tissue_pair: Pair) -> None:
+def test_a_perfect_prediction_scores_higher_than_a_scrambled_one(tissue_pair: Pair) -> None:
     columns, draw = GeneColumns.load(tissue_pair.sc), np.random.default_rng(0)
     found = perfectly(tissue_pair)
     truth = tissue_pair.st.dense(found.sample.cells, tissue_pair.st_shared)
@@ -229,7 +229,7 @@ def test_a_perfect_prediction_is_trusted_more_than_a_scrambled_one(tissue_pair: 
     assert perfect > poor + 0.1
 
 
-def test_scores_are_shares_and_do_not_depend_on_other_genes(
+def test_scores_are_between_0_and_1_and_do_not_depend_on_other_genes(
     reliable_imputer: Imputer, tissue_pair: Pair
 ) -> None:
     genes, names = np.arange(tissue_pair.sc.n_genes), tissue_pair.sc.genes
@@ -248,7 +248,7 @@ def test_scores_are_shares_and_do_not_depend_on_other_genes(
     )
 
 
-def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
+def test_a_panel_gene_keeps_the_score_of_its_held_out_prediction(
     reliable_imputer: Imputer, tissue_pair: Pair
 ) -> None:
     known = reliable_imputer.fitted_.reliability
@@ -263,7 +263,7 @@ def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
 def test_noise_lowers_the_scores() -> None:
     made = simulate_tissue(n_spatial=150, n_reference=150, n_genes=40, n_panel=24, seed=1)
     both = pair(made.sc, made.st)
-    # Trained long enough to predict something: noise on a prediction that is nearly flat costs it little.
+    # Train long enough to predict something: noise hardly lowers the score of a nearly constant prediction.
     imputer = Imputer(
         preset="stimpute",
         settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1, "batch": 64},
@@ -280,7 +280,7 @@ def test_noise_lowers_the_scores() -> None:
     assert means[0] > means[-1] + 0.01
 
 
-def test_the_first_examples_are_the_predictions_as_they_are(tissue_pair: Pair) -> None:
+def test_the_first_examples_are_the_predictions_without_noise(tissue_pair: Pair) -> None:
     sample = TissueSample.draw(tissue_pair, 0)
     stream = np.random.default_rng(0)
     predicted, truth = stream.random((2, len(sample.cells), 5), dtype=np.float32)
@@ -291,7 +291,7 @@ def test_the_first_examples_are_the_predictions_as_they_are(tissue_pair: Pair) -
     assert genes.tolist() == [0, 1, 2, 3, 4] * 5
 
 
-def test_predictions_to_judge_must_fit_the_request(reliable_imputer: Imputer) -> None:
+def test_predictions_to_score_must_match_the_request(reliable_imputer: Imputer) -> None:
     with pytest.raises(InputError, match=r"judged: expected 90 cells x 2 genes, got .*\(90, 3\)"):
         reliable_imputer.reliability_of(["Gene02", "Gene03"], judged=np.zeros((90, 3), dtype=np.float32))
     with pytest.raises(InputError, match=r"judged: expected 90 cells x 2 genes, got .*\(89, 2\)"):
@@ -310,14 +310,14 @@ def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -
 
 
 @pytest.mark.slow
-def test_without_coordinates_there_are_scores_all_the_same(tissue_pair: Pair, fit_quickly: Fit) -> None:
+def test_scores_without_coordinates(tissue_pair: Pair, fit_quickly: Fit) -> None:
     bare = dataclasses.replace(tissue_pair, coordinates=None, slices=None)
     scores = fit_quickly(on=bare, reliability=True).reliability_of(bare.sc.genes)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
 @pytest.mark.slow
-def test_reliability_moves_along_to_other_cells(tissue_pair: Pair, fit_quickly: Fit) -> None:
+def test_reliability_is_kept_for_other_cells(tissue_pair: Pair, fit_quickly: Fit) -> None:
     other = fit_quickly(reliability=True).attach(tissue_pair.cells(np.arange(40, 90)))
     assert other.fitted_.reliability is not None
     assert other.fitted_.reliability.sample.cells.max() < 50
@@ -325,7 +325,7 @@ def test_reliability_moves_along_to_other_cells(tissue_pair: Pair, fit_quickly: 
 
 
 @pytest.mark.slow
-def test_the_more_reliable_half_of_genes_is_truly_better() -> None:
+def test_the_more_reliable_half_of_genes_is_predicted_better() -> None:
     made: SimulatedTissue = simulate_tissue(
         n_spatial=1500, n_reference=1000, n_genes=120, n_panel=50, platform_effect=0.3, seed=0
     )
@@ -348,7 +348,7 @@ def test_osmfish_reaches_its_published_cosine(shared_data: Path) -> None:
     both = pair(shared_data / "osmfish_ref_allen_ssp_sc33.h5ad", shared_data / "osmfish_benchmark_st.h5ad")
     names = both.shared_genes
     scores = []
-    for fold in range(3):  # of five: every fifth of the sorted genes
+    for fold in range(3):  # of five; each has every fifth of the sorted genes
         held = np.arange(fold, len(names), 5)
         part = both.panel(np.delete(names, held))
         imputer = Imputer(preset="stimpute", reliability=False).fit(part)
