@@ -458,6 +458,18 @@ def write_loom(path: Path, data: anndata.AnnData, *, names: str = "CellID", gene
     return path
 
 
+@pytest.mark.parametrize("column", ["X", "age"])
+def test_columns_of_loom_that_pandas_cannot_use_are_refused(
+    column: str, tmp_path: Path, make_side: Any
+) -> None:
+    path = write_loom(tmp_path / "a.loom", make_side(["Gad1", "Sst"], n_cells=23))
+    with h5py.File(path, "r+") as file:
+        file[f"col_attrs/{column}"] = np.zeros(23, dtype="V8")
+        file["col_attrs/Y"] = np.arange(23.0, dtype=">f8")
+    with pytest.raises(FormatError, match=rf"col_attrs\['{column}'\]: expected .* got values of type \|V8"):
+        open_input(path, argument="st")
+
+
 @pytest.mark.parametrize(("names", "genes"), [("CellID", "Gene"), ("obs_names", "var_names")])
 def test_loom_is_transposed(names: str, genes: str, tmp_path: Path, make_side: Any) -> None:
     data = make_side(["Gad1", "Sst", "NA", "Blank-1"], n_cells=23)

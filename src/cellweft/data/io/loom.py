@@ -17,7 +17,7 @@ from cellweft._text import shorten
 from cellweft.data.io.damaged import group_in, open_hdf5, reading
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.obs_table import HeldTable, table_with_text
 from cellweft.data.io.reopenable import LazyMapping
 
 _FIX = "The file is damaged or incomplete: write it again with the program that created it."
@@ -127,7 +127,7 @@ def _attributes(
     key = next((name for name in names if name in table), None)
     if key is not None:
         table = table.set_index(table.pop(key).astype(str)).rename_axis(None)
-    return table, {name: array for name, array in values.items() if array.ndim == 2}
+    return table_with_text(table, where), {name: array for name, array in values.items() if array.ndim == 2}
 
 
 def _plain(values: Any) -> Any:
