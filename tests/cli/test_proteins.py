@@ -179,7 +179,7 @@ def test_offline_with_nothing_kept_names_the_way(call: Any) -> None:
     )
     assert_refused(
         result,
-        "cache (answers): expected UniProt's answers for these genes of human (taxon 9606), got none",
+        "cache (answers): expected cached UniProt responses for these genes of human (taxon 9606), got none",
         "https://rest.uniprot.org/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:9606",
         "and pass the file: --proteome FILE.",
     )

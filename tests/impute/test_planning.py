@@ -47,7 +47,7 @@ def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
     assert plan.kept is not None
     assert 0 < plan.kept < 1
     assert plan.output_bytes == pytest.approx(8 * plan.kept * 90 * 28 + 4 * 90)
-    assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the cut")
+    assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the threshold")
     assert dataclasses.replace(plan, kept=None, output_bytes=0) == dataclasses.replace(
         imputer.plan(pair=tissue_pair), output_bytes=0
     )

@@ -135,7 +135,7 @@ def test_errors_of_compositions_name_what_is_wrong(shares, cells):
         pl.composition(shares, places=PLACES, labels=["d"])
     with pytest.raises(KeyMissingError, match="cellweft_proportions"):
         pl.composition(cells)
-    with pytest.raises(InputError, match="3 Axes of matplotlib"):
+    with pytest.raises(InputError, match="3 matplotlib Axes"):
         pl.composition(shares, places=PLACES, axes=plt.subplots()[1])
 
 

@@ -181,9 +181,9 @@ def said_of(one: Any) -> str:
     [
         (0.02, 0.1, "good", "0.020: good. Of the cells of the tissue, 10 % are unknown: good."),
         (0.05, 0.15, "good", "0.050: good."),
-        (0.07, 0.1, "even", "0.070: middling; good is at most 0.050."),
+        (0.07, 0.1, "even", "0.070: moderate; good is at most 0.050."),
         (0.2, 0.1, "poor", "0.200: poor; good is at most 0.050."),
-        (0.02, 0.2, "even", "20 % are unknown: middling; good is at most 15 %. The reference may lack types"),
+        (0.02, 0.2, "even", "20 % are unknown: moderate; good is at most 15 %. The reference may lack types"),
         (0.02, 1.0, "poor", "100 % are unknown: poor; good is at most 15 %. The reference may lack types"),
     ],
 )

@@ -37,7 +37,7 @@ def report(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Write a report on results in one HTML file: inputs, methods, accuracy, plots and caveats.
+    """Write a report on your results as a single HTML file: inputs, methods, accuracy, plots and caveats.
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file is not a list of edges: it is empty or binary, or a line lacks a column.
     InputError

@@ -70,5 +70,5 @@ def label_calibration(
     ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
     title = f"{column}: calibration error {column_record['calibration_error']:.3f}"
-    tidy(ax, title=title, x="confidence", y="share that is correct")
+    tidy(ax, title=title, x="confidence", y="share of correct labels")
     return ax

@@ -240,7 +240,7 @@ def attribute(
     -----
     STEM, "Attribution function": W_ij = x_j times the integral of dF(a x)/dx_j over a from 0 to 1, where F is
     the mapping weight C_im and m the spot with the largest weight at x, which stays the same along the path.
-    The baseline is the zero vector. With ``what="product"``, F is z_i z_m in place of C_im. With several
+    The baseline is the zero vector. With ``what="product"``, F is z_i z_m instead of C_im. With several
     slices, F is the weight among the spots of the cell's own slice. Cells and spots are processed in blocks;
     a matrix of cells x spots is never created.
     """

@@ -745,7 +745,7 @@ class Hub:
 
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no answer from the Hub; gives the cache."""
+    """An empty cache, and no response from the Hub; gives the cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -815,7 +815,7 @@ class TestHub:
     def test_nothing_in_the_cache(self, no_hub: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if way == "environment":
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        why = "no answer from the Hub" if way == "no network" else "offline mode"
+        why = "no response from the Hub" if way == "no network" else "offline mode"
         with pytest.raises(
             MissingFileError,
             match=rf"^model lab/tiny: expected .*{re.escape(str(no_hub))}, got {why}.* and nothing in the "

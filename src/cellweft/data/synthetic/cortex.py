@@ -128,7 +128,7 @@ def simulate_cortex(
         Standard deviation over genes of the log-ratio between the yields of the spatial platform and the
         atlas.
     seed
-        Seed of all draws.
+        Random seed.
 
     Returns
     -------

@@ -257,7 +257,7 @@ def in_uniprot(
     if uniprot.offline and len(unasked) == len(wanted) and not any(candidates.values()):
         raise MissingFileError(
             f"cache ({uniprot.cache})",
-            expected=f"UniProt's answers for these genes of {organism_name(taxon)}",
+            expected=f"cached UniProt responses for these genes of {organism_name(taxon)}",
             got="none",
             fix=without_network(taxon),
         )
