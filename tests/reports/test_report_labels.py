@@ -59,13 +59,13 @@ def test_what_the_section_says(cell_types: Make, tissue_pair: Pair, tmp_path: Pa
     labels = cell_types(tissue_pair.st.obs_names)
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
     said = (
-        "90 cells got the most probable label",
+        "90 cells were assigned their most probable label",
         "In the reference, 4 cells without a label were not used.",
-        "of held-out cells of the reference, 81 % got the right label.",
+        "Cell types by cell_type : 81 % of the held-out reference cells got the right label.",
         "confidence differs from the share of correct labels by 0.044 : good. "
         "Of the cells of the tissue, 10 % are unknown: good.",
         "label cells share share in the reference mean confidence unknown A 30 33 % 31 % 0.718 10 %",
-        "No cell of the tissue has these labels of the reference: Absent .",
+        "No cell of the tissue was assigned any of these labels: Absent .",
         "calibration error of cell types, in held-out cells (lower is better) 0.050 0.100",
         "no positions of these cells were given",
         "Do not rely on unknown cells alone to find such types.",

@@ -88,7 +88,7 @@ class PlaceOptions:
         Numbers of neighbours K. The score is the share of each cell's K true neighbours that is found.
     caught
         Which cells of SC are in a spot, to score them separately: obs:COLUMN of SC, or boxes for the cells in
-        a box around a spot whose width is 0.55 of the grid spacing.
+        a box, 0.55 grid spacings wide, around a spot.
     pseudo_spots
         First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
         paper, or discs. Pass the same file as ST; --coordinates and --labels select the positions and types

@@ -66,9 +66,9 @@ def evaluate_placement(
         least one of ``truth`` and ``truth_composition`` is required.
     caught
         Which cells are in a spot, to score them separately: ``"obs:COLUMN"`` of the reference or (n_cells,)
-        booleans; or ``"boxes"`` for the cells whose true position is in a box around a spot whose width is
-        0.55 of the grid spacing, as in the paper (``"boxes:0.4"`` for another width). By default, the boolean
-        column ``caught`` of ``obs``, if there is one.
+        booleans; or ``"boxes"`` for the cells whose true position is in a box, 0.55 grid spacings wide,
+        around a spot, as in the paper (``"boxes:0.4"`` for another width). By default, the boolean column
+        ``caught`` of ``obs``, if there is one.
     seeds
         Random seeds; every method is run with each of them.
     hits

@@ -253,7 +253,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes; by default all genes of the reference.
         pair
-            The data; by default those passed to `fit`.
+            The data; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process.
         interval
@@ -311,7 +311,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             (n_genes,) names of genes of the reference, one for each column of the result.
         pair
-            The pair passed to `fit`, or the same pair with other spatial cells.
+            The pair passed to `fit` or `attach`, or the same pair with other spatial cells.
         scale
             As in `impute`.
 
@@ -356,8 +356,9 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those passed to `fit`. Counts of another tissue are rescaled to the
-            depth of the tissue used for fitting, and results on the scale of counts are scaled back.
+            Data to impute; by default those passed to `fit` or `attach`. Counts of another tissue are
+            rescaled to the depth of the tissue used for fitting, and results on the scale of counts are
+            scaled back.
         interval
             Also return intervals that contain this share of the measured values, 0.01 to 0.999, for example
             0.9; none by default. With 0.9, they contain 87 % of the values above zero, and therefore more
@@ -532,7 +533,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Genes of the layer; all by default.
         pair
-            Data to transfer to; by default those passed to `fit`.
+            Data to transfer to; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, including the result.
         progress
@@ -587,7 +588,7 @@ class Imputer(NotebookText, FolderModel):
             None for the labels of the pair. Reference cells without a label are not used, nor are those
             labelled "unknown", "unassigned", "undefined", "NA" and the like, in upper or lower case.
         pair
-            Data to annotate; by default those passed to `fit`.
+            Data to annotate; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, including the result.
         progress

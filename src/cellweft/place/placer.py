@@ -282,7 +282,7 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The data; by default those passed to `fit`.
+            The data; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, for example "4 GB"; none by default.
 
@@ -303,8 +303,8 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The cells to place and the spots to place them on; by default those passed to `fit`. To place
-            other cells on the same spots, use `Pair.with_reference`.
+            The cells to place and the spots to place them on; by default those passed to `fit` or `attach`.
+            To place other cells on the same spots, use `Pair.with_reference`.
         progress
             As in `fit`; a function is called while cells and spots are embedded.
 

@@ -106,7 +106,8 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
     said = {
         "pearson": (
             "The reliability of a gene is the expected correlation of its prediction with the truth over "
-            "the cells of the tissue, with a 90 % interval."
+            "the cells of the tissue, with an interval that should contain the true correlation of "
+            "nine in ten genes."
         ),
         "cosine": (
             "The reliability of a gene is the expected cosine similarity of its prediction with the "

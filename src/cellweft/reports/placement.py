@@ -105,7 +105,7 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
         rows.append((said, *numbers))
     return Table(
         caption=("Confidence of the positions",),
-        heads=("", "5 % quantile", "median cell", "95 % quantile"),
+        heads=("", "fifth percentile", "median", "ninety-fifth percentile"),
         rows=tuple(rows),
     )
 

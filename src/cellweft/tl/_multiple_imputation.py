@@ -59,7 +59,7 @@ def multiple_imputations(
         "log" for log-normalised expression, or "counts" for whole numbers from the fitted count model, for
         tools that expect counts. "counts" requires spatial data that are counts.
     pair
-        Data to impute; by default those passed to `fit`.
+        Data to impute; by default those passed to `fit` or `attach`.
     seed
         Random seed. The draws of a gene depend only on the seed, its name and its prediction, not on the
         other genes or on ``n``.

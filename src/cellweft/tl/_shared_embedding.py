@@ -35,7 +35,7 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
     imputer
         A fitted Imputer.
     pair
-        The data; by default those passed to `fit`.
+        The data; by default those passed to `fit` or `attach`.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def presence(
     labels
         Cell types of the reference: a column of its ``obs``, (n_sc,) values, or None for ``pair.labels``.
     pair
-        The data; by default those passed to `fit`.
+        The data; by default those passed to `fit` or `attach`.
 
     Returns
     -------
