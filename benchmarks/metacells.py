@@ -223,10 +223,10 @@ def main() -> None:
 EXPLAINED = """Medians over genes of all folds. `attention alone`: without levels; the others: with levels.
 `change`: mean over genes of the gain in Pearson over all cells, in thousandths, and its standard error.
 `agreement with all cells`: Pearson correlation, over the cells, of a gene as predicted over metacells and
-over all cells: median, and lowest tenth. Times are of the processor, over all threads. `grouping`: seconds per fold for the
-groups and their keys. `relative time`: predicting without reading, relative to the same over all cells; the
-thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are divided by. `sizes
-alone`: without the spread of the weights within a metacell."""
+over all cells: median, and lowest tenth. Times are processor times over all threads. `grouping`: seconds
+per fold for the groups and their keys. `relative time`: predicting without reading, relative to the same over
+all cells; the thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are
+divided by. `sizes alone`: without the spread of the weights within a metacell."""
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ def test_files_without_a_record_and_two_tables_are_refused(cell_types: Make, tmp
     with pytest.raises(InputError, match="expected one table of cell types, got two"):
         report(tmp_path / "report.html", labels, labels, progress=False)
     labels.rename_axis("cell").reset_index().to_csv(tmp_path / "types.csv", index=False)
-    with pytest.raises(InputError, match=r"types\.csv\), its record.*got no \.json file beside the table"):
+    with pytest.raises(InputError, match=r"types\.csv\), its record.*got no \.json file next to the table"):
         report(tmp_path / "report.html", tmp_path / "types.csv", progress=False)
 
 

@@ -44,8 +44,8 @@ def label_calibration(
     Examples
     --------
     >>> bins = {"confidence": [0.6, 0.9], "share_right": [0.5, 0.95], "weight": [0.3, 0.7]}
-    >>> told = {"labels": {"cell_type": {"calibration": bins, "calibration_error": 0.065}}}
-    >>> ax = label_calibration(told)
+    >>> record = {"labels": {"cell_type": {"calibration": bins, "calibration_error": 0.065}}}
+    >>> ax = label_calibration(record)
     >>> ax.get_xlabel()
     'confidence'
     """
