@@ -132,7 +132,7 @@ class PlaceOptions:
             wrong = sorted(other - {"labels", "coordinates"})
             raise SettingError(
                 "pseudo_spots",
-                expected="SC and ST to be the same cells and, of the options for reading data, only "
+                expected="the same cells as SC and ST, and no options for reading data except "
                 + (arg("labels") + " and " + arg("coordinates")),
                 got=f"{wrong[0]}" if wrong else f"{st}",
                 fix="Pass the same file twice. Its main matrix must contain the counts.",

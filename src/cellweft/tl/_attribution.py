@@ -105,8 +105,8 @@ class Attribution:
     spot, spot_names
         (n_cells,) index and name of the spot with the largest weight, which is explained.
     explained
-        (n_cells,) F(x) - F(0): the weight (its logarithm, the product) above that of a cell without
-        expression.
+        (n_cells,) F(x) - F(0): by how much the weight (or its logarithm, or the product) exceeds that of a
+        cell without expression.
     completeness_gap
         (n_cells,) absolute difference between `explained` and the sum of a cell's attributions.
     record

@@ -68,8 +68,8 @@ def view(
         missing cells have no value.
     labels
         Result of `cellweft.Imputer.annotate`, or the path of the table from ``cellweft annotate``, to colour
-        cells and spots by label, confidence and unknown. Cells are matched by name; missing cells have no
-        value.
+        cells and spots by label, confidence, and whether they are unknown. Cells are matched by name; missing
+        cells have no value.
     port
         Port to listen on, 0 to 65535; 0 for any free port.
     memory

@@ -110,11 +110,11 @@ def pseudo_spots(
         Radius of the discs; by default half of the spacing (the smaller one if the grid has two), so that no
         cell is in two spots.
     width
-        Width of the boxes as a fraction of the grid spacing, above 0 to 1.
+        Width of the boxes as a fraction of the grid spacing, above 0 and at most 1.
     caught
-        Fraction of the cells in a spot whose counts are captured, above 0 to 1, drawn once for each cell; by
-        default 0.6 for discs (published values are 0.5 to 0.7) and 1 for boxes, whose gaps already lose
-        cells.
+        Fraction of the cells in a spot whose counts are captured, above 0 and at most 1, drawn once for each
+        cell; by default 0.6 for discs (published values are 0.5 to 0.7) and 1 for boxes, whose gaps already
+        lose cells.
     min_cells
         Spots with fewer captured cells are left out.
     seed
