@@ -22,7 +22,7 @@ _known = partial(typer.Option, rich_help_panel="Inputs and truth")
 
 
 def report(
-    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULTS...")] = None,
+    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULT")] = None,
     *,
     output: Output,
     scores: Annotated[list[Path] | None, _made(metavar="FILE")] = None,

@@ -412,8 +412,8 @@ class AttentionSettings(_Settings):
         Temperature of the softmax over reference cells before training, above 0; a lower temperature gives
         weight to fewer cells.
     detection
-        Weight, before training, of the share of panel genes that a cell detects, relative to the attention-weighted
-        mean of the reference, in standard deviations.
+        Weight, before training, of the share of panel genes that a cell detects, relative to the
+        attention-weighted mean of the reference, in standard deviations.
     hide_least, hide_most
         Smallest and largest share of the panel that a step hides, 0 to 1.
     steps, lr
