@@ -14,7 +14,7 @@ from cellweft.reports.inputs import Given, Scores
 from cellweft.reports.provenance import findings_of
 
 Grade: TypeAlias = Literal["good", "even", "poor"]
-"""Grade of a quality, and tone of its text: good, middling, poor."""
+"""Grade of a quality, and tone of its text: good, moderate, poor."""
 
 SOURCE = "cellweft.reports.standards"
 

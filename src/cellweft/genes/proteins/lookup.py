@@ -85,7 +85,7 @@ def wanted_genes(
     Raises
     ------
     MissingFileError, FormatError
-        There is nothing at the path, or it does not contain genes.
+        The path does not exist, or does not contain genes.
     GeneError
         There is no gene, a duplicate gene, or a name with spaces or commas in a list.
     KeyMissingError
