@@ -240,7 +240,7 @@ PLACING = StemSettings(steps=10, models=2, batch_cells=64, batch_spots=32)
 def test_a_plan_of_placing_says_what_is_asked(tissue_pair: Pair) -> None:
     plan = plan_placing(tissue_pair, settings=PLACING)
     assert (plan.n_cells, plan.n_spots, plan.n_genes, plan.steps) == (100, 90, 12, 20)
-    assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 steps")
+    assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 training steps")
     assert "peak memory about 4" in str(plan)
     assert "\n" not in str(plan)
     assert plan_placing(tissue_pair, settings=dataclasses.replace(PLACING, n_genes=5)).n_genes == 5

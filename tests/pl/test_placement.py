@@ -64,7 +64,7 @@ def test_a_truth_may_be_named_or_a_table_by_name(cells):
         pl.placed(cells, truth=np.zeros((4, 2)))
     with pytest.raises(SettingError, match="'beside', 'lines'"):
         pl.placed(cells, kind="arrows")
-    with pytest.raises(InputError, match="2 Axes"):
+    with pytest.raises(InputError, match="2 matplotlib Axes"):
         pl.placed(cells, truth="obsm:lived", axes=plt.subplots()[1])
 
 

@@ -409,7 +409,7 @@ def test_a_page_with_too_few_entries_is_asked_for_again(
     assert accessions(client.ask(question, ["Gad1"]).found) == {"Gad1": ["P48318", "A2AQ51", "A2AQ52"]}
     assert len(server.asked(part)) == 4
     server.troubles[part] = ["rows"] * 4
-    with pytest.raises(ServiceError, match=r"got an incomplete answer \(4 attempts\)"):
+    with pytest.raises(ServiceError, match=r"got an incomplete response \(4 attempts\)"):
         client.ask(question, ["Vip"])
 
 
