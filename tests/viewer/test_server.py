@@ -706,7 +706,7 @@ def test_without_a_token_there_is_a_warning(
         assert visit(made, "/api/session")[0] == 200
     assert "every user of this machine can read these results" in caplog.text
     found = run(stores["placed"], "--no-token", "--no-open")
-    assert "for every user of this machine, until Ctrl-C: http:" in found.output
+    assert "to every user of this machine until you press Ctrl-C: http:" in found.output
     assert "?token=" in run(stores["placed"], "--no-open").output
 
 
