@@ -183,13 +183,14 @@ def run(name: str, seed: int, most_left_out: int | None) -> tuple[pd.DataFrame, 
     table = imputer.annotate(types, progress=False)
     scored = scored_methods(name, pair, table, types, truth)
     is_scored = np.isin(truth, np.unique(types))
-    left_out = {"none": {"its cells unknown": np.nan, "others unknown": table["unknown"][is_scored].mean()}}
+    others = table["unknown"][is_scored].mean()
+    left_out = {"none": {"its cells marked unknown": np.nan, "other cells marked unknown": others}}
     for one in types_to_leave_out(truth[is_scored], most_left_out):
         few = imputer.annotate(np.where(types == one, "unknown", types), progress=False)["unknown"]
         is_it = truth == one
         left_out[one] = {
-            "its cells unknown": few[is_it].mean(),
-            "others unknown": few[is_scored & ~is_it].mean(),
+            "its cells marked unknown": few[is_it].mean(),
+            "other cells marked unknown": few[is_scored & ~is_it].mean(),
         }
     missing = pd.DataFrame(left_out).T
     missing = missing.set_axis([f"{name}: {one}" for one in missing.index])

@@ -110,8 +110,8 @@ def measured(embedder: ProteinEmbedder, proteins: dict[str, str], folder: Path) 
         "proteins/s": len(counted) / seconds,
         "tokens/s": plan.n_tokens / seconds,
         "TFLOP/s": rate / 1e12,
-        "of one product": rate / product_rate(device, plan.precision),
-        "seconds in all": total,
+        "relative to one product": rate / product_rate(device, plan.precision),
+        "total seconds": total,
         **({} if device.type == "cpu" else memory(embedder.plan(proteins).peak_bytes)),
     }
 
@@ -149,7 +149,7 @@ def main() -> None:
         f"Random weights, {precision} on {where}. Lengths are log-normal: median {np.median(lengths):.0f}, "
         f'mean {np.mean(lengths):.0f}, longest {max(lengths)}. Operations are counted without padding; "of '
         'one product" is their rate divided by that of one large matrix product on the same device. '
-        '"Seconds in all" include the start: a digest of the weights, and their transfer to the device.\n\n'
+        '"Total seconds" include the start: a digest of the weights, and their transfer to the device.\n\n'
         + markdown(pd.DataFrame(rows).T),
     )
 

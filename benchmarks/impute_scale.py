@@ -171,8 +171,8 @@ def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str)
 def table(kept: Path) -> str:
     """Return all stored cases, as text."""
     head = (
-        "| preset | cells x genes | open | fit | impute | in all | peak | planned "
-        "| result | planned | million values a second | of the matrix-product rate | Pearson |"
+        "| preset | cells x genes | open | fit | impute | total | peak | planned "
+        "| result | planned | million values per second | share of the matrix-product rate | Pearson |"
     )
     lines = [head, "| --- " * (head.count("|") - 1) + "|"]
     found = [json.loads(one.read_text()) for one in sorted(kept.glob("*.json"))]

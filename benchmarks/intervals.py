@@ -93,7 +93,7 @@ def coverage(folds):
     lower, upper = (joined(folds, lambda fold, end=end: fold.bounds[0.9][end]) for end in (0, 1))
     row["width at 90%"] = (upper - lower).mean()
     plain["width at 90%"] = (predicted + half - np.maximum(predicted - half, 0)).mean()
-    row["without 0"], plain["without 0"] = (lower > 0).mean(), (predicted > half).mean()
+    row["excluding 0"], plain["excluding 0"] = (lower > 0).mean(), (predicted > half).mean()
     of_gene = np.concatenate([fold.inside(0.9).mean(axis=0) for fold in folds])
     row["sd between genes"] = of_gene.std()
     return row, plain
@@ -105,9 +105,9 @@ def detection(folds):
     place = np.minimum((chance * 5).astype(int), 4)
     row = {
         "detected": above.mean(),
-        "mean chance": chance.mean(),
+        "mean predicted probability": chance.mean(),
         "Brier score": np.mean((chance - above) ** 2),
-        "Brier score of one chance for all": above.mean() * (1 - above.mean()),
+        "Brier score of a constant probability": above.mean() * (1 - above.mean()),
     }
     for one in range(5):
         some = place == one

@@ -116,15 +116,15 @@ class Scored:
     def row(self, truth: np.ndarray, exact: "Scored") -> dict[str, float]:
         """Return medians over genes, and how they compare with using all cells."""
         carried, levelled, whole = (np.hstack(one) for one in (self.carried, self.levelled, exact.levelled))
-        row = {f"carried {name}": np.median(METRICS[name](truth, carried)) for name in SCORES[:3]}
+        row = {f"attention alone, {name}": np.median(METRICS[name](truth, carried)) for name in SCORES[:3]}
         row |= {name: np.median(METRICS[name](truth, levelled)) for name in SCORES}
         change = 1000 * (METRICS["pearson"](truth, levelled) - METRICS["pearson"](truth, whole))
-        row |= {"change": change.mean(), "its error": change.std(ddof=1) / len(change) ** 0.5}
+        row |= {"change": change.mean(), "its standard error": change.std(ddof=1) / len(change) ** 0.5}
         alike = METRICS["pearson"](whole, levelled)
-        row |= {"with exact": np.median(alike), "lowest tenth": np.quantile(alike, 0.1)}
+        row |= {"agreement with all cells": np.median(alike), "lowest tenth": np.quantile(alike, 0.1)}
         row |= {"grouping, s": self.seconds[0] / len(self.carried)}
         shares = self.seconds[1:] / exact.seconds[1:]
-        row |= {"carrying, of exact": shares[0], "with levels, of exact": shares[1]}
+        row |= {"attention alone, relative time": shares[0], "with levels, relative time": shares[1]}
         return {key: float(value) for key, value in row.items()}
 
 
@@ -166,7 +166,7 @@ def tried(
         alike = METRICS["pearson"](carried, mapping.apply(one.at_keys(values)).numpy())
         error = mapping.log_total - total
         return {
-            "with exact": float(np.median(alike)),
+            "agreement with all cells": float(np.median(alike)),
             "worst gene": float(alike.min()),
             "log total, mean error": float(error.mean()),
             "its standard deviation": float(error.std()),
@@ -181,7 +181,7 @@ def tried(
         return Mapping(queries=mapping.queries, keys=keys)
 
     ways: dict[str, Callable[[], AttentionModel]] = {
-        "as it is": lambda: model.condensed(most=TRIED, seed=0),
+        "default": lambda: model.condensed(most=TRIED, seed=0),
         "of the keys, cells alike": lambda: with_metacells(model, group_cells(keys, most=TRIED, seed=0)),
         "the same by mini-batches": lambda: grouped(
             MiniBatchKMeans(TRIED, init="random", n_init=1, batch_size=4096, random_state=0).fit_predict(keys)
@@ -220,13 +220,13 @@ def main() -> None:
     write(asked.result, text)
 
 
-EXPLAINED = """Medians over genes of all folds. `carried`: attention alone; the others: with levels.
+EXPLAINED = """Medians over genes of all folds. `attention alone`: without levels; the others: with levels.
 `change`: mean over genes of the gain in Pearson over all cells, in thousandths, and its standard error.
-`with exact`: Pearson correlation, over the cells, of a gene as predicted over metacells and over all cells:
-median, and lowest tenth. Times are of the processor, over all threads. `grouping`: seconds per fold for the
-groups and their keys. `of exact`: predicting without reading, relative to the same over all cells; the
-thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are divided by. `sizes
-alone`: without the spread of the weights within a metacell."""
+`agreement with all cells`: Pearson correlation, over the cells, of a gene as predicted over metacells and
+over all cells: median, and lowest tenth. Times are processor times over all threads. `grouping`: seconds
+per fold for the groups and their keys. `relative time`: predicting without reading, relative to the same over
+all cells; the thinned pair is the most relevant. `log total`: the logarithm of the sum that weights are
+divided by. `sizes alone`: without the spread of the weights within a metacell."""
 
 
 if __name__ == "__main__":

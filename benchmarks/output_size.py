@@ -58,7 +58,7 @@ def sizes(folder: Path, n_cells: int, n_genes: int, preset: str) -> pd.DataFrame
             values = values.toarray() if sp.issparse(values) else values.astype(np.float32)
             whole = values if form == "dense, float32" else whole
             rows[form] = {
-                "bytes a value": f"{size_of(path) / values.size:.2f}",
+                "bytes per value": f"{size_of(path) / values.size:.2f}",
                 "values kept": f"{np.mean(values != 0):.0%}",
                 "as planned": "",
                 "largest and mean change": f"{np.abs(whole - values).max():.2g}, "
@@ -125,9 +125,9 @@ def accuracy(name: str, preset: str, folder: Path) -> pd.DataFrame:
             "Pearson": f"{np.median(after):.4f}",
             "Spearman": f"{np.median(spearman(truth, kept)):.4f}",
             "MSE": f"{np.mean(mse(truth, kept)):.5f}",
-            "Pearson lost, mean and most of a gene": f"{np.mean(before - after):.4f}, "
+            "loss of Pearson, mean and largest of a gene": f"{np.mean(before - after):.4f}, "
             f"{np.max(before - after):.3f}",
-            "Spearman lost": f"{np.mean(spearman(truth, predicted) - spearman(truth, kept)):.4f}",
+            "loss of Spearman": f"{np.mean(spearman(truth, predicted) - spearman(truth, kept)):.4f}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

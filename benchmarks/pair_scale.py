@@ -74,8 +74,8 @@ def measure(sc_path: str, st_path: str) -> dict[str, float]:
         "pair peak, MB": peak / 1e6,
         "held after, MB": held / 1e6,
         "reference by gene, s": loading,
-        "its size, MB": columns.nbytes / 1e6,
-        "peak with it, MB": loaded / 1e6,
+        "size of this copy, MB": columns.nbytes / 1e6,
+        "peak with this copy, MB": loaded / 1e6,
         "all blocks, s": time.process_time() - start,
         "peak at the end, MB": peak_of_this_process() / 1e6,
     }

@@ -19,7 +19,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 EMBRYO, PLANES = "embryo 1 z2, the paper's pseudo-spots", "embryo 1 z5 on z2, cells on cells"
 CHOSEN_ON = ("hypothalamus", "somatosensory", "visual")
 MOST_SPOTS = 1000  # spots that are placed like cells
-THIRDS = ("sure", "middle", "unsure")
+THIRDS = ("high confidence", "medium confidence", "low confidence")
 
 
 def data_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
@@ -83,7 +83,7 @@ def coverage(name: str, *, preset: str, seed: int) -> pd.DataFrame:
         row["radius, median (spacings)"] = np.median(radius) / pair.spacing
         row["error, mean (spacings)"] = errors.mean() / pair.spacing
         factor = factor_of_spots(placed, level)
-        row |= {"factor by spots": factor, "all, with it": (errors <= factor * radius).mean()}
+        row |= {"factor": factor, "all, calibrated": (errors <= factor * radius).mean()}
         rows[f"{level:g}"] = row
     return pd.DataFrame(rows).T
 

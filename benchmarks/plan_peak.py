@@ -50,7 +50,7 @@ def case(kind: str, folder: Path) -> dict[str, Any]:
         planned = imputer.plan(pair=pair, memory=int(budget)).peak_bytes
         imputer.fit(pair, progress=False)
         imputer.impute_to(folder / "out.zarr", memory=int(budget), overwrite=True, progress=False)
-    return {"least": least, "budget": budget, "planned": planned, "peak": peak_of_this_process()}
+    return {"minimum": least, "budget": budget, "planned": planned, "peak": peak_of_this_process()}
 
 
 def least_of(imputer: Any, pair: Any) -> float:
@@ -97,7 +97,7 @@ def main() -> None:
 
 def write_table(rows: dict[str, dict[str, Any]]) -> None:
     """Write the table of all cases, from what each returned."""
-    names = ("least", "budget", "planned", "peak")
+    names = ("minimum", "budget", "planned", "peak")
     heads = [*(f"{name}, MB" for name in names), "peak / planned"]
     lines = ["|  | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
     for name, found in rows.items():

@@ -123,7 +123,7 @@ def main() -> None:
         "# Time of the checks of input\n\n"
         f"{asked.cells:,} cells on each side, {asked.genes[0]:,} and {asked.genes[1]:,} genes, a tenth of "
         f"the values above zero, .h5ad with gzip; median of {asked.repeats} runs, processor seconds.\n\n"
-        "| rule | s | of pairing |\n| --- | --- | --- |\n" + "\n".join(lines),
+        "| rule | seconds | share of pairing |\n| --- | --- | --- |\n" + "\n".join(lines),
     )
 
 

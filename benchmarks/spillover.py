@@ -74,12 +74,12 @@ def agreement(truth: np.ndarray, told: pd.Series) -> dict[str, float]:
     high = found >= np.quantile(found, 0.9)
     return {
         "true mean": truth.mean(),
-        "told mean": found.mean(),
+        "estimated mean": found.mean(),
         "bias": (found - truth).mean(),
-        "mean error": np.abs(found - truth).mean(),
+        "mean absolute error": np.abs(found - truth).mean(),
         "Pearson": np.corrcoef(truth, found)[0, 1] if varies else np.nan,
         "Spearman": spearmanr(truth, found)[0] if varies else np.nan,
-        "true mean of the tenth told highest": truth[high].mean(),
+        "true mean of the tenth with the highest estimates": truth[high].mean(),
     }
 
 
@@ -107,7 +107,7 @@ def on_hypothalamus() -> pd.DataFrame:
     for mean in MEAN_SHARES:
         changed, truth = moved(st, mean, seed=0)
         told = cellweft.tl.spillover(cellweft.pair(sc, changed, **options), progress=False)
-        rows[f"hypothalamus, moved {mean:g} besides its own"] = agreement(truth, told)
+        rows[f"hypothalamus, moved {mean:g} in addition to its own"] = agreement(truth, told)
     return pd.DataFrame(rows).T
 
 
@@ -176,13 +176,13 @@ def real_tissue(name: str, seeds: list[int]) -> pd.Series:
     pair = cellweft.pair(sc, st, **options)
     control = shuffled(pair, 0)
     row: dict[str, float] = {}
-    for title, one in (("", pair), (", places shuffled", control)):
+    for title, one in (("", pair), (", coordinates shuffled", control)):
         told = cellweft.tl.spillover(one, progress=False)
         high, low, n_pairs = together(one, told.to_numpy())
         row["exclusive pairs"] = n_pairs
-        row["told mean" + title] = told.mean()
+        row["estimated mean" + title] = told.mean()
         row["both: high share" + title], row["low share" + title] = high, low
-    for title, one in (("", pair), (", places shuffled", control)):
+    for title, one in (("", pair), (", coordinates shuffled", control)):
         parts = np.mean([halves(one, seed) for seed in seeds], axis=0)
         row["high to low, other half" + title], row["halves' Spearman" + title] = parts
     return pd.Series(row)

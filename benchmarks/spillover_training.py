@@ -3,9 +3,9 @@
 Tissues with known amounts are those of `spillover.py`: the simulated cortex at several levels, and real
 tissues in which transcripts were moved between neighbours. Genes that the method does not see are compared
 with the cells' own transcripts (the cortex without spill-over, the tissue before any were moved), and with
-what is measured. Five designs, `auto` as it is and:
+what is measured. Five designs, `auto` unchanged, and:
 
-- queries: trained on the panel as it is; predictions see the panel without the counts that the model of
+- queries: trained on the unchanged panel; predictions see the panel without the counts that the model of
   `cellweft.tl.spillover` expects to come from neighbours (each count times the expected share of its cell);
 - panel: training sees that corrected panel, too;
 - added: each step of training mixes the neighbours' mean into the cells that are compared with the reference,
@@ -47,7 +47,7 @@ spillover.PAIRS["starmap"] = ("mop_ref_10x_sc500", "visp_starmap1020_st", {})
 LEVELS = {"cortex": spillover.LEVELS, "hypothalamus": spillover.MEAN_SHARES, "starmap": (0.0, 0.15, 0.3)}
 CELLS = 2000  # of each side of the cortex
 HELD_OUT = 0.3  # of the shared genes of a real tissue
-DESIGNS = ("as it is", "queries", "panel", "added", "loss")
+DESIGNS = ("unchanged", "queries", "panel", "added", "loss")
 WHOLE = {"cortex": (0.0, 0.2, 0.35), "hypothalamus": (0.0, 0.3)}  # levels of the second table
 LOSS_STEPS, LOSS_CELLS = 200, 200  # each cell comes with its neighbours
 
@@ -293,7 +293,7 @@ def by_design(tissue: Tissue, spilled: Spilled, seed: int) -> Iterator[tuple[str
         if design != "queries":
             source = clean if design == "panel" else raw
             model = trained(source, atlas, design=design, spilled=spilled, linear=np.expm1(raw), seed=seed)
-        plain = model if design == "as it is" else plain
+        plain = model if design == "unchanged" else plain
         yield design, model.patterns(clean if sees_clean else raw, genes, raw)
 
 
@@ -305,7 +305,7 @@ def pearson_of(truth: np.ndarray, values: np.ndarray) -> tuple[float, float]:
 
 def of_attention(tissue: Tissue, spilled: Spilled, seed: int) -> dict[tuple[str, str], float]:
     """Return the scores of all designs."""
-    scores = {("told mean", ""): float(spilled.share.mean())}
+    scores = {("estimated mean", ""): float(spilled.share.mean())}
     for design, patterns in by_design(tissue, spilled, seed):
         for truth in ("own", "measured"):
             scores[truth, design] = pearson_of(getattr(tissue, truth), patterns)
@@ -319,7 +319,7 @@ def of_the_method(tissue: Tissue, spilled: Spilled, seed: int) -> pd.DataFrame:
         cellweft.Imputer(seed=seed, reliability=False).fit(one, progress=False)
         for one in (tissue.pair, clean)
     ]
-    designs = {"as it is": (fits[0], tissue.pair), "queries": (fits[0], clean), "panel": (fits[1], clean)}
+    designs = {"unchanged": (fits[0], tissue.pair), "queries": (fits[0], clean), "panel": (fits[1], clean)}
     for design, (imputer, sees) in designs.items():
         values = imputer.predict(tissue.genes, sees)
         used = tissue.own.any(axis=1)
@@ -339,12 +339,11 @@ def text_of(scores: dict[str, list[dict]], whole: dict[str, pd.DataFrame]) -> st
     )
     for truth, title in (("own", "the cells' own transcripts"), ("measured", "what is measured")):
         text += f"\n## Attention alone, against {title}\n\nPearson correlation of unseen genes, "
-        text += "median / mean over genes, mean over seeds:\n\n| tissue | seeds | told mean | " + " | ".join(
-            DESIGNS
-        )
+        text += "median / mean over genes, mean over seeds:\n\n| tissue | seeds | estimated mean | "
+        text += " | ".join(DESIGNS)
         text += " |\n" + "| --- " * (len(DESIGNS) + 3) + "|\n"
         for name, of_seeds in scores.items():
-            mean = np.mean([one["told mean", ""] for one in of_seeds])
+            mean = np.mean([one["estimated mean", ""] for one in of_seeds])
             cells = [np.mean([one[truth, design] for one in of_seeds], axis=0) for design in DESIGNS]
             said = " | ".join(f"{median:.4f} / {average:.4f}" for median, average in cells)
             text += f"| {name} | {len(of_seeds)} | {mean:.3f} | {said} |\n"

@@ -139,7 +139,7 @@ def measure(page: Any, url: str, shown: str) -> dict[str, float]:
         "slowest 5 %": panned["slow"],
         "zooming, frames/s": zoomed["median"],
         "slowest 5 % ": zoomed["slow"],
-        "cells a frame": panned["cells"],
+        "cells per frame": panned["cells"],
         "another gene, s": time.perf_counter() - start,
     }
 

@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=1_000_000, help="cells with few genes")
     parser.add_argument("--fewer", type=int, default=100_000, help="cells with many genes")
     parser.add_argument("--memory", default="512 MB")
-    parser.add_argument("--repeats", type=int, default=3, help="sessions, of which the median is told")
+    parser.add_argument("--repeats", type=int, default=3, help="sessions, of which the median is reported")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     few, many = held_out_genes()[1], [f"GENE{number:05d}" for number in range(5000)]

@@ -77,6 +77,13 @@ STRUCK = {
     r"less is better": "lower is better",
     r"name the one to take": "choose one",
     r"one gene a line|a boolean for each\b": "one gene per line",
+    r"\bmiddling\b": "moderate",
+    r"\bin truth:": "really",
+    r", as you said": "as specified",
+    r", where it is used": "to which it applies",
+    r"(Axes|colour map) of matplotlib": "matplotlib Axes, matplotlib colour map",
+    r"genes? that the reference does not have": "a gene is not in the reference",
+    r"nothing at the path\b": "the path does not exist",
 }
 """Patterns, ignoring case, and what to write instead."""
 

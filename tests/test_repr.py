@@ -29,7 +29,7 @@ def test_a_placer_and_a_placement_show_their_data(tissue_pair: Pair) -> None:
     known = "Placer(preset='auto', seed=0, settings={'steps': 2, 'models': 1}, fitted to Pair("
     assert repr(placer).startswith(known)
     assert "cells without counts" in placement._repr_html_()
-    assert "steps of training" in repr(placer.plan(pair=tissue_pair))
+    assert "training steps" in repr(placer.plan(pair=tissue_pair))
 
 
 def test_a_loaded_imputer_says_that_it_has_no_data(tissue_pair: Pair, tmp_path: object) -> None:

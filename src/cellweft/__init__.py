@@ -4,18 +4,18 @@ The most used names are here; the others are in namespaces, as in scanpy. Everyt
 so that ``import cellweft`` is fast::
 
     pair, Pair                               two inputs, checked and matched
-    Imputer                                  the genes that the panel missed
-    Placer, Placement                        where in the tissue each cell came from
+    Imputer                                  predicts the genes that are not on the panel
+    Placer, Placement                        estimate where in the tissue each cell came from
     load                                     a saved model of either kind
-    evaluate_imputation, evaluate_placement  how good predictions are, on held-out truth
-    report, view                             a page to share; tissue in the browser
+    evaluate_imputation, evaluate_placement  how accurate predictions are, on held-out data
+    report, view                             a report to share; results in the browser
 
     tl, pl      analysis of results, and plots
-    io          from and for other programs
+    io          reading from, and exporting to, other programs
     genes       proteins, embeddings, gene sets, interactions
-    metrics     scores of arrays, of clusters and of placements
+    metrics     scores for arrays, clusters and placements
     datasets    simulated data with known truth
-    errors      everything that cellweft raises on purpose; CellweftError is their base
+    errors      all errors that cellweft raises; CellweftError is their base class
 """
 
 from importlib.metadata import version as _version

@@ -1,4 +1,4 @@
-"""Read from and write for other programs: SpatialData, instruments, cellxgene, Vitessce, Xenium Explorer.
+"""Read from, and export to, other programs: SpatialData, instruments, cellxgene, Vitessce, Xenium Explorer.
 
 To read files (.h5ad, .zarr, 10x, tables), you do not need these functions: pass paths to `cellweft.pair`.
 """

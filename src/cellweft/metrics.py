@@ -1,4 +1,4 @@
-"""Metrics of arrays: predicted expression, groups of cells, and positions, each against a known truth.
+"""Metrics for arrays: predicted expression, groups of cells, and positions, each compared with a known truth.
 
 Each function takes the truth first, and documents shape, range and source. `cellweft.evaluate_imputation` and
 `cellweft.evaluate_placement` apply them to held-out data.

@@ -53,7 +53,7 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
     output.with_suffix(".json").unlink()
     result = CliRunner().invoke(app, ["report", *given, "--overwrite"])
     assert result.exit_code == 2
-    assert "no .json file beside the table" in " ".join((result.output + result.stderr).split())
+    assert "no .json file next to the table" in " ".join((result.output + result.stderr).split())
 
 
 @pytest.mark.slow

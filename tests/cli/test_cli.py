@@ -236,7 +236,7 @@ def test_impute_writes_a_sparse_matrix(call: Any, both: Any, tmp_path: Path) -> 
     arguments = ("--no-reliability", "--sparse", "0.05", *QUICK)
     result = call("impute", *both, "-o", "out.zarr", *arguments)
     assert result.exit_code == 0, result.output
-    assert "of the values reach the cut" in " ".join(result.stdout.split())
+    assert "of the values reach the threshold" in " ".join(result.stdout.split())
     assert anndata.read_zarr(tmp_path / "out.zarr").X.data.min() >= 0.05
     assert call("check", "out.zarr", both[1], "--sc-scale", "log").exit_code == 0
     found = one_object(call("impute", *both, "-o", "out.h5ad", "--json", *arguments))

@@ -138,7 +138,7 @@ def test_types_with_a_slash_in_their_names(call: Any, both: Any, tmp_path: Path)
         ([*PLACE, *TRUTH, "--methods", "cosine:k=3"], ("cosine:k",)),
         (
             ["--methods", "mean", *TRUTH],
-            ("--truth: expected --by place, where it is used, got --by genes", "Leave out --truth"),
+            ("--truth: expected --by place, to which it applies, got --by genes", "Leave out --truth"),
         ),
         (["--truth-composition", "obsm:a"], ("--truth-composition: expected --by place", "--by genes")),
         (["--by", "cells", "--hits", "5"], ("--hits: expected --by place", "got --by cells")),
@@ -213,4 +213,4 @@ def test_wrong_options_for_pseudo_spots_are_refused(call: Any, both: Any) -> Non
     assert_refused(call(cells, cells, "-o", "s.csv", *PLACE, *three), "--grid: expected two whole numbers")
     layer = call(cells, cells, "-o", "s.csv", *PLACE, *grid, "--sc-layer", "counts")
     assert_refused(layer, "--labels and --coordinates, got sc_layer")
-    assert_refused(call(*both, "-o", "s.csv", *grid), "--by place, where it is used")
+    assert_refused(call(*both, "-o", "s.csv", *grid), "--by place, to which it applies")

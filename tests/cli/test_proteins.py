@@ -179,7 +179,7 @@ def test_offline_without_a_cache_says_what_to_do(call: Any) -> None:
     )
     assert_refused(
         result,
-        "cache (answers): expected UniProt's answers for these genes of human (taxon 9606), got none",
+        "cache (answers): expected cached UniProt responses for these genes of human (taxon 9606), got none",
         "https://rest.uniprot.org/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:9606",
         "and pass the file: --proteome FILE.",
     )

@@ -145,7 +145,10 @@ def test_without_the_option_nothing_changes(joined: anndata.AnnData) -> None:
     assert inputs_of(plain)["reference"]["batch"] == ""
     named = cellweft.pair(joined, tissue(), reference_batch="donor")
     assert inputs_of(named)["reference"]["batch"] == "donor"
-    assert "  batches       2, from obs['donor']: a (240), b (150); brought to one level" in named.summary()
+    assert (
+        "  batches       2, from obs['donor']: a (240), b (150); adjusted to the same level"
+        in named.summary()
+    )
     assert named.findings["reference"]["batch_counts"] == {"a": 240, "b": 150}
     json.dumps(named.findings)
     assert values_digest(plain.sc) != values_digest(named.sc)

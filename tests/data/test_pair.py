@@ -108,7 +108,7 @@ def test_normalised_and_log_values_are_not_normalised_again(sc: Any, tissue: Any
     np.testing.assert_array_equal(made.sc.dense(slice(None)), sc.X.log1p().toarray())
     np.testing.assert_allclose(made.st.dense(slice(None)), np.log1p(shares), rtol=1e-6)  # float32 rounding
     text = made.summary()
-    assert "logarithms of normalised counts, as you said" in text
+    assert "logarithms of normalised counts, as specified" in text
     assert "The two inputs are on different scales" in text
 
 
@@ -202,7 +202,7 @@ def test_summary_answers_the_questions_of_a_biologist(sc: Any, tissue: Any) -> N
         "Reference: AnnData in memory",
         "  cells         12\n",
         "  genes         5\n",
-        "  cell types    2, from obs['cell_type']; most: Neuron, Astro",
+        "  cell types    2, from obs['cell_type']; most frequent: Neuron, Astro",
         "  coordinates   2-D, from obsm['spatial'], 20 x 20 in the file's unit",
         "  spot spacing  10: median distance",
         "  slices        2, from obs['section']: one (5), two (4)",
@@ -437,7 +437,7 @@ def test_cautions_are_raised_for_unusual_inputs(sc: Any, tissue: Any, tmp_path: 
         "times apart",
         "size_factor='nCount_RNA'",
         "by gene (CSC), so it was loaded into memory completely (",
-        "Spatial: 1 cell at exactly the same position as another; if they are from several slices",
+        "Spatial: 1 cell at exactly the same position as another cell; if they are from several slices",
     ):
         assert part in said
 

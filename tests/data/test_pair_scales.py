@@ -118,8 +118,8 @@ def test_expected_counts_are_normalised_by_their_totals(sc: Any, tissue: Any) ->
     assert made.sc.scale == "raw"
     said = "\n".join(made.cautions)
     assert "not whole numbers, as after decontamination (SoupX)" in said
-    assert "If they were divided by a size, specify the scale: sc_scale='normalised'." in said
-    assert "divided by a size (normalised)" not in said
+    assert "If they were divided by a size factor, specify the scale: sc_scale='normalised'." in said
+    assert "divided by a size factor (normalised)" not in said
 
 
 def test_a_size_that_is_not_used_for_logarithms_is_reported(sc: Any, tissue: Any) -> None:

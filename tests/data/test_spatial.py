@@ -62,7 +62,7 @@ def test_coordinates_may_be_named() -> None:
     assert find_coordinates(obs, {"spatial": PLACES, "um": PLACES * 2}, "obsm:um")[0][2, 1] == 10
     assert find_coordinates(obs, {"um": sp.csr_matrix(PLACES)}, "obsm:um")[1] == "obsm['um']"
     assert find_coordinates(obs, {"um": pd.DataFrame(PLACES)}, "obsm:um")[0].shape == (3, 2)
-    assert find_coordinates(obs, {"spatial": PLACES}, "none") == (None, "none, as asked")
+    assert find_coordinates(obs, {"spatial": PLACES}, "none") == (None, "none, as requested")
 
 
 def test_bad_coordinates_are_refused() -> None:

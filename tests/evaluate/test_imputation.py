@@ -280,11 +280,11 @@ def test_a_method_that_fails_stops_the_evaluation(
         ),
         (
             {"by": "fraction", "folds": 3},
-            r"folds: expected by='genes' or by='cells', where it is used, got by='fraction'",
+            r"folds: expected by='genes' or by='cells', to which it applies, got by='fraction'",
         ),
         (
             {"by": "genes", "keep": 0.5},
-            r"keep: expected by='cells' or by='fraction', where it is used, got by='genes'\. Leave out keep=",
+            r"keep: expected by='cells' or by='fraction', to which it applies, got by='genes'\. Leave out",
         ),
         ({"seeds": ()}, "seeds: expected unique whole numbers"),
         ({"seeds": (1, 1)}, "seeds: expected unique whole numbers"),

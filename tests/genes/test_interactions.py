@@ -95,8 +95,7 @@ def test_edges_are_undirected_and_the_largest_weight_is_used(tmp_path: Path) -> 
     assert set(found.genes) == {"Gad1", "Gad2", "Sst", "Vip"}, "genes without an edge are included"
     path = tmp_path / "edges.txt"
     assert repr(found) == (
-        f"EdgeList(2 edges between 4 genes from {path}; 1 edge of a gene with itself left out; "
-        "2 repeated edges left out)"
+        f"EdgeList(2 edges between 4 genes from {path}; 1 self-loop left out; 2 repeated edges left out)"
     )
 
 
@@ -106,10 +105,7 @@ def test_omitted_edges_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFix
         read_edges(path)
         read_edges([path])
         read_edges(pd.DataFrame([["Gad1", "Gad2"]]))
-    assert [record.message.count("1 edge of a gene with itself left out") for record in caplog.records] == [
-        1,
-        1,
-    ]
+    assert [record.message.count("1 self-loop left out") for record in caplog.records] == [1, 1]
 
 
 def test_a_table_in_memory_gives_the_same_as_a_file(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
     assert plan.kept is not None
     assert 0 < plan.kept < 1
     assert plan.output_bytes == pytest.approx(8 * plan.kept * 90 * 28 + 4 * 90)
-    assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the cut")
+    assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the threshold")
     assert dataclasses.replace(plan, kept=None, output_bytes=0) == dataclasses.replace(
         imputer.plan(pair=tissue_pair), output_bytes=0
     )
@@ -238,7 +238,7 @@ PLACING = StemSettings(steps=10, models=2, batch_cells=64, batch_spots=32)
 def test_a_plan_of_placement_describes_the_request(tissue_pair: Pair) -> None:
     plan = plan_placing(tissue_pair, settings=PLACING)
     assert (plan.n_cells, plan.n_spots, plan.n_genes, plan.steps) == (100, 90, 12, 20)
-    assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 steps")
+    assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 training steps")
     assert "peak memory about 4" in str(plan)
     assert "\n" not in str(plan)
     assert plan_placing(tissue_pair, settings=dataclasses.replace(PLACING, n_genes=5)).n_genes == 5

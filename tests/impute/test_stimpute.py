@@ -365,7 +365,7 @@ def test_impute_accepts_gene_sets_and_edges(
     assert result.exit_code == 0, result.output
     assert "Network: gene_sets of 17 of 28 genes (GeneSets(" in result.stdout
     assert "; edges of 16 of 28 genes (EdgeList(10 edges" in result.stdout
-    assert "1 edge of a gene with itself left out" in result.stdout
+    assert "1 self-loop left out" in result.stdout
     made = fit_quickly(gene_sets=files["gene_sets"], edges=[files["edges"], "more.txt"]).impute()
     np.testing.assert_array_equal(anndata.read_h5ad("out.h5ad").X, made.X)
 

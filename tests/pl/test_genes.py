@@ -66,7 +66,7 @@ def test_errors_of_trends_name_what_is_wrong(found):
         pl.trends(found, "Rising", types=["T3"])
     with pytest.raises(KeyMissingError, match="got none"):
         pl.trends(found, [])
-    with pytest.raises(InputError, match="2 Axes"):
+    with pytest.raises(InputError, match="2 matplotlib Axes"):
         pl.trends(found, ["Rising", "Even"], axes=plt.subplots()[1])
 
 

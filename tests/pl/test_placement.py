@@ -64,7 +64,7 @@ def test_a_truth_may_be_a_slot_or_a_table_with_cell_names(cells):
         pl.placed(cells, truth=np.zeros((4, 2)))
     with pytest.raises(SettingError, match="'beside', 'lines'"):
         pl.placed(cells, kind="arrows")
-    with pytest.raises(InputError, match="2 Axes"):
+    with pytest.raises(InputError, match="2 matplotlib Axes"):
         pl.placed(cells, truth="obsm:lived", axes=plt.subplots()[1])
 
 
@@ -135,7 +135,7 @@ def test_errors_of_compositions_name_what_is_wrong(shares, cells):
         pl.composition(shares, places=PLACES, labels=["d"])
     with pytest.raises(KeyMissingError, match="cellweft_proportions"):
         pl.composition(cells)
-    with pytest.raises(InputError, match="3 Axes of matplotlib"):
+    with pytest.raises(InputError, match="3 matplotlib Axes"):
         pl.composition(shares, places=PLACES, axes=plt.subplots()[1])
 
 

@@ -167,7 +167,7 @@ def test_layers_and_slots(cells):
         ({"limits": (2, 1)}, SettingError, "the smaller first"),
         ({"cmap": "viridi"}, SettingError, "viridis"),
         ({"most_dots": -1}, SettingError, "most_dots"),
-        ({"ax": "here"}, InputError, "one Axes of matplotlib, got a str"),
+        ({"ax": "here"}, InputError, "one matplotlib Axes, got a str"),
     ],
 )
 def test_errors_name_what_is_wrong(cells, arguments, error, match):
@@ -281,7 +281,7 @@ def test_panels_of_a_gene_can_be_chosen(cells):
     assert len(pl.gene(cells, "Gad1", uncertainty=False)) == 1
     _, axes = plt.subplots(1, 3)
     assert pl.gene(cells, "Gad1", measured=np.arange(6), axes=axes) == tuple(axes)
-    with pytest.raises(InputError, match="3 Axes of matplotlib, one for each panel, got 2"):
+    with pytest.raises(InputError, match="3 matplotlib Axes, one for each panel, got 2"):
         pl.gene(cells, "Gad1", measured=np.arange(6), axes=axes[:2])
     del cells.layers["lower"]
     assert len(pl.gene(cells, "Gad1")) == 1

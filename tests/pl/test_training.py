@@ -92,7 +92,7 @@ def test_errors_of_history_name_what_is_wrong():
         pl.history(loaded)
     with pytest.raises(InputError, match="losses of the training"):
         pl.history({})
-    with pytest.raises(InputError, match="2 Axes"):
+    with pytest.raises(InputError, match="2 matplotlib Axes"):
         pl.history({"a": [1.0], "b": [1.0]}, axes=plt.subplots()[1])
 
 

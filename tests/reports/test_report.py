@@ -478,7 +478,7 @@ def test_a_placement_better_than_a_poor_baseline_is_judged_by_its_own_error(
     words = said_of(found)
     assert "is better than the best simple baseline" in words
     assert f"Its median error is {written(error / 100, 'share')} of the tissue's width" in words
-    assert f"{written(hits / 25, 'share')} are nearest where it places them" in words
+    assert f"{written(hits / 25, 'share')} are also nearest at the predicted positions" in words
     assert ("poor; good is at least 30 %" in words) == (hits == 1.75)
 
 
@@ -509,7 +509,7 @@ def test_measured_and_imputed_genes_are_separate_and_the_page_can_be_reproduced(
     again = text[text.index('id="reproduce"') :]
     for said in ("2026-01-02T03:04:05+01:00", "atlas.h5ad", "15.8</data> seconds", "cellweft evaluate"):
         assert said in again
-    assert "What the verdicts count as good and poor" in text
+    assert "Thresholds of the verdicts" in text
 
 
 @pytest.mark.usefixtures("undrawn")

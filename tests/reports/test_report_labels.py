@@ -59,13 +59,13 @@ def test_the_text_of_the_section(cell_types: Make, tissue_pair: Pair, tmp_path: 
     labels = cell_types(tissue_pair.st.obs_names)
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
     said = (
-        "90 cells got the most probable label",
+        "90 cells were assigned their most probable label",
         "In the reference, 4 cells without a label were not used.",
-        "of held-out cells of the reference, 81 % got the right label.",
+        "Cell types by cell_type : 81 % of the held-out reference cells got the right label.",
         "confidence differs from the share of correct labels by 0.044 : good. "
         "Of the cells of the tissue, 10 % are unknown: good.",
         "label cells share share in the reference mean confidence unknown A 30 33 % 31 % 0.718 10 %",
-        "No cell of the tissue has these labels of the reference: Absent .",
+        "No cell of the tissue was assigned any of these labels: Absent .",
         "calibration error of cell types, in held-out cells (lower is better) 0.050 0.100",
         "no positions of these cells were given",
         "Do not rely on unknown cells alone to find such types.",
@@ -177,9 +177,9 @@ def said_of(one: Any) -> str:
     [
         (0.02, 0.1, "good", "0.020: good. Of the cells of the tissue, 10 % are unknown: good."),
         (0.05, 0.15, "good", "0.050: good."),
-        (0.07, 0.1, "even", "0.070: middling; good is at most 0.050."),
+        (0.07, 0.1, "even", "0.070: moderate; good is at most 0.050."),
         (0.2, 0.1, "poor", "0.200: poor; good is at most 0.050."),
-        (0.02, 0.2, "even", "20 % are unknown: middling; good is at most 15 %. The reference may lack types"),
+        (0.02, 0.2, "even", "20 % are unknown: moderate; good is at most 15 %. The reference may lack types"),
         (0.02, 1.0, "poor", "100 % are unknown: poor; good is at most 15 %. The reference may lack types"),
     ],
 )
@@ -264,7 +264,7 @@ def test_files_without_a_record_and_two_tables_are_refused(cell_types: Make, tmp
     with pytest.raises(InputError, match="expected one table of cell types, got two"):
         report(tmp_path / "report.html", labels, labels, progress=False)
     labels.rename_axis("cell").reset_index().to_csv(tmp_path / "types.csv", index=False)
-    with pytest.raises(InputError, match=r"types\.csv\), its record.*got no \.json file beside the table"):
+    with pytest.raises(InputError, match=r"types\.csv\), its record.*got no \.json file next to the table"):
         report(tmp_path / "report.html", tmp_path / "types.csv", progress=False)
 
 

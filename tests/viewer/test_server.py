@@ -708,7 +708,7 @@ def test_disabling_the_token_gives_a_warning(
         assert visit(made, "/api/session")[0] == 200
     assert "every user of this machine can read these results" in caplog.text
     found = run(stores["placed"], "--no-token", "--no-open")
-    assert "for every user of this machine, until Ctrl-C: http:" in found.output
+    assert "to every user of this machine until you press Ctrl-C: http:" in found.output
     assert "?token=" in run(stores["placed"], "--no-open").output
 
 

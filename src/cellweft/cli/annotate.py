@@ -27,7 +27,7 @@ def annotate(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Assign a cell type of the reference to every spatial cell, with its probability.
+    """Assign a cell type from the reference to every spatial cell, with its probability.
 
     Parameters
     ----------
@@ -35,8 +35,9 @@ def annotate(
         Output table: .csv or .parquet. A .json file with the same name shows how well the probabilities are
         calibrated.
     columns
-        Columns of obs of SC with the labels, separated by commas, such as class,subclass. The labels of a
-        cell are consistent with each other. Default: the column of --labels, or one with a common name.
+        Columns of obs in SC that contain the labels, separated by commas, such as class,subclass. The labels
+        of a cell are consistent with each other. Default: the column of --labels, or one with a usual name,
+        such as cell_type.
     preset
         The method: cellweft's own (auto), or stImpute as published (stimpute).
     settings

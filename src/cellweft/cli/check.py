@@ -22,12 +22,12 @@ def check(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Check two inputs: what they contain, whether they match, and what to know before you impute.
+    """Check two inputs: what they contain, whether they match, and what you should know before you impute.
 
     Parameters
     ----------
     st
-        Spatial data, in any of the same formats. Omit it to check a single result with --deep.
+        Spatial data, in any of these formats. Omit it to check a single result with --deep.
     deep
         Read every chunk of zarr stores that cellweft wrote, and compare it with its recorded checksum.
     sc, data, run
@@ -72,5 +72,5 @@ def _compared(screen: Screen, paths: list[Path | None]) -> dict[str, int]:
             screen.say(f"{path}: no checksums; only zarr stores that cellweft wrote have them.")
         else:
             compared[str(path)] = n_chunks
-            screen.say(f"{path}: {many(n_chunks, 'chunk')}, all with the bytes that were written.")
+            screen.say(f"{path}: {many(n_chunks, 'chunk')}, all identical to what was written.")
     return compared

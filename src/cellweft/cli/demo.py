@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cellweft.data.synthetic.tissue import SimulatedTissue
     from cellweft.place.placement import Placement
 
-_NEXT = """The same with your own data:
+_NEXT = """To do the same with your own data:
   cellweft check    atlas.h5ad tissue.h5ad
   cellweft impute   atlas.h5ad tissue.h5ad -o imputed.zarr
   cellweft place    atlas.h5ad tissue.h5ad -o placed.zarr
@@ -81,14 +81,14 @@ def demo(
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
-    """Try cellweft without data: simulate a tissue, impute genes, place cells, and show the accuracy.
+    """Try cellweft without your own data: simulate a tissue, impute genes, place cells, show the accuracy.
 
     Parameters
     ----------
     out
-        Folder for the files of the demonstration.
+        Folder for the files of the demo.
     cells
-        Spatial cells to simulate.
+        Number of spatial cells to simulate.
     overwrite, run
         Options that are shared by several commands.
     """
@@ -114,8 +114,8 @@ def demo(
             "Medians over genes and cells, and agreement between clusters. Higher is better, except mse.\n"
             "Even a method that predicts one constant per gene (mean) has a high cosine: look at pearson "
             "instead.\n"
-            "The reliable half is the half of the genes with the highest reliability. auto has a third of "
-            "its steps:\n"
+            "The reliable half is the half of the genes with the highest reliability. auto is trained for "
+            "a third of its usual steps:\n"
             f"{_method(SETTINGS)}.\n"
         )
         places = _by_preset(results.places)

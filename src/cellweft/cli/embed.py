@@ -31,7 +31,8 @@ class ModelOptions:
     layer
         Layer to take the output from. Negative numbers count from the last.
     pooling
-        Mean or maximum over a protein's residues, or the token before them.
+        Mean or maximum (max) over the residues of a protein, or the classification token (cls) that precedes
+        them.
     dtype
         Data type of the stored numbers. float16 takes half the space.
     precision
@@ -41,7 +42,7 @@ class ModelOptions:
     overlap
         Minimum overlap of neighbouring windows, in residues.
     tokens_per_batch
-        Maximum number of tokens in one batch. Fewer need less memory. Default: depends on the device.
+        Maximum number of tokens in one batch. Fewer tokens need less memory. Default: depends on the device.
     offline
         Use a model that is already on this machine, and do not contact the Hub.
     """
@@ -66,7 +67,7 @@ def embed(
     model: ModelOptions,
     run: RunOptions,
 ) -> None:
-    """Embed proteins with ESM-2, one vector per gene. To resume an interrupted run, repeat it.
+    """Embed proteins with ESM-2, one vector per gene. To resume an interrupted run, repeat the command.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ _TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clu
 _METHODS = "auto,mean,knn,attention"
 _PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
 
-_place = partial(typer.Option, rich_help_panel="Evaluating by place")
+_place = partial(typer.Option, rich_help_panel="Evaluating placement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class HeldOutOptions:
     reliability
         Also test whether genes with a high reliability are predicted better.
     no_clusters
-        Skip the comparison of clusters of cells and modules of genes.
+        Skip the comparison of cell clusters and gene modules.
     """
 
     scale: ResultScale = "log"
@@ -87,8 +87,8 @@ class PlaceOptions:
     hits
         Numbers of neighbours K. The score is the share of each cell's K true neighbours that is found.
     caught
-        Which cells of SC are in a spot, to score them separately: obs:COLUMN of SC, or boxes for those in a
-        box of .55 of the grid spacing around a spot.
+        Which cells of SC are in a spot, to score them separately: obs:COLUMN of SC, or boxes for the cells in
+        a box, 0.55 grid spacings wide, around a spot.
     pseudo_spots
         First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
         paper, or discs. Pass the same file as ST; --coordinates and --labels select the positions and types
@@ -132,7 +132,7 @@ class PlaceOptions:
             wrong = sorted(other - {"labels", "coordinates"})
             raise SettingError(
                 "pseudo_spots",
-                expected="SC and ST to be the same cells and, of the options for reading data, only "
+                expected="the same cells as SC and ST, and no options for reading data except "
                 + (arg("labels") + " and " + arg("coordinates")),
                 got=f"{wrong[0]}" if wrong else f"{st}",
                 fix="Pass the same file twice. Its main matrix must contain the counts.",
@@ -266,7 +266,7 @@ def _check_applies(context: typer.Context, by: str) -> None:
             option = f"--{name.replace('_', '-')}"
             raise SettingError(
                 option,
-                expected=f"--by {' or '.join(choices)}, where it is used",
+                expected=f"--by {' or '.join(choices)}, to which it applies",
                 got=f"--by {by}",
                 fix=f"Leave out {option}, or change --by.",
             )

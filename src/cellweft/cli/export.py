@@ -39,9 +39,9 @@ class VitessceOptions:
     Attributes
     ----------
     url
-        URL of RESULT for the page. Default: port 8000 of this machine.
+        URL from which the Vitessce page loads RESULT. Default: port 8000 on this machine.
     gene
-        Gene to colour the cells by at the start. Default: colour by groups.
+        Gene by which the cells are coloured at first. Default: colour by group.
     """
 
     url: Annotated[str | None, _vitessce()] = None
@@ -55,11 +55,11 @@ class SpatialDataOptions:
     Attributes
     ----------
     into
-        SpatialData store that RESULT was made from. With -o, the new element is added to a copy.
+        SpatialData store that RESULT was computed from. With -o, the new element is added to a copy.
     table
         Name of the new element. Default: imputed or placed.
     annotates
-        Table of STORE that RESULT was made from. Default: the only one.
+        Table in STORE that RESULT was computed from. Default: the only one.
     """
 
     into: Annotated[Path | None, _spatialdata(metavar="STORE")] = None
@@ -80,19 +80,20 @@ def export(
     explorer: ExplorerOptions,
     shown: ShownOptions,
 ) -> None:
-    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData.
+    """Export a result to another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData.
 
     Parameters
     ----------
     result
         Output of cellweft impute or cellweft place: a .zarr store or an .h5ad file.
     to
-        The other program: cellxgene (.h5ad), vitessce (.json, for a .zarr RESULT), explorer (groups of cells
+        Program to export to: cellxgene (.h5ad), vitessce (.json, for a .zarr RESULT), explorer (cell groups
         as .csv), or spatialdata (for squidpy and napari).
     output
         Output file. Not needed for spatialdata, which adds to the store of --into.
     column
-        Column of obs with groups of cells. Required for explorer. Default for vitessce: found automatically.
+        Column of obs with the cell groups. Required for explorer. Default for vitessce: detected
+        automatically.
     title
         Title of the dataset. Default: the name of the file.
     overwrite, spatialdata, vitessce, explorer, shown

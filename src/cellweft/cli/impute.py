@@ -38,10 +38,10 @@ class WritingOptions:
     dtype
         Data type of the values. float16 takes half the space.
     sparse
-        Omit values below this, for example 0.05, and write a sparse matrix. Intervals stay dense.
+        Omit values below this threshold, for example 0.05, and write a sparse matrix. Intervals remain dense.
     resume
-        Resume a run that was killed or failed, and keep the written part if this one fails. OUT must be a
-        .zarr store.
+        Resume a run that was killed or that failed, and keep what has been written if this run fails too. OUT
+        must be a .zarr store.
     dask
         Use the workers of a Dask cluster, tcp://HOST:PORT, or processes on this machine, local or local:4.
         OUT must be a .zarr store on a shared disk.

@@ -41,13 +41,14 @@ Spatial: TypeAlias = Annotated[
     Path,
     typer.Argument(
         metavar="ST",
-        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or "
-        "Visium.",
+        help="Spatial data, in any of these formats, or the output folder of a Xenium, MERSCOPE, CosMx or "
+        "Visium run.",
     ),
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory budget, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Save the fitted model. In Python, cellweft.load loads it.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Save the fitted model. To load it in Python, use cellweft.load."),
 ]
 Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option(help="Replace an existing output.")]
@@ -60,17 +61,18 @@ class PairOptions:
     Attributes
     ----------
     labels, st_labels
-        Column of obs with the cell types. Default: a column with a common name, if there is one.
+        Column of obs with the cell types. Default: a column with a usual name, such as cell_type, if there is
+        one.
     sc_layer, st_layer
         Layer that contains the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
-        Sample to read from a 10x folder with several, such as GSM1 for GSM1_matrix.mtx. Also the genome of a
-        10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.
+        Sample to read if a 10x folder contains several, such as GSM1 for GSM1_matrix.mtx. Also selects the
+        genome of a 10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.
     sc_scale, st_scale
-        Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size
+        Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size factor
         (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts or, with _raw, of raw counts.
     size_factor
-        Column of obs with each cell's total count, if the file contains only some genes.
+        Column of obs with each cell's total count, if the file contains only some of the genes.
     reference_batch
         Column of obs with the donor, technology or atlas of each cell, if the reference combines several
         that differ in how well they detect genes. Their levels are equalised gene by gene.
@@ -78,10 +80,10 @@ class PairOptions:
         Column of var with the gene names. Default: the names of var.
     coordinates
         Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none for no coordinates. Default:
-        obsm["spatial"], or columns with common names.
+        obsm["spatial"], or columns with usual names, such as x and y.
     slices
         Column of obs with the tissue slice of each cell; none for a single slice. Default: a column with a
-        common name, if there is one.
+        usual name, such as slice, if there is one.
     st_size_factor
         Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates
@@ -132,14 +134,14 @@ class NetworkOptions:
     ----------
     embedding
         Table of gene embeddings, from cellweft embed or elsewhere (.parquet, .npz, .h5ad, .csv or .tsv).
-        Genes with similar proteins inform each other. Without any of these three options, genes with similar
-        expression inform each other. Several options have equal weight, unless you change the setting graph,
-        as in graph=embedding:2+expression.
+        Genes with similar proteins share information. Without any of these three options, genes with similar
+        expression share information. If you use several, they have equal weight, unless you change the
+        setting graph, as in graph=embedding:2+expression.
     gene_sets
-        GMT file of gene sets, such as those of GO or Reactome (may be .gz). Genes in the same sets inform
-        each other, and small sets have the largest weights. May be repeated.
+        GMT file of gene sets, such as those of GO or Reactome (may be .gz). Genes in the same sets share
+        information, and small sets have the largest weights. May be repeated.
     edges
-        Text file of pairs of genes that inform each other (may be .gz): two gene names and optionally a
+        Text file of pairs of genes that share information (may be .gz): two gene names and optionally a
         weight, separated by tabs, commas or spaces. Convert STRING's protein IDs to gene names first. May be
         repeated.
     """
@@ -190,8 +192,8 @@ class RunOptions(ShownOptions):
     seed
         Random seed. The same seed gives the same result.
     device
-        auto, cpu, cuda, cuda:1 or mps. With several devices, separated by commas, or with all for every GPU,
-        independent models are trained in parallel.
+        auto, cpu, cuda, cuda:1 or mps. To train independent models in parallel, give several devices,
+        separated by commas, or all for every GPU.
     """
 
     seed: Annotated[int, _run()] = 0

@@ -32,7 +32,7 @@ def proteins(
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
-    """Find one protein for every gene, for cellweft embed.
+    """Find one protein for each gene, as input for cellweft embed.
 
     Parameters
     ----------
@@ -40,24 +40,24 @@ def proteins(
         Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name per line, or names
         separated by commas. Symbols and Ensembl IDs are recognised.
     organism
-        Organism, such as mouse or human, or any taxon number.
+        Organism: a name, such as mouse or human, or any NCBI taxon ID.
     output
-        Output for the proteins, each named by its gene: .fa or .fasta, with .gz to compress.
+        Output file for the proteins, each named after its gene: .fa or .fasta, plus .gz to compress it.
     proteome
         FASTA file of the organism's proteins from UniProt, Ensembl or GENCODE (may be .gz). May be repeated.
         Without it, cellweft queries UniProt over the network.
     table
         Table of all genes with their protein and why it was chosen, or why there is none: .tsv, .csv or
-        .parquet. Default: a .tsv with the name of the output.
+        .parquet. Default: a .tsv file named like the output.
     gene_column
         Column of var with the gene names. Default: the names of var.
     cache
-        Folder for UniProt's answers, so that nothing is requested twice. Default: cellweft's folder in your
-        cache directory.
+        Folder for cached responses from UniProt, so that nothing is requested twice. Default: cellweft's
+        folder in your cache directory.
     offline
-        Do not use the network. Use only cached answers of UniProt.
+        Do not use the network. Use only cached responses from UniProt.
     url
-        URL of a copy of the UniProt service.
+        URL of a mirror of the UniProt service.
     overwrite, run
         Options that are shared by several commands.
     """
@@ -71,7 +71,7 @@ def proteins(
         from cellweft.genes.proteins.uniprot import URL
 
         files = ", ".join(str(path) for path in proteome or [])
-        where = files or ("UniProt's answers in the cache" if offline else "UniProt, over the network")
+        where = files or ("cached UniProt responses" if offline else "UniProt, over the network")
         screen.say(
             f"Plan: one protein for every gene of {genes if len(genes) < _MOST_SHOWN else 'the list'}, "
             f"from {where}"

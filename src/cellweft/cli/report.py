@@ -22,7 +22,7 @@ _known = partial(typer.Option, rich_help_panel="Inputs and truth")
 
 
 def report(
-    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULTS...")] = None,
+    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULT")] = None,
     *,
     output: Output,
     scores: Annotated[list[Path] | None, _made(metavar="FILE")] = None,
@@ -37,7 +37,7 @@ def report(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Write a report on results in one HTML file: inputs, methods, accuracy, plots and caveats.
+    """Write a report on your results as a single HTML file: inputs, methods, accuracy, plots and caveats.
 
     Parameters
     ----------

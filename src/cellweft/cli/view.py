@@ -22,7 +22,7 @@ def view(
     token: Annotated[bool, typer.Option("--token/--no-token")] = True,
     shown: ShownOptions,
 ) -> None:
-    """Show results in the browser. Only this machine can open the page.
+    """Show results in the browser. The page can only be opened on this machine.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def view(
         with viewer:
             names = [str(path) for path in results]
             record = {"command": "view", "url": viewer.url, "port": viewer.port, "results": names}
-            for_whom = "for this machine alone" if token else "for every user of this machine"
+            for_whom = "on this machine only" if token else "to every user of this machine"
             screen.finish(
-                f"{', '.join(names)} {for_whom}, until Ctrl-C: {viewer.url} ",
+                f"Showing {', '.join(names)} {for_whom} until you press Ctrl-C: {viewer.url} ",
                 record | {"tissue": tissue and str(tissue), "labels": labels and str(labels)},
             )
             if open_browser and not viewer.open():

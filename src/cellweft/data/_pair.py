@@ -142,7 +142,7 @@ class Pair(NotebookText):
 
     @checks_kinds
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``, by exact name, ignoring case, or by spelling.
+        """Return positions of genes in ``sc.genes``, by exact name, ignoring case, or by other spellings.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Pair(NotebookText):
         Raises
         ------
         GeneError
-            A gene that the reference does not have.
+            A gene is not in the reference.
         """
         return find_names(names, self.sc.genes, where="genes", others=names_beside(self.sc))
 
@@ -165,7 +165,7 @@ class Pair(NotebookText):
         names
             Names of shared genes.
         where
-            What to call them in errors.
+            How error messages refer to them.
 
         Raises
         ------
@@ -179,13 +179,13 @@ class Pair(NotebookText):
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
-        The normalisation stays that of the whole panel, as in the published protocol for held-out genes. To
+        The normalisation remains that of the whole panel, as in the published protocol for held-out genes. To
         test predictions of measured genes, use `hold_out`, which leaves no trace of them.
 
         Parameters
         ----------
         genes
-            Names of shared genes, as in either input, in any case: symbols or IDs.
+            Names of shared genes (symbols or IDs), as in either input, in upper or lower case.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class Pair(NotebookText):
         Parameters
         ----------
         genes
-            Names of shared genes, as in either input, in any case.
+            Names of shared genes, as in either input, in upper or lower case.
 
         Returns
         -------
@@ -400,18 +400,18 @@ def pair(
         10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with cell
         names in the first column.
     st
-        The spatial data, in any of these formats, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium,
-        Visium HD or Slide-seq, or a Stereo-seq table (.gem). The columns x and y of a table (or others with
-        common names) are its coordinates.
+        The spatial data, in any of these formats, or the output folder of a Xenium, MERSCOPE, CosMx, Visium,
+        Visium HD or Slide-seq run, or a Stereo-seq table (.gem). The columns x and y of a table (or other
+        usual names) are its coordinates.
     labels, st_labels
-        Column of ``obs`` with cell types; by default a column with a common name (cell_type, cluster, ...),
-        if there is one.
+        Column of ``obs`` with cell types; by default a column with a usual name (cell_type, cluster, ...), if
+        there is one.
     sc_layer, st_layer
         Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. If there is no
         X, the layer with counts or ``raw`` is used, with a caution.
     sc_sample, st_sample
-        Sample to read from a 10x folder with several, by the common part of its file names (``GSM1`` for
-        ``GSM1_matrix.mtx``). Also the genome of a 10x .h5, the modality of an .h5mu, the bin size of
+        Sample to read if a 10x folder contains several: the common part of its file names (``GSM1`` for
+        ``GSM1_matrix.mtx``). Also selects the genome of a 10x .h5, the modality of an .h5mu, the bin size of
         Stereo-seq (``bin50``) or Visium HD (``square_016um``), or the cells of Visium HD
         (``segmented_outputs``).
     size_factor, st_size_factor
@@ -424,17 +424,18 @@ def pair(
     sc_gene_column, st_gene_column
         Column of ``var`` with the gene names; by default ``var_names``.
     coordinates
-        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, or ``"none"`` to do without; by default
-        ``obsm["spatial"]``, or columns with common names.
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, or ``"none"`` for no coordinates; by default
+        ``obsm["spatial"]``, or columns with usual names.
     slices
         Column of ``obs`` of the spatial data with the slice of each cell, or "none" for a single slice. By
-        default, a column with a common name and several values is used. Otherwise, a column such as "batch"
-        or "region" is used, with a caution, if cells with different values lie on top of each other or are
-        clearly apart.
+        default, a column with a usual name and several values is used. Otherwise, a column such as "batch" or
+        "region" is used, with a caution, if cells with different values overlap in space or are clearly
+        separated.
     sc_scale, st_scale
-        Scale of the values; detected by default. "raw": counts. "normalised": counts divided by a size.
-        "log", "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh": of normalised counts.
-        "log_raw", "log2_raw", "log10_raw", "sqrt_raw" and "arcsinh_raw": of counts, which are restored.
+        Scale of the values; detected by default. "raw": counts. "normalised": counts divided by a size
+        factor. "log", "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh": of normalised
+        counts. "log_raw", "log2_raw", "log10_raw", "sqrt_raw" and "arcsinh_raw": of counts, which are
+        recovered.
     duplicates
         What to do with a gene name that occurs twice in an input: raise an "error", or keep the "first".
     orthologs
@@ -454,8 +455,8 @@ def pair(
     Raises
     ------
     MissingFileError, FormatError
-        There is nothing at the path; the content of a file does not match its name; a zarr store lacks chunks
-        that cannot be zeros.
+        The path does not exist; the content of a file does not match its name; a zarr store lacks chunks that
+        cannot be zeros.
     GeneError
         There are fewer than two shared genes, or duplicate genes.
     KeyMissingError
@@ -468,12 +469,12 @@ def pair(
 
     Notes
     -----
-    Genes are matched by exact name, then ignoring case, then by spelling (``HLA-A``, R's ``HLA.A``). If few
-    match, columns of ``var`` with other names are tried, such as symbols next to Ensembl IDs. Shared genes
-    have the names of the spatial data, so that results can be joined with it. The values are read once, in
-    blocks of rows, so that files larger than memory can be checked.
+    Genes are matched by exact name, then ignoring case, then by alternative spellings (``HLA-A``, R's
+    ``HLA.A``). If few match, columns of ``var`` with other names are tried, such as symbols next to Ensembl
+    IDs. Shared genes have the names of the spatial data, so that results can be joined with it. The values
+    are read once, in blocks of rows, so that files larger than memory can be checked.
 
-    Spots whose column ``in_tissue`` is 0 are left out. Genes that were not measured in some slices, for
+    Spots with 0 in the column ``in_tissue`` are left out. Genes that were not measured in some slices, for
     example because two panels were concatenated, are left out of the panel and of the totals of the cells.
     Such genes are NaN in a whole slice, or zero although other slices suggest that they should not be.
     Cautions report both.

@@ -376,7 +376,7 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         hint = hint if evidence.slices is None else ""
         if n_there > 2 and len({*place}) == 1:
             hint = f"; {n_there:,} are at {tuple(place)}, which may mean a missing position: remove those"
-        yield f"Spatial: {many(same, 'cell')} at exactly the same position as another" + hint + "."
+        yield f"Spatial: {many(same, 'cell')} at exactly the same position as another cell" + hint + "."
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on a line. Check that these are the coordinates."

@@ -57,7 +57,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     SettingError
         cellweft contains no table for these species.
     MissingFileError, FormatError
-        There is nothing at the path, or no table with two columns.
+        The path does not exist, or is not a table with two columns.
     """
     check_path("orthologs", orthologs)
     text = str(orthologs)

@@ -104,7 +104,7 @@ def find_coordinates(
            [1., 2.]]), "obs['X', 'Y']")
     """
     if asked == "none":
-        return None, "none, as asked"
+        return None, "none, as requested"
     table = _as_table(obs)
     if asked is not None:
         return _asked_coordinates(table, obsm, asked, where, argument, missing_chunks)

@@ -18,7 +18,7 @@ from cellweft.data.validation import CheckedSide
 
 SCALES: dict[StoredScale, str] = {
     "raw": "raw counts",
-    "normalised": "counts divided by a size (normalised), not logarithms",
+    "normalised": "counts divided by a size factor (normalised), not logarithms",
     "log": "logarithms of normalised counts",
     "log2": "binary logarithms of normalised counts, log2(x + 1)",
     "log10": "decimal logarithms of normalised counts, log10(x + 1)",
@@ -171,9 +171,8 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     if only:
         lines.append(f"  not usable    {many(len(only), 'gene')} that only the spatial panel has")
     if findings["genes_partly_measured"]:
-        lines.append(
-            f"  in some only  {many(len(findings['genes_partly_measured']), 'gene')}, not of all slices"
-        )
+        partly = many(len(findings["genes_partly_measured"]), "gene")
+        lines.append(f"  in some only  {partly}, not measured in all slices")
     if findings["gene_bridge"]:
         lines.append(f"  matched by    {findings['gene_bridge']}")
     lines.append("Cautions" if cautions else "No cautions.")
@@ -196,7 +195,7 @@ def _side_lines(title: str, side: dict[str, Any]) -> list[str]:
     if side["scale"] == "raw":
         values += f", {brief(side['median_total'])} in a typical cell"
     if not side["scale_detected"]:
-        values += ", as you said"
+        values += ", as specified"
     lines = [f"{title}: {side['source']}"]
     if side["instrument"]:
         lines.append(f"  read as       {side['instrument']}")
@@ -220,7 +219,7 @@ def _side_lines(title: str, side: dict[str, Any]) -> list[str]:
     if side["labels"]:
         kinds = side["label_counts"]
         common = ", ".join(list(kinds)[:3])
-        lines.append(f"  cell types    {len(kinds)}, from obs[{side['labels']!r}]; most: {common}")
+        lines.append(f"  cell types    {len(kinds)}, from obs[{side['labels']!r}]; most frequent: {common}")
     else:
         lines.append("  cell types    none found")
     return lines
@@ -231,7 +230,7 @@ def _batches_text(side: dict[str, Any]) -> str:
     common = ", ".join(f"{name} ({cells:,})" for name, cells in list(counts.items())[:4])
     common += f" and {len(counts) - 4} more" * (len(counts) > 4)
     said = f"{len(counts)}, from obs[{side['batch']!r}]: {common}"
-    return said + f"; brought to one level, {side['batch_difference']:.2g}-fold in a typical gene"
+    return said + f"; adjusted to the same level, {side['batch_difference']:.2g}-fold in a typical gene"
 
 
 def _kinds_left_out(left_out: dict[str, list[str]]) -> str:

@@ -67,7 +67,7 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             "still used as raw counts."
         )
         other = (
-            " If they were divided by a size, specify the scale: "
+            " If they were divided by a size factor, specify the scale: "
             + arg(wish.argument("scale"), "normalised")
             + "."
         )
@@ -142,7 +142,7 @@ def _guess_cautions(checked: CheckedSide) -> Iterator[str]:
     if not judged.are_multiples:
         yield (
             f"{title}: within a cell, the values are not multiples of the smallest value, as they would "
-            "be for counts divided by the cell's size. They may have been smoothed, imputed, corrected, "
+            "be for counts divided by a size factor. They may have been smoothed, imputed, corrected, "
             "rounded, or divided by gene lengths (TPM). Pass the measured counts if you have them."
         )
 
@@ -212,7 +212,7 @@ def _depth_cautions(checked: CheckedSide) -> Iterator[str]:
         yield (
             f"{title_of(checked.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
             "counts, as with ranks, cells downsampled to one total, or counts that were divided by a "
-            "size and rounded. Measured counts work better."
+            "size factor and rounded. Measured counts work better."
         )
 
 

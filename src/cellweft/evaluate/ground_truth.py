@@ -114,8 +114,8 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
     pair
         Cells, and spots with coordinates.
     caught
-        ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (in spacings of the spots' grid, above 0 to 1), or
-        booleans. None uses the column "caught" if it contains booleans.
+        ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (a fraction of the spots' grid spacing, above 0 and
+        at most 1), or booleans. None uses the column "caught" if it contains booleans.
     true
         (n_cells, 2) true positions of the cells.
 
@@ -163,7 +163,7 @@ def _in_boxes(pair: Pair, width: str, true: DoubleArray, where: str) -> BoolArra
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        expected = "a width above 0 to 1, in spacings of the grid"
+        expected = "a width above 0 and at most 1, as a fraction of the grid spacing"
         fix = "Write " + arg("caught", "boxes:0.55") + "."
         raise SettingError(where, expected=expected, got=repr(width), fix=fix)
     middles = coordinates_of(pair)

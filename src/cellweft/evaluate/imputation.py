@@ -79,7 +79,7 @@ def evaluate_imputation(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Hide genes of the panel, predict them with several methods, and score the predictions.
+    """Hide panel genes, predict them with several methods, and score the predictions.
 
     `evaluate_placement` does the same for methods that place cells.
 
@@ -125,8 +125,8 @@ def evaluate_imputation(
     gene_sets, edges
         Gene sets and pairs of genes for these Imputers, as in `cellweft.Imputer`.
     device
-        Device for Imputers that are given by name. With several, as "cuda:0,cuda:1", or "all" for all GPUs,
-        methods, seeds and folds run in parallel, one fit per device.
+        Device for Imputers that are given by name. If you give several, such as "cuda:0,cuda:1", or "all" for
+        all GPUs, methods, seeds and folds run in parallel, one fit per device.
     progress
         True shows a bar in terminals and notebooks, False shows nothing; a function is called with
         (stage, done, total) before each fit and at the end.
@@ -149,7 +149,7 @@ def evaluate_imputation(
     ScaleError
         Scores of counts were requested, but the spatial data are not counts.
     InputError
-        A method returned a wrong shape, or NaN.
+        A method returned an array of the wrong shape, or NaN.
     MissingExtraError
         ``cluster`` is used without the extra ``clustering``.
 
@@ -311,7 +311,7 @@ def _check_used(by: HoldOut, *, folds: int, keep: float) -> None:
             first, second = (other for other in get_args(HoldOut) if other != unused)
             raise SettingError(
                 name,
-                expected=arg("by", first) + " or " + arg("by", second) + ", where it is used",
+                expected=arg("by", first) + " or " + arg("by", second) + ", to which it applies",
                 got=arg("by", by),
                 fix="Leave out " + arg(name) + ", or change " + arg("by") + ".",
             )

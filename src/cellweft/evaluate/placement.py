@@ -66,18 +66,18 @@ def evaluate_placement(
         least one of ``truth`` and ``truth_composition`` is required.
     caught
         Which cells are in a spot, to score them separately: ``"obs:COLUMN"`` of the reference or (n_cells,)
-        booleans; or ``"boxes"`` for the cells whose true position is in a box of .55 of the grid spacing
-        around a spot, as in the paper (``"boxes:0.4"`` for another size). By default, the boolean column
+        booleans; or ``"boxes"`` for the cells whose true position is in a box, 0.55 grid spacings wide,
+        around a spot, as in the paper (``"boxes:0.4"`` for another width). By default, the boolean column
         ``caught`` of ``obs``, if there is one.
     seeds
         Random seeds; every method is run with each of them.
     hits
         Numbers of neighbours K for the hit number, from 1 to the number of other cells.
     major
-        Number of most frequent types that ``celltype_pcc@14`` (with this number) averages over.
+        Number of most frequent types over which ``celltype_pcc@14`` averages; its name contains this number.
     device
-        Device for Placers that are given by name. With several, as "cuda:0,cuda:1", or "all" for all GPUs,
-        each fits and scores one method with one seed at a time.
+        Device for Placers that are given by name. If you give several, such as "cuda:0,cuda:1", or "all" for
+        all GPUs, each fits and scores one method with one seed at a time.
     progress
         True shows a bar in terminals and notebooks, False shows nothing; a function is called with
         (stage, done, total) before each fit and at the end.
@@ -93,12 +93,12 @@ def evaluate_placement(
     =======  ==========================  ===============================================================
     cell     name of the cell            ``location_error``
     type     name of the type            ``celltype_pcc``
-    summary  all cells                   ``location_error_mean``, ``location_error_median``; ``hits@K``, of
-                                         the neighbours by place; ``hits_embedding@K``, of those by
-                                         embedding, of a `cellweft.Placement` of up to 20,000 cells
-    summary  caught cells                the same with ``_caught`` behind, as ``location_error_mean_caught``,
-                                         where it is known which cells are in a spot
-    summary  uncaught cells              the same with ``_uncaught``
+    summary  all cells                   ``location_error_mean``, ``location_error_median``; ``hits@K``, for
+                                         neighbours by position; ``hits_embedding@K``, for neighbours by
+                                         embedding in a `cellweft.Placement` of up to 20,000 cells
+    summary  caught cells                the same with the suffix ``_caught``, if it is known which cells
+                                         are in a spot
+    summary  uncaught cells              the same with the suffix ``_uncaught``
     summary  all types                   ``celltype_pcc``: the mean over the types
     summary  14 most frequent types      ``celltype_pcc@14``
     summary  major, moderate, rare       ``celltype_pcc``: ranks 1 to 5, 6 to 10, and others, by the cells

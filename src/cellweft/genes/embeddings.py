@@ -169,7 +169,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file is a pickle, which is never opened, has an unsupported format, or is damaged.
     InputError, GeneError

@@ -149,7 +149,7 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file is not a GMT file: it is binary or damaged, or a line has no genes.
     InputError
@@ -158,8 +158,8 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     Notes
     -----
     Each line is a set: its name, a description and its genes, separated by tabs. Text after a comma in a
-    gene, such as the weights in some files of Enrichr, is removed. A gene counts once in a set. The
-    information content of a set is -log(n_genes of the set / n_genes in any set), which is 0 for a set of all
+    gene, such as the weights in some Enrichr files, is removed. A gene counts once in a set. The information
+    content of a set is -log(n_genes of the set / n_genes in any set), which is 0 for a set that contains all
     genes. Sets are not propagated: if a gene of a GO term should also be in its parent terms, the file must
     list it there.
 

@@ -46,8 +46,8 @@ class EdgeList:
     source
         Origin of the edges, for messages and records.
     n_self_loops, n_repeated
-        Number of edges of the source that were left out: edges of a gene with itself, and repeated edges, of
-        which only the largest weight is kept.
+        Number of edges of the source that were left out: self-loops, and repeated edges, of which only the
+        largest weight is kept.
 
     Raises
     ------
@@ -85,7 +85,7 @@ class EdgeList:
     def __repr__(self) -> str:
         said = f"{many(len(self.weights), 'edge')} between {many(len(self.genes), 'gene')} from {self.source}"
         if self.n_self_loops:
-            said += f"; {many(self.n_self_loops, 'edge')} of a gene with itself left out"
+            said += f"; {many(self.n_self_loops, 'self-loop')} left out"
         if self.n_repeated:
             said += f"; {many(self.n_repeated, 'repeated edge')} left out"
         return f"EdgeList({said})"
@@ -144,7 +144,7 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file is not a list of edges: it is empty or binary, or a line lacks a column.
     InputError
@@ -155,13 +155,13 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     Weights are scaled to 0-1: STRING's combined_score is divided by 1000, other weights above 1 by the
     largest. Edges without weights have weight 1. Edges are undirected. If an edge occurs several times, for
     example in both directions in STRING's files, the largest weight is used. A weight of 0 means no edge.
-    Edges of a gene with itself are left out. Names are not converted: STRING's protein IDs, such as
-    10090.ENSMUSP00000000001, are not gene names, which are in its file protein.info (docs/networks.md).
+    Self-loops are left out. Names are not converted: STRING's protein IDs, such as 10090.ENSMUSP00000000001,
+    are not gene names, which are in its file protein.info (docs/networks.md).
 
     Examples
     --------
     >>> read_edges(pd.DataFrame({"a": ["Gad1", "Sst"], "b": ["Gad2", "Sst"], "combined_score": [940, 1000]}))
-    EdgeList(1 edge between 3 genes from memory; 1 edge of a gene with itself left out)
+    EdgeList(1 edge between 3 genes from memory; 1 self-loop left out)
     """
     edges = _joined(source) if isinstance(source, list | tuple) else _read(cast(EdgeSource, source))
     if edges.n_self_loops or edges.n_repeated:

@@ -95,8 +95,8 @@ class Imputer(NotebookText, FolderModel):
         "auto", the default, is cellweft's own method: learned attention with levels (docs/auto.md).
         "stimpute" is the published method with its settings.
     settings
-        Settings that differ from those of the preset, by the names of `cellweft.nn.config.AttentionSettings`
-        or `cellweft.nn.config.StImputeSettings`. They are copied.
+        Settings that differ from those of the preset, named as in `cellweft.nn.config.AttentionSettings` or
+        `cellweft.nn.config.StImputeSettings`. They are copied.
     embedding
         Protein embeddings of genes for stImpute's gene graph: a table or its path.
     gene_sets
@@ -112,9 +112,9 @@ class Imputer(NotebookText, FolderModel):
     seed
         Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1" or "mps". With several, as "cuda:0,cuda:1", or "all" for all GPUs,
-        each trains one network at a time, and the first one predicts. With ``impute_to(dask="local")``, all
-        of them predict.
+        "auto", "cpu", "cuda", "cuda:1" or "mps". If you give several, such as "cuda:0,cuda:1", or "all" for
+        all GPUs, each trains one network at a time, and the first one predicts. With
+        ``impute_to(dask="local")``, all of them predict.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class Imputer(NotebookText, FolderModel):
     -----
     You may assign any parameter after construction, and change settings in place. The next `fit` or `plan`
     validates and uses them; until then, the fitted model does not change. A fitted or loaded Imputer contains
-    all that it uses of embedding, gene sets and edges. Only `fit` reads their files.
+    everything it needs from the embedding, gene sets and edges; only `fit` reads these files.
 
     Examples
     --------
@@ -193,9 +193,9 @@ class Imputer(NotebookText, FolderModel):
         pair
             The data to learn from.
         checkpoint
-            Folder in which to keep the fit; created if it is missing. If it contains a fit of the same work,
-            that fit is loaded instead of training again. The work is the same if the values of both inputs,
-            protein embeddings, gene sets, edges, settings, seed, versions and threads are the same. To
+            Folder in which to keep the fit; created if it is missing. If it contains a matching fit, that fit
+            is loaded instead of training again. A fit matches if the values of both inputs, protein
+            embeddings, gene sets, edges, settings, seed, versions and number of threads are the same. To
             compare the values, the data are read once more.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
@@ -204,7 +204,7 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         SettingError
-            k is larger than the reference.
+            k is larger than the number of reference cells.
         MissingFileError, FormatError, InputError
             The embedding table, gene sets or edges are unreadable.
         GeneError
@@ -253,7 +253,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes; by default all genes of the reference.
         pair
-            The data; by default those of the fit.
+            The data; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process.
         interval
@@ -311,7 +311,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             (n_genes,) names of genes of the reference, one for each column of the result.
         pair
-            The pair of the fit, or the same pair with other spatial cells.
+            The pair passed to `fit` or `attach`, or the same pair with other spatial cells.
         scale
             As in `impute`.
 
@@ -322,7 +322,7 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         GeneError
-            A gene that the reference does not have.
+            A gene is not in the reference.
         SettingError
             An unknown scale.
         ScaleError
@@ -356,8 +356,9 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those of the fit. Counts of another tissue are brought to the depth of
-            the tissue of the fit, and results on the scale of counts back to their own.
+            Data to impute; by default those passed to `fit` or `attach`. Counts of another tissue are
+            rescaled to the depth of the tissue used for fitting, and results on the scale of counts are
+            scaled back.
         interval
             Also return intervals that contain this share of the measured values, 0.01 to 0.999, for example
             0.9; none by default. With 0.9, they contain 87 % of the values above zero, and therefore more
@@ -386,14 +387,14 @@ class Imputer(NotebookText, FolderModel):
               empty if unknown. ``measured``: whether the gene is on the panel. ``reliability``: with "auto"
               the expected Pearson correlation, with its 90 % range in ``reliability_lower`` and
               ``reliability_upper``, and ``reliable``; with "stimpute" the expected cosine; NaN if unknown.
-              ``measurement_weight``, 0 to 1: of blended genes.
+              ``measurement_weight``: for blended genes, 0 to 1.
             - ``obs``, ``obsm["spatial"]`` and ``uns["spatial"]`` (Visium's images): copied from the input.
             - ``uns["cellweft"]``: how the result was made; see `cellweft._provenance.provenance`.
 
         Raises
         ------
         GeneError
-            A gene that the reference does not have.
+            A gene is not in the reference.
         SettingError, NotFittedError
             An interval is out of range, or the Imputer has not learned intervals; the scale is unknown; the
             method cannot blend.
@@ -457,9 +458,9 @@ class Imputer(NotebookText, FolderModel):
             "float16", values are rounded to float16 but stored as float32, because scipy has no sparse
             float16 matrix.
         resume
-            Whether to resume an interrupted run of the same work, and to keep what is written if this run
-            fails. Only for zarr stores. The result is the same to the last bit. If there is nothing to
-            resume, or the earlier run differs, the run starts from the beginning.
+            Whether to resume an interrupted run with the same data and options, and to keep what has been
+            written if this run fails. Only for zarr stores. The result is the same to the last bit. If there
+            is nothing to resume, or the earlier run differs, the run starts from the beginning.
         dask
             Compute on the workers of a Dask scheduler, given its address, for example "tcp://host:8786", or
             on processes of this machine, with "local" or "local:4". By default, everything is computed in
@@ -520,9 +521,9 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         values
-            An array or DataFrame with a row for each reference cell. The index of a table or column of pandas
-            names the cells, unless it only counts them. Name one of ``values``, ``obs``, ``obsm`` and
-            ``layer``.
+            An array or DataFrame with a row for each reference cell. The index of a pandas object must
+            contain the cell names, unless it only numbers the rows. Pass exactly one of ``values``, ``obs``,
+            ``obsm`` and ``layer``.
         obs
             A column of the reference's ``obs``, such as a score, or a list of numeric columns.
         obsm
@@ -532,7 +533,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Genes of the layer; all by default.
         pair
-            Data to transfer to; by default those of the fit.
+            Data to transfer to; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, including the result.
         progress
@@ -551,7 +552,7 @@ class Imputer(NotebookText, FolderModel):
             The column, key or layer does not exist; the number of rows differs from the reference; the values
             contain NaN; the shape of the layer differs; a protein table has negative values.
         SettingError
-            None, or more than one, of ``values``, ``obs``, ``obsm`` and ``layer``.
+            None or more than one of ``values``, ``obs``, ``obsm`` and ``layer`` was passed.
         GeneError, NotFittedError, MemoryBudgetError
             As in `impute`.
 
@@ -577,7 +578,7 @@ class Imputer(NotebookText, FolderModel):
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> pd.DataFrame:
-        """Assign a cell type of the reference to every spatial cell.
+        """Assign a cell type from the reference to every spatial cell.
 
         Parameters
         ----------
@@ -585,9 +586,9 @@ class Imputer(NotebookText, FolderModel):
             A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
             "subclass"], whose labels are then consistent; an array with a label for each reference cell; or
             None for the labels of the pair. Reference cells without a label are not used, nor are those
-            labelled "unknown", "unassigned", "undefined", "NA" and the like, in any case.
+            labelled "unknown", "unassigned", "undefined", "NA" and the like, in upper or lower case.
         pair
-            Data to annotate; by default those of the fit.
+            Data to annotate; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, including the result.
         progress
@@ -649,7 +650,7 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         GeneError
-            A gene that the reference does not have.
+            A gene is not in the reference.
         InputError
             ``judged`` has another shape.
 
@@ -690,8 +691,8 @@ class Imputer(NotebookText, FolderModel):
 
         Notes
         -----
-        Nothing is learned, and no files are read except those of the pair: the model contains embedding, gene
-        sets and edges of the fit.
+        Nothing is learned, and no files are read except those of the pair: the model contains the embedding,
+        gene sets and edges that it was fitted with.
         """
         folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())

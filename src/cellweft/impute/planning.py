@@ -95,7 +95,7 @@ class Plan(NotebookText):
             f"{many(self.cells_per_block, 'cell')} x {many(self.genes_per_block, 'gene')} at once; "
             f"peak memory about {human_bytes(self.peak_bytes)}, "
             + (f"of which the result takes {size}" if self.in_memory else f"result {size} before compression")
-            + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")
+            + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the threshold")
         )
 
     def sparse(self, kept: float) -> Plan:

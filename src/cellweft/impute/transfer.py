@@ -77,7 +77,7 @@ def transfer_values(
     fitted
         The fitted method.
     pair
-        The pair of the fit, or the same pair with other spatial cells.
+        The pair passed to `fit` or `attach`, or the same pair with other spatial cells.
     values
         Values of the reference cells.
     memory

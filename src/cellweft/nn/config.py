@@ -94,7 +94,7 @@ class StImputeSettings(_Settings):
     epochs, ae_epochs
         Passes over the training cells of the gene network, and of the autoencoder, per round.
     rounds
-        How often neighbours are found and the gene network is trained.
+        Number of times that neighbours are found and the gene network is trained.
     alpha
         Weight of the gene network against the mean of the neighbours (Eq. 12), 0 to 1.
     neighbor_scale
@@ -111,8 +111,8 @@ class StImputeSettings(_Settings):
         mean ("profile"), which makes the cosines correlations.
     graph
         Source of the gene-gene weights: "embedding", "expression", "gene_sets", "edges", or several of them,
-        such as "embedding+expression", or with shares, such as "embedding:2+expression". "auto" uses those of
-        embedding, gene_sets and edges that are given, or else expression; "none" uses no graph.
+        such as "embedding+expression", or with weights, such as "embedding:2+expression". "auto" uses those
+        of embedding, gene_sets and edges that are given, otherwise expression; "none" uses no graph.
     measure
         Cosine "similarity" (the paper) or "distance" (its release); gene sets and edges have no distance.
     graph_neighbors
@@ -129,7 +129,7 @@ class StImputeSettings(_Settings):
     batch_genes
         Largest number of panel genes per step of the gene network; each step draws new ones.
     batch_sources
-        Largest number of source genes per step, drawn likewise.
+        Largest number of source genes per step, also drawn anew in each step.
     cells_per_epoch
         Largest number of cells per epoch of the gene network, drawn again for each epoch; by default, one
         batch.
@@ -294,10 +294,11 @@ class StemSettings(_Settings):
         ``n_genes`` that are variable in most slices ("common").
     total
         Target of the normalisation of totals before log1p: "median", each side's own median; "common", the
-        median of the cells on both sides; or a number, this multiple of the cells' median on both sides.
+        median of the cells on both sides; or a number, by which the cells' median is multiplied to give the
+        target of both sides.
     dropout
-        Share of the spots' values that a step sets to zero, from 0 to below 1; None uses the formula that
-        gives both sides the same sparsity.
+        Share of the spots' values that a step sets to zero, at least 0 and below 1; None uses the formula
+        that gives both sides the same sparsity.
     dropout_rescale
         Whether the remaining values are multiplied by 1 / (1 - dropout), as in the paper's dropout layer, so
         that dropout does not change their mean.
@@ -411,8 +412,8 @@ class AttentionSettings(_Settings):
         Temperature of the softmax over reference cells before training, above 0; a lower temperature gives
         weight to fewer cells.
     detection
-        Weight, before training, of the share of panel genes that a cell detects, relative to the carried
-        pattern, in standard deviations.
+        Weight, before training, of the share of panel genes that a cell detects, relative to the
+        attention-weighted mean of the reference, in standard deviations.
     hide_least, hide_most
         Smallest and largest share of the panel that a step hides, 0 to 1.
     steps, lr
@@ -442,8 +443,9 @@ class AttentionSettings(_Settings):
         pattern. In smaller panels, each gene is a large part of a cell's total, and what is learned from
         panel genes does not apply to other genes.
     folds
-        Parts of the panel. Each part is predicted without its own genes; levels, reliability and intervals
-        are learned from these predictions. With fewer than 2 genes per fold, there are none of these.
+        Number of parts into which the panel is divided. Each part is predicted without its own genes; levels,
+        reliability and intervals are learned from these predictions. With fewer than 2 genes per fold, none
+        of these is learned.
     fold_steps, fold_lr, fold_cells, fold_reference
         The same as ``steps``, ``lr``, ``batch_cells`` and ``batch_reference``, for the shorter training
         without a part.

@@ -1,8 +1,8 @@
-"""Plots: each function draws a result on matplotlib's Axes.
+"""Plots: each function draws a result on matplotlib Axes.
 
 Each function draws on the given ``ax`` (``axes``), or on a new figure, and returns the Axes. No function
 shows a figure, writes a file, or changes its inputs or matplotlib's settings; the only exception is
-`label_colors` with ``keep=True``, which stores the colours of labels where scanpy does. The files are
+`label_colors` with ``keep=True``, which stores the colours of labels where scanpy does. The submodules are
 private. Plots require the extra ``plot``.
 """
 

@@ -62,7 +62,7 @@ def panels(
     if wrong or len(axes) != n:
         raise InputError(
             argument,
-            expected="one Axes of matplotlib" if n == 1 else f"{n} Axes of matplotlib, one for each panel",
+            expected="one matplotlib Axes" if n == 1 else f"{n} matplotlib Axes, one for each panel",
             got=f"a {wrong[0]}" if wrong else f"{len(axes)}",
             fix=f"Create them with plt.subplots(1, {n}), or omit {argument}.",
         )

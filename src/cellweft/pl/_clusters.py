@@ -237,10 +237,10 @@ def modules(
     Returns
     -------
     Axes
-        (n_genes, n_genes) Pearson correlations, -1 to 1; genes ordered by module, within it by their mean
-        correlation with it. Lines separate the modules. If there is room, each is labelled with its number,
-        its size and the three genes that correlate with it most; the axis shows how many are not labelled. Up
-        to 30 genes are all named at the bottom.
+        (n_genes, n_genes) Pearson correlations, -1 to 1. Genes are ordered by module and, within a module, by
+        their mean correlation with it. Lines separate the modules. If there is room, each is labelled with
+        its number, its size and the three genes that correlate with it most; the axis shows how many are not
+        labelled. Up to 30 genes are all named at the bottom.
 
     Raises
     ------
@@ -313,7 +313,7 @@ def enrichment(
         Absolute z-score at both ends of the colour scale; by default the largest one between different types,
         because pairs of the same type would dominate the scale. White is 0.
     cmap
-        A diverging colour map of matplotlib.
+        A diverging matplotlib colour map.
     ax
         Axes to draw on; a new figure by default.
 

@@ -76,7 +76,7 @@ def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -
     data
         AnnData or path.
     column
-        Of ``obs``, with labels.
+        Column of ``obs`` with labels.
     keep
         Whether to write the colours to ``uns[f"{column}_colors"]`` of the AnnData, where scanpy, squidpy and
         the plots of cellweft look for them. This is the only option of `cellweft.pl` that changes its input.
@@ -93,9 +93,9 @@ def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -
     KeyMissingError
         No such column.
     InputError
-        The values in ``uns`` are not colours; ``keep`` on a view.
+        The values in ``uns`` are not colours, or ``keep`` is used with a view.
     SettingError
-        ``keep`` of a file.
+        ``keep`` is used with a file.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def chosen_colors(
 
 def number_map(name: str) -> Colormap:
     """Return a colour map that draws NaN in grey; raise `SettingError` if the name is unknown."""
-    check_known(name, colormaps, "cmap", expected="a colour map of matplotlib", error=SettingError)
+    check_known(name, colormaps, "cmap", expected="a matplotlib colour map", error=SettingError)
     return colormaps[name].with_extremes(bad=MISSING)
 
 

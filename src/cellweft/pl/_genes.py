@@ -143,7 +143,7 @@ def attribution(
     limit
         Absolute value at both ends of the colour scale; by default the largest one. White is 0.
     cmap
-        A diverging colour map of matplotlib.
+        A diverging matplotlib colour map.
     ax
         Axes to draw on; a new figure by default.
 
@@ -196,7 +196,7 @@ def attribution(
         names=("segment", ""),
         label="mean attribution (part of the mapping weight)"
         if scale == "none"
-        else "mean attribution (part of the gene's largest)",
+        else "mean attribution (relative to the gene's largest)",
     )
     return ax
 

@@ -44,8 +44,8 @@ def label_calibration(
     Examples
     --------
     >>> bins = {"confidence": [0.6, 0.9], "share_right": [0.5, 0.95], "weight": [0.3, 0.7]}
-    >>> told = {"labels": {"cell_type": {"calibration": bins, "calibration_error": 0.065}}}
-    >>> ax = label_calibration(told)
+    >>> record = {"labels": {"cell_type": {"calibration": bins, "calibration_error": 0.065}}}
+    >>> ax = label_calibration(record)
     >>> ax.get_xlabel()
     'confidence'
     """
@@ -70,5 +70,5 @@ def label_calibration(
     ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
     title = f"{column}: calibration error {column_record['calibration_error']:.3f}"
-    tidy(ax, title=title, x="confidence", y="share that is correct")
+    tidy(ax, title=title, x="confidence", y="share of correct labels")
     return ax

@@ -66,7 +66,7 @@ def placed(
     Parameters
     ----------
     placement
-        A Placement, or the AnnData (or its path) that `cellweft.Placement.to_anndata` gives.
+        A Placement, or the AnnData (or its path) that `cellweft.Placement.to_anndata` returns.
     color
         As in `cellweft.pl.spatial`. For a Placement, a column of the cells' ``obs`` or of `Placement.table`
         (such as "confidence"), or values. For an AnnData, a column of ``obs`` (such as
@@ -93,7 +93,7 @@ def placed(
     Raises
     ------
     GeneError, KeyMissingError, InputError, SettingError
-        As in `cellweft.pl.spatial`; a truth of other cells.
+        As in `cellweft.pl.spatial`; the truth is for other cells.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def placed(
     error = float(np.median(np.linalg.norm(places - lived, axis=1)))
     where += f"; median error {error:.3g}{f' {unit}' if unit else ''}"
     if beside:
-        draw_alone(drawn_on[0], lived, shade, look=look, title="true places", legend=False)
+        draw_alone(drawn_on[0], lived, shade, look=look, title="true positions", legend=False)
     draw_alone(drawn_on[-1], places, shade, look=look, title=where)
     for ax in drawn_on:
         space_axes(ax, every, y=y, unit=None, pad=cell_width(every), title=ax.get_title())

@@ -37,7 +37,7 @@ _NAMES = {
     "mse": "mean squared error",
     "rmse_z": "root mean squared error of z-scores",
     "ssim": "structural similarity",
-    "js": "Jensen-Shannon distance",
+    "js": "Jensen-Shannon divergence",
     "location_error": "location error",
     "celltype_pcc": "Pearson correlation of shares",
     "reliability": "expected reliability",
@@ -58,12 +58,13 @@ def methods(
     Parameters
     ----------
     scores
-        Table of `cellweft.evaluate_imputation` or `cellweft.evaluate_placement`, also after writing and
-        reading it.
+        Table from `cellweft.evaluate_imputation` or `cellweft.evaluate_placement`, or read back from its
+        file.
     metric
         One of its metrics, such as "pearson" or "location_error".
     level
-        What a point is: "gene", "cell" or "type". By default the first of these that has the metric.
+        What each point represents: "gene", "cell" or "type". By default the first of these that has the
+        metric.
     order
         Methods to draw, from the top; by default all, the best median first.
     ax
@@ -132,14 +133,15 @@ def reliability(
     ----------
     expected
         Result of `cellweft.Imputer.impute` (or its path, or its ``var``) with ``var["reliability"]``, or a
-        series by gene. None takes the metric "reliability" of the scores (of `cellweft.evaluate_imputation`
-        with ``reliability=True``), which is of the same folds and thus the fairest.
+        series by gene. With None, the metric "reliability" in the scores is used (from
+        `cellweft.evaluate_imputation` with ``reliability=True``); this is the fairest comparison, because it
+        comes from the same folds.
     scores
         Table of `cellweft.evaluate_imputation`; genes without a score are left out.
     metric
-        The score that was expected: "pearson" with "auto", "cosine" with "stimpute".
+        The score that the reliability predicts: "pearson" with "auto", "cosine" with "stimpute".
     method
-        The method whose scores they are; may be omitted if there is only one, or if one is "auto".
+        The method whose scores are plotted; may be omitted if there is only one, or if one is "auto".
     name_worst
         Number of genes to name: those whose score is farthest below the expected one.
     ax

@@ -71,9 +71,9 @@ def spatial(
         numbers or labels. With None, all cells have the same colour.
     layer
         Layer to read a gene from, or "raw" for the ``raw`` slot; ``X`` by default. Values are not
-        transformed. The layer must exist, whatever ``color`` is.
+        transformed. The layer must exist even if ``color`` is not a gene.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default ``obsm["spatial"]`` or columns with common names. In 3-D,
+        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default ``obsm["spatial"]`` or columns with usual names. In 3-D,
         the first two dimensions are drawn.
     colors
         Colour of each label, at least one of which must be drawn; by default those of `label_colors`. Missing
@@ -84,13 +84,13 @@ def spatial(
         equal, the smallest and the largest value. Ends of the colour bar are pointed if values exceed them.
         NaN is grey.
     cmap
-        A colour map of matplotlib, for numbers.
+        A matplotlib colour map, for numbers.
     y
         Direction of the y axis: "down", as in images, or "up". The plot shows it.
     unit
         Unit of the coordinates, such as "µm", for a scale bar. By default the unit of the data, which is
-        known if they (or the tissue of a result) come from the folder of an instrument. If the unit is
-        unknown, or "", no bar is drawn.
+        known if they (or the tissue of a result) were read from the output folder of an instrument. If the
+        unit is unknown, or "", no bar is drawn.
     size
         Diameter of a dot in the unit of the coordinates; by default it depends on the density of the cells.
     most_dots
@@ -110,7 +110,7 @@ def spatial(
     Raises
     ------
     GeneError
-        Neither a gene nor a column has the name.
+        Neither a gene nor a column has this name.
     KeyMissingError
         No coordinates, no such layer.
     InputError

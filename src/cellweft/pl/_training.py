@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cellweft.place.placer import Placer
 
 _MOST_LINES = 8  # largest number of lines in a legend
-_EPOCHS, _PART = "epoch", "part of the training (%)"
+_EPOCHS, _PART = "epoch", "training progress (%)"
 
 
 @checks_kinds
@@ -48,9 +48,9 @@ def calibration(
         (n_cells, n_genes) measured log-normalised values of genes that were not used to make the intervals,
         NaN if missing; for a table, the columns are gene names.
     bounds
-        For each level, between 0 and 1: (lower, upper), each (n_cells, n_genes); or an AnnData of
-        ``impute(genes, interval=level)``, whose cells are those of ``truth``, and whose genes too where that
-        is no table.
+        For each level, between 0 and 1: (lower, upper), each (n_cells, n_genes); or the AnnData from
+        ``impute(genes, interval=level)``, with the same cells as ``truth`` and, if ``truth`` is an array, the
+        same genes.
     label
         Name of the line, if you draw several on one ``ax``.
     ax
@@ -59,9 +59,9 @@ def calibration(
     Returns
     -------
     Axes
-        Observed coverage of all entries against the level, with the diagonal; and at each level a bar from
-        the lower to the upper quartile of single genes, because intervals hold on average over genes, not for
-        each gene.
+        Observed coverage of all entries against the nominal level, with the diagonal. At each level, a bar
+        shows the lower and upper quartiles over genes, because coverage is correct on average over genes, not
+        for each gene.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def calibration(
     if measured.shape[1] > 1:
         low, high = np.array([np.nanquantile(one[1], [0.25, 0.75]) for one in inside]).T
         ax.vlines(levels, low, high, color=color, lw=5, alpha=0.25, zorder=2)
-    tidy(ax, title=f"{measured.shape[1]:,} held-out genes", x="stated coverage", y="observed coverage")
+    tidy(ax, title=f"{measured.shape[1]:,} held-out genes", x="nominal coverage", y="observed coverage")
     ax.set_aspect("equal")
     ax.set_xlim(0, 1.02)
     ax.set_ylim(0, 1.02)

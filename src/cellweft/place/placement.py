@@ -146,7 +146,7 @@ class Placement(NotebookText):
     def coordinates(self, *, interval: float) -> tuple[DoubleArray, DoubleArray]: ...
 
     def coordinates(self, *, interval: float | None = None) -> DoubleArray | tuple[DoubleArray, DoubleArray]:
-        """Return the position of every cell and, if requested, a radius of its uncertainty.
+        """Return the position of every cell and, if requested, its uncertainty as a radius.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class Placement(NotebookText):
         Parameters
         ----------
         k
-            Entries per row, at least 1; fewer if there are not as many.
+            Number of entries per row, at least 1; fewer if there are not that many.
         of
             "cells": the spots that each cell is mapped to, rows of C. "spots": the cells that each spot is
             mapped to, rows of C^.
@@ -305,7 +305,7 @@ class Placement(NotebookText):
         Raises
         ------
         KeyMissingError, InputError
-            The column does not exist, the number of rows does not match, or there are NaN.
+            The column does not exist, the number of rows does not match, or there are NaN values.
         """
         check_choice("to", to, ("cells", "spots"))
         giver, taker = (self.pair.st, self.pair.sc) if to == "cells" else (self.pair.sc, self.pair.st)
@@ -343,7 +343,7 @@ class Placement(NotebookText):
         Raises
         ------
         GeneError
-            A gene that the reference does not have.
+            A gene is not in the reference.
         MemoryBudgetError
             The result does not fit in the budget.
         """
@@ -403,7 +403,7 @@ class Placement(NotebookText):
         Parameters
         ----------
         k
-            Neighbours of a cell, from 1 to all others.
+            Number of neighbours of each cell, from 1 to the number of other cells.
         by
             "place": cells with the largest expected proximity, computed from the largest mapping weights of
             both cells. "embedding": cells with the largest product of their embeddings, as in STEM
@@ -441,7 +441,7 @@ class Placement(NotebookText):
         of
             "cells" or "spots".
         neighbors
-            Neighbours of a cell in ``obsp``, 0 for none.
+            Number of neighbours of each cell in ``obsp``; 0 for no graph.
         genes
             Genes to transfer to the spots, as in `impute`.
         embedding

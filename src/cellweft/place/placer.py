@@ -156,20 +156,20 @@ class Placer(NotebookText, FolderModel):
         spots covers every cell, three encoders are averaged and combined with a direct comparison of
         expression, positions are geometric medians, and compositions use both mappings.
     settings
-        Settings that differ from those of the preset, by the names of `cellweft.nn.config.StemSettings`. They
-        are copied.
+        Settings that differ from those of the preset, named as in `cellweft.nn.config.StemSettings`. They are
+        copied.
     seed
         Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1" or "mps". With several, as "cuda:0,cuda:1", or "all" for all GPUs,
-        each trains one encoder at a time, and the first one places.
+        "auto", "cpu", "cuda", "cuda:1" or "mps". If you give several, such as "cuda:0,cuda:1", or "all" for
+        all GPUs, each trains one encoder at a time, and the first one places the cells.
 
     Attributes
     ----------
     model_
         The fitted model.
     genes_
-        (n_genes,) names of the genes that the model sees.
+        (n_genes,) names of the genes that the model uses.
     pair_
         The data of `fit` or `attach`.
 
@@ -282,7 +282,7 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The data; by default those of the fit.
+            The data; by default those passed to `fit` or `attach`.
         memory
             Budget for the whole process, for example "4 GB"; none by default.
 
@@ -303,15 +303,15 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The cells to place and the spots to place them on; by default those of the fit. To place other
-            cells on the same spots, use `Pair.with_reference`.
+            The cells to place and the spots to place them on; by default those passed to `fit` or `attach`.
+            To place other cells on the same spots, use `Pair.with_reference`.
         progress
             As in `fit`; a function is called while cells and spots are embedded.
 
         Raises
         ------
         GeneError
-            The pair lacks genes that the model sees.
+            The pair lacks genes that the model uses.
         KeyMissingError, InputError
             As in `fit`.
 
@@ -376,7 +376,7 @@ class Placer(NotebookText, FolderModel):
         Raises
         ------
         GeneError
-            The pair lacks genes that the model sees.
+            The pair lacks genes that the model uses.
         """
         fitted = self._fitted()
         model_inputs(pair, fitted.genes, fitted.totals)

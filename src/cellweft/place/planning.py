@@ -43,7 +43,7 @@ class PlacingPlan(NotebookText):
     def __str__(self) -> str:
         return (
             f"{self.n_cells:,} cells on {self.n_spots:,} spots by {self.n_genes:,} genes, "
-            f"{self.steps:,} steps of training; peak memory about {human_bytes(self.peak_bytes)}"
+            f"{self.steps:,} training steps; peak memory about {human_bytes(self.peak_bytes)}"
         )
 
 

@@ -184,9 +184,9 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
         picture(
             lambda: pl.reliability(var, scores.table, metric=metric, method=own, name_worst=3),
             form="svg",
-            alt=f"Scatter plot of the expected against the achieved {metric} of each gene",
+            alt=f"Scatter plot of the expected against the observed {metric} of each gene",
             caption=(
-                "Expected against achieved score of each gene. Points on the line are as expected, points "
+                "Expected against observed score of each gene. Points on the line are as expected, points "
                 "below it are worse. ",
                 *_held_in(var, scored[own], f"{scores.name} and the imputed genes"),
             ),

@@ -14,7 +14,7 @@ Form: TypeAlias = Literal["count", "score", "value", "share"]
 """Format of a number: a count, a score, a value with a unit, a share."""
 
 Tone: TypeAlias = Literal["plain", "lead", "good", "even", "poor", "note", "caution"]
-"""Tone of a text: an introduction, a good, middling or poor finding, a remark, a warning."""
+"""Tone of a text: an introduction, a good, moderate or poor finding, a remark, a warning."""
 
 
 @dataclass(frozen=True)

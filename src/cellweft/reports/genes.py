@@ -52,8 +52,8 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     if RELIABILITY not in var.columns or var[RELIABILITY].isna().all():
         return (
             text(
-                "The reliability of the genes was not estimated. Impute with it to know which genes to "
-                "trust.",
+                "The reliability of the genes was not estimated. Impute with reliability to know "
+                "which genes to trust.",
                 tone="caution",
             ),
         )
@@ -106,7 +106,8 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
     said = {
         "pearson": (
             "The reliability of a gene is the expected correlation of its prediction with the truth over "
-            "the cells of the tissue, with an interval that contains nine in ten genes."
+            "the cells of the tissue, with an interval that should contain the true correlation of "
+            "nine in ten genes."
         ),
         "cosine": (
             "The reliability of a gene is the expected cosine similarity of its prediction with the "
@@ -118,7 +119,7 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
         parts += [
             " Of the genes, ",
             *reliable,
-            " are called reliable: their interval lies above zero, and the ",
+            " are classified as reliable: their interval lies above zero, and the ",
         ]
         parts.append("expected correlation is not small.")
     return text(*parts)
@@ -331,7 +332,7 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
         result.number(len(names), "imputed genes with known truth"),
-        " genes off the panel that lie within their intervals, against the share that should, ",
+        " genes outside the panel that lie within their intervals, compared with the nominal share, ",
         result.number(float(level), "record, interval", "share"),
         ". The bar shows the middle half of the genes.",
         *_coverage(given, float(level)),
@@ -359,7 +360,7 @@ def _coverage(given: Given, level: float) -> tuple[Part, ...]:
         value = np.nan if own is None else scores.summary("all values", metric, method=own)
         if np.isfinite(value):
             number = scores.number(value, f"summary of {own}, {metric}", "share")
-            return (" Over all genes of the scores: ", number, ".")
+            return (" Over all scored genes: ", number, ".")
     return ()
 
 

@@ -403,12 +403,12 @@ def _cell_types(source: pd.DataFrame | Path, where: str) -> CellTypes:
     """Return a table of cell types with its record, which reports need."""
     table = read_cell_labels(source, argument=where)
     if not table.record:
-        missing = "no .json file beside the table" if isinstance(source, Path) else "none in attrs"
+        missing = "no .json file next to the table" if isinstance(source, Path) else "none in attrs"
         raise InputError(
             f"{table.where}, its record",
             expected="the record of Imputer.annotate, with the calibration",
             got=missing,
-            fix="Keep the .json file that cellweft annotate wrote beside the table, or pass what "
+            fix="Keep the .json file that cellweft annotate wrote next to the table, or pass what "
             "Imputer.annotate returned.",
         )
     return CellTypes(table=table, record=checked_record(table.record, f"record of {table.where}"))

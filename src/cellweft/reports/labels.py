@@ -95,9 +95,9 @@ def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
     said: list[Part] = [
         "Cell types by ",
         Name(column.name),
-        ": of held-out cells of the reference, ",
+        ": ",
         right,
-        " got the right label.",
+        " of the held-out reference cells got the right label.",
     ]
     for check in checks:
         said += check.parts
@@ -109,8 +109,8 @@ def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
 def _counted(labels: CellTypes) -> Text:
     parts: list[Part] = [
         labels.number(labels.n_cells, "cells"),
-        " cells got the most probable label of the reference. Confidence is its probability. Cells are "
-        "marked unknown if the reference seems to lack their type.",
+        " cells were assigned their most probable label from the reference. Confidence is the "
+        "probability of this label. Cells are marked as unknown if the reference seems to lack their type.",
     ]
     if without := labels.record.get("reference_cells_without_label"):
         number = labels.number(float(without), "record, reference_cells_without_label")
@@ -164,7 +164,7 @@ def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]
     absent = [name for name in in_reference if name not in each.index]
     if absent:
         names = [Name(name) for name in absent[:MOST_LABELS]]
-        parts += ["No cell of the tissue has these labels of the reference: ", *joined(names, last=", ")]
+        parts += ["No cell of the tissue was assigned any of these labels: ", *joined(names, last=", ")]
         parts.append("." if len(absent) <= MOST_LABELS else " and others.")
     return tuple(parts)
 
@@ -188,8 +188,8 @@ def _diagram(labels: CellTypes, column: LabelColumn) -> Picture:
         alt=f"Reliability diagram of {column.name}: share of cells with the right label, by confidence",
         caption=(
             "Held-out cells of the reference: share with the right label, by confidence. On the line, "
-            "confidence is correct; below it, confidence is too high. The area of a point is its share of "
-            "the cells.",
+            "confidence is well calibrated; below it, confidence is too high. The area of a point is its "
+            "share of the cells.",
         ),
     )
 
@@ -209,7 +209,8 @@ def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
     types = pd.Series(column.labels[rows], name=column.name).where(~column.unknown[rows])
     unit = labels.record.get("inputs", {}).get("spatial", {}).get("unit")
     draw = partial(pl.spatial, cells, unit=shown_unit(str(unit)) if unit else None)
-    parts: tuple[Part, ...] = ("Cells by their label of ", Name(column.name), ". Unknown cells are grey.")
+    head = "Cells coloured by their label in "
+    parts: tuple[Part, ...] = (head, Name(column.name), ". Unknown cells are grey.")
     if len(rows) < labels.n_cells:
         number = labels.number(len(rows), f"cells that are in {source} too")
         parts += (" Shown are the ", number, " cells that have a position in ", Name(source), ".")
@@ -221,7 +222,7 @@ def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
     by_confidence = picture(
         partial(draw, pd.Series(column.confidence[rows], name="confidence")),
         alt=f"Map of the tissue by the confidence of the cells' label of {column.name}",
-        caption=("Cells by the confidence of this label.",),
+        caption=("Cells coloured by the confidence of this label.",),
     )
     return [Row((by_label, by_confidence))]
 

@@ -105,7 +105,7 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
         rows.append((said, *numbers))
     return Table(
         caption=("Confidence of the positions",),
-        heads=("", "one cell in twenty is below", "median cell", "one cell in twenty is above"),
+        heads=("", "fifth percentile", "median", "ninety-fifth percentile"),
         rows=tuple(rows),
     )
 
@@ -174,7 +174,7 @@ def _maps(
         )
         for name, said, meaning in (
             (CONFIDENCE, "confidence", "high where only a few spots are likely"),
-            (SPREAD, "spread", "high if a cell may have come from far away from the plotted position"),
+            (SPREAD, "spread", "high if a cell may have come from a place far from the plotted position"),
         )
         if result.column(name) is not None
     ]
@@ -197,8 +197,8 @@ def composition_blocks(given: Given) -> tuple[Block, ...]:
         few.obsm[PROPORTIONS] = table.set_axis(few.obs_names)
         maps = picture(
             lambda: pl.composition(few),
-            alt="Maps of the spots coloured by the share of each of the types that make up most",
-            caption=("Share of the types that make up most, spot by spot.",),
+            alt="Maps of the spots coloured by the share of each of the most abundant types",
+            caption=("Share of the most abundant types in each spot.",),
         )
         blocks.append(Row((maps,)))
     return tuple(blocks)
@@ -219,7 +219,7 @@ def _types(result: Result, table: pd.DataFrame) -> Table:
     )
     left = len(order) - len(rows)
     return Table(
-        caption=("What ", result.number(len(table), "spots"), " spots are made of"),
+        caption=("Composition of ", result.number(len(table), "spots"), " spots"),
         heads=("type", "spots in which it is the most frequent", "median share", "largest share"),
         rows=rows,
         note=_left_out(result, left, f"{PROPORTIONS}: types not shown", " types are not shown."),

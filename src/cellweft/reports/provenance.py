@@ -125,7 +125,7 @@ def _together(findings: Mapping[str, Any], source: str) -> Facts:
     slices = findings["slices"]["cells"]
     if slices:
         rows.append(("slices", (number(len(slices), "slices"), ": ", *_names(list(slices)))))
-    return Facts(title="Together", rows=tuple(rows))
+    return Facts(title="Both inputs", rows=tuple(rows))
 
 
 def _names(names: list[str]) -> tuple[Part, ...]:
@@ -263,7 +263,7 @@ def _versions(given: Given) -> Block | None:
         caption=("Versions",),
         heads=heads,
         rows=tuple((Name(key), *(_name(recorded.get(key)) for _, recorded in kinds)) for key in packages),
-        note=() if len(kinds) == 1 else ("These were made by different versions.",),
+        note=() if len(kinds) == 1 else ("These results were made with different versions.",),
     )
 
 
@@ -296,7 +296,7 @@ def made_facts(given: Given) -> tuple[Facts, ...]:
         if seconds:
             parts += [", in ", item.number(seconds, "record, duration, all", "value"), " seconds"]
         rows.append(("scores" if isinstance(item, Scores) else "result", tuple(parts)))
-    return (Facts(title="When, from what, and how long", rows=tuple(rows)),) if rows else ()
+    return (Facts(title="Dates, inputs and run times", rows=tuple(rows)),) if rows else ()
 
 
 def _evaluate_line(scores: Scores) -> str:

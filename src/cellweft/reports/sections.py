@@ -132,10 +132,10 @@ def _cautions(given: Given) -> Listing:
 def _closing(given: Given) -> tuple[Block, ...]:
     papers = [text(Link(*paper)) for paper in PAPERS.values()]
     own = text("cellweft, version ", Name(version("cellweft")), ".")
-    blocks: list[Block] = [Heading(("To cite",)), Listing((*papers, own))]
+    blocks: list[Block] = [Heading(("How to cite",)), Listing((*papers, own))]
     if lines := commands(given):
         blocks += [
-            Heading(("Commands to reproduce it",)),
+            Heading(("Commands to reproduce these results",)),
             text(
                 "Use the inputs and versions above. The commands are reconstructed from the records: "
                 "options for reading the inputs, such as the columns of labels and coordinates, are only "

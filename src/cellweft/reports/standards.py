@@ -14,7 +14,7 @@ from cellweft.reports.inputs import Given, Scores
 from cellweft.reports.provenance import findings_of
 
 Grade: TypeAlias = Literal["good", "even", "poor"]
-"""Grade of a quality, and tone of its text: good, middling, poor."""
+"""Grade of a quality, and tone of its text: good, moderate, poor."""
 
 SOURCE = "cellweft.reports.standards"
 
@@ -54,14 +54,14 @@ STANDARDS = {
         said="median correlation of a held-out gene with its measurement", good=0.4, poor=0.15, form="score"
     ),
     "coverage": Standard(
-        said="distance of the intervals' coverage from the stated share",
+        said="difference between the observed and the nominal coverage of the intervals",
         good=0.03,
         poor=0.1,
         form="share",
         less=True,
     ),
     "error": Standard(
-        said="median error of places, as a share of the tissue's width",
+        said="median location error, as a share of the tissue's width",
         good=0.1,
         poor=0.25,
         form="share",
@@ -113,7 +113,7 @@ def check_of(name: str, value: Number, *said: Part) -> Check:
     """
     standard = STANDARDS[name]
     grade = standard.grade(value.value)
-    word = {"good": "good", "even": "middling", "poor": "poor"}[grade]
+    word = {"good": "good", "even": "moderate", "poor": "poor"}[grade]
     border = Number(standard.good, standard.form, f"{SOURCE}, {name}")
     side = "at most " if standard.less else "at least "
     end: tuple[Part, ...] = (f": {word}.",) if grade == "good" else (f": {word}; good is {side}", border, ".")
@@ -172,7 +172,7 @@ def coverage_beside(share: Number, level: float) -> Check:
     level
         The nominal share.
     """
-    apart = Number(abs(share.value - level), "share", f"{share.source}, minus the stated share")
+    apart = Number(abs(share.value - level), "share", f"{share.source}, minus the nominal share")
     stated = Number(level, "share", "the level of the intervals")
     side = "too narrow" if share.value < level else "too wide"
     said: tuple[Part, ...] = (
@@ -203,9 +203,9 @@ def _place_checks(scores: Scores, method: str, width: float | None) -> list[Chec
             said = (
                 "Of the ",
                 number,
-                " cells that truly are nearest, ",
+                " truly nearest cells, ",
                 share,
-                " are nearest where it places them",
+                " are also nearest at the predicted positions",
             )
             checks.append(check_of("hits", share, *said))
     return checks
@@ -242,7 +242,7 @@ def standards_table(names: Sequence[str]) -> Table:
         )
         rows.append((f"{standard.said}{' (lower is better)' * standard.less}", good, poor))
     return Table(
-        caption=("What the verdicts count as good and poor",),
-        heads=("", "good from", "poor beyond"),
+        caption=("Thresholds of the verdicts",),
+        heads=("", "limit for good", "limit for poor"),
         rows=tuple(rows),
     )

@@ -1,7 +1,7 @@
 """Tools: analysis of imputed genes and placed cells.
 
 Each function takes a result or arrays and returns a table or a small object; drawing is in `cellweft.pl`,
-scores against a known truth in `cellweft.metrics`. The files are private: use the names of this package.
+scores against a known truth in `cellweft.metrics`. The submodules are private: import from this package.
 """
 
 import lazy_loader

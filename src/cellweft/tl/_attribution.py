@@ -105,8 +105,8 @@ class Attribution:
     spot, spot_names
         (n_cells,) index and name of the spot with the largest weight, which is explained.
     explained
-        (n_cells,) F(x) - F(0): the weight (its logarithm, the product) above that of a cell without
-        expression.
+        (n_cells,) F(x) - F(0): by how much the weight (or its logarithm, or the product) exceeds that of a
+        cell without expression.
     completeness_gap
         (n_cells,) absolute difference between `explained` and the sum of a cell's attributions.
     record
@@ -240,7 +240,7 @@ def attribute(
     -----
     STEM, "Attribution function": W_ij = x_j times the integral of dF(a x)/dx_j over a from 0 to 1, where F is
     the mapping weight C_im and m the spot with the largest weight at x, which stays the same along the path.
-    The baseline is the zero vector. With ``what="product"``, F is z_i z_m in place of C_im. With several
+    The baseline is the zero vector. With ``what="product"``, F is z_i z_m instead of C_im. With several
     slices, F is the weight among the spots of the cell's own slice. Cells and spots are processed in blocks;
     a matrix of cells x spots is never created.
     """

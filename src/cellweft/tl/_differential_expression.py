@@ -95,7 +95,7 @@ def differential_expression(
         Draws from `cellweft.tl.multiple_imputations`: at least 2, with the same cells and genes.
     groups
         Column of ``obs``, or (n_cells,) labels. Cells without a label are left out. The index of a pandas
-        column names the cells, unless it only counts them.
+        Series must contain the cell names, unless it only numbers the rows.
     reference
         Group to compare the others with; by default, each group is compared with all other labelled cells.
     progress
@@ -122,8 +122,8 @@ def differential_expression(
 
     Notes
     -----
-    Each imputation gives a difference with Welch's standard error, as measured values would. Rubin's rules
-    add the disagreement between imputations (see `pool`). A test on a single imputed matrix ignores this
+    Each imputation gives a difference with Welch's standard error, as for measured values. Rubin's rules add
+    the disagreement between imputations (see `pool`). A test on a single imputed matrix ignores this
     disagreement, so that every gene becomes significant if there are enough cells. A panel often contains too
     little information about an unmeasured gene to reach a false discovery rate of 5 %. This is the correct
     answer, and no reason to test a single matrix. Cells are treated as independent, as in any test without

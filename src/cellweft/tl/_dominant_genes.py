@@ -86,15 +86,15 @@ def dominant_genes(
     Raises
     ------
     InputError
-        Neither a placement nor an attribution; not one segment for each cell, or fewer than two segments of
-        two cells; and as `attribute`.
+        The input is neither a placement nor an attribution; there is not one segment for each cell; there are
+        fewer than two segments of two cells; or as in `attribute`.
     SettingError
         ``fdr`` is out of range, there is no such ``what``, or the attribution was made for another.
 
     Notes
     -----
-    The paper's genes were found by attributions of the product, though its text has the weight ("Attribution
-    function"). The weight of most cells is near 0 or 1, and then hardly depends on any gene.
+    The paper found its genes with attributions of the product, although its text describes the weight
+    ("Attribution function"). The weight of most cells is near 0 or 1, and then hardly depends on any gene.
 
     The Wilcoxon rank-sum test of each segment against the union of the others, as in the paper, with the
     correction for ties and for continuity of `scipy.stats.mannwhitneyu`; the ranks of a gene are used for all

@@ -59,7 +59,7 @@ def multiple_imputations(
         "log" for log-normalised expression, or "counts" for whole numbers from the fitted count model, for
         tools that expect counts. "counts" requires spatial data that are counts.
     pair
-        Data to impute; by default those of the fit.
+        Data to impute; by default those passed to `fit` or `attach`.
     seed
         Random seed. The draws of a gene depend only on the seed, its name and its prediction, not on the
         other genes or on ``n``.
@@ -82,7 +82,7 @@ def multiple_imputations(
     ScaleError
         Counts were requested, but the spatial data are not counts.
     GeneError
-        A gene that the reference does not have.
+        A gene is not in the reference.
     MemoryBudgetError
         The results do not fit in the budget.
     SettingError
@@ -91,10 +91,10 @@ def multiple_imputations(
     Notes
     -----
     Rubin (1987). See `cellweft.impute.uncertainty.prediction_intervals.Intervals.draw`. Most of the error of
-    a gene is drawn for the gene as a whole, for its slope and for groups of cells, not cell by cell, as large
-    as the errors of panel genes that were predicted from the others. Repeat your analysis with each matrix;
-    the spread of the results is part of the answer. Panel genes are drawn around their predictions too. Use
-    the measurement of such genes instead.
+    a gene is drawn for the gene as a whole, for its slope and for groups of cells, not cell by cell. The
+    errors are as large as those of panel genes that were predicted from the others. Repeat your analysis with
+    each matrix; the spread of the results is part of the answer. Panel genes are drawn around their
+    predictions too. Use the measurement of such genes instead.
 
     Counts are drawn by `cellweft.impute.uncertainty.count_model.CountModel.draw`: a level for the gene as a
     whole, the same errors of slope and of groups of cells, and a count for each cell. The distribution is

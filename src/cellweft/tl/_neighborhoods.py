@@ -129,8 +129,9 @@ def region_enrichment(
     DataFrame
         One row per type and region, both sorted: ``type``, ``region``; ``count`` of spots of the region among
         the nearest spots of the type's cells; ``expected``, its mean over the permutations; ``z`` = (count -
-        mean) / sd; ``p`` of a count as far from the mean on either side; ``fdr``, p adjusted over all rows
-        (Benjamini-Hochberg). ``table.pivot(index="type", columns="region", values="z")`` gives a heat map.
+        mean) / sd; ``p``, the probability of a count at least as far from the mean in either direction;
+        ``fdr``, p adjusted over all rows (Benjamini-Hochberg). ``table.pivot(index="type", columns="region",
+        values="z")`` gives a heat map.
 
     Raises
     ------

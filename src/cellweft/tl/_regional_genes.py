@@ -52,7 +52,7 @@ def regional_genes(
     fdr: float = 0.05,
     memory: str | int = "1 GB",
 ) -> pd.DataFrame:
-    """Find the genes that are expressed more in one region of the tissue than in the others.
+    """Find the genes that are more highly expressed in one region of the tissue than in the others.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def regions_of(placed: Placement, column: str) -> NDArray[Any]:
     Raises
     ------
     InputError
-        No placement.
+        ``placed`` is not a placement.
     KeyMissingError
         No such column.
 

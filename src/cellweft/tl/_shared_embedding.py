@@ -33,9 +33,9 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
     Parameters
     ----------
     imputer
-        Fitted.
+        A fitted Imputer.
     pair
-        The data; by default those of the fit.
+        The data; by default those passed to `fit` or `attach`.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
     k
         Number of neighbours of each cell.
     seed
-        Seed of the subsampling: the same number of cells of each side is compared, at most 5,000.
+        Random seed for subsampling: the same number of cells from each side is compared, at most 5,000.
 
     Returns
     -------
@@ -151,11 +151,11 @@ def presence(
     Parameters
     ----------
     imputer
-        Fitted.
+        A fitted Imputer.
     labels
         Cell types of the reference: a column of its ``obs``, (n_sc,) values, or None for ``pair.labels``.
     pair
-        The data; by default those of the fit.
+        The data; by default those passed to `fit` or `attach`.
 
     Returns
     -------

@@ -188,8 +188,8 @@ def fit_axis(
     Raises
     ------
     InputError
-        Coordinates of another shape, NaN or infinite; fewer cells than ``degree`` + 2 (or ``knots`` + 2);
-        all of them at one place; fewer distinct first coordinates than the polynomial has coefficients;
+        Coordinates of another shape, NaN or infinite; fewer cells than ``degree`` + 2 (or ``knots`` + 2); all
+        of them at the same position; fewer distinct first coordinates than the polynomial has coefficients;
         ``start`` or ``cells`` that do not fit the coordinates.
     SettingError
         The kind is unknown, ``degree`` is below 1, or ``knots`` is below 2.

@@ -90,9 +90,9 @@ def spillover(
     Returns
     -------
     Series
-        (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
-        counts in the panel. ``attrs["cellweft"]`` is the record. It includes ``mean``, over cells with
-        neighbours and counts; ``caution``, a text if the mean is 0.2 or more, otherwise empty; and
+        (n_st,) ``cellweft_spillover``, at least 0 and below 1. It is 0 for a cell without neighbours, NaN for
+        one without counts in the panel. ``attrs["cellweft"]`` is the record. It includes ``mean``, over cells
+        with neighbours and counts; ``caution``, a text if the mean is 0.2 or more, otherwise empty; and
         ``frequencies``, the fitted distribution of the shares.
 
     Raises

@@ -37,9 +37,9 @@ def subsample_types(
     cells
         The reference; not changed.
     labels
-        Column of ``obs`` with cell types; by default a column with a common name.
+        Column of ``obs`` with cell types; by default a column with a usual name.
     rate
-        Fraction of the cells of an abundant type to keep, above 0 to 1; at least one cell is kept.
+        Fraction of the cells of an abundant type to keep, above 0 and at most 1; at least one cell is kept.
     types
         The abundant types. By default those with more than ``times`` as many cells as the median type.
     times

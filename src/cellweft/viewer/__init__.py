@@ -55,7 +55,7 @@ def view(
     block: bool = True,
     token: bool = True,
 ) -> Viewer:
-    """Show results in the browser. Only this machine can open the page.
+    """Show results in the browser. The page can only be opened on this machine.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def view(
         missing cells have no value.
     labels
         Result of `cellweft.Imputer.annotate`, or the path of the table from ``cellweft annotate``, to colour
-        cells and spots by label, confidence and unknown. Cells are matched by name; missing cells have no
-        value.
+        cells and spots by label, confidence, and whether they are unknown. Cells are matched by name; missing
+        cells have no value.
     port
         Port to listen on, 0 to 65535; 0 for any free port.
     memory
@@ -106,7 +106,7 @@ def view(
     -----
     The page is only accessible from this machine, with the token in its address. To open it from another
     machine, use an SSH tunnel with the same port: ``ssh -L 8080:localhost:8080 machine`` with ``port=8080``.
-    If a file is moved, replaced or truncated while you view it, the page shows a message and no more of its
+    If a file is moved, replaced or truncated while you view it, the page shows a message instead of its
     values (status 410).
 
     Examples

@@ -159,7 +159,7 @@ class Viewer:
 
 
 def _no_port(port: int, error: OSError) -> SettingError:
-    got = f"{port}, which cannot be listened at ({error.strerror})"
+    got = f"{port}, on which the server cannot listen ({error.strerror})"
     if error.errno == errno.EADDRINUSE:
         got = f"{port}, which another program is using"
     elif error.errno in (errno.EACCES, errno.EPERM):
@@ -347,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
             _log.exception("cellweft view: %s failed", self.path[:200])
             wrong = CellweftError(
                 "cellweft view",
-                expected="an answer",
+                expected="a response",
                 got=f"{type(error).__name__}: {str(error)[:300]}",
                 fix="Reload the page; if it happens again, restart cellweft view.",
             )

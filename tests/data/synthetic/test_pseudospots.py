@@ -261,9 +261,9 @@ def test_dense_backed_views_and_blocks_give_the_same(
             "spacing: expected either a spacing or a grid, got both",
         ),
         ({"spacing": 0}, SettingError, "spacing: expected a number"),
-        ({"spacing": 1e-9}, SettingError, "spacing: expected a grid of at most 100,000,000 crossing points"),
+        ({"spacing": 1e-9}, SettingError, "spacing: expected a grid of at most 100,000,000 points"),
         ({"grid": (1, 5)}, SettingError, "grid: expected a whole number >= 2"),
-        ({"grid": 30}, SettingError, "grid: expected crossing points along the two axes"),
+        ({"grid": 30}, SettingError, "grid: expected numbers of grid points along the two axes"),
         ({"spacing": 9, "radius": 0}, SettingError, "radius: expected a number"),
         (
             {"spacing": 9, "shape": "box"},

@@ -819,7 +819,7 @@ class TestHub:
     ) -> None:
         if way == "environment":
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        why = "no answer from the Hub" if way == "no network" else "offline mode"
+        why = "no response from the Hub" if way == "no network" else "offline mode"
         with pytest.raises(
             MissingFileError,
             match=rf"^model lab/tiny: expected .*{re.escape(str(no_hub))}, got {why}.* and nothing in the "

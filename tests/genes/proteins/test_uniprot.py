@@ -354,7 +354,7 @@ def test_a_job_that_failed_is_submitted_again(client: UniProt, server: FakeUniPr
     assert accessions(client.ask(ALL, ["Sst"]).found) == {"Sst": ["P60041"]}
     assert len(server.asked("/idmapping/run")) == 3
     server.troubles["/status/"] = [FAILED] * 3
-    with pytest.raises(ServiceError, match=r"expected an answer, got a job that failed 3 times\. Do this\."):
+    with pytest.raises(ServiceError, match=r"expected a response, got a job that failed 3 times\. Do this\."):
         client.ask(ALL, ["Vip"])
     server.troubles["/status/"] = [LIMIT]
     with pytest.raises(ServiceError, match=r"a job that failed \(Id Mapping API is limited\)"):
@@ -409,7 +409,7 @@ def test_a_page_with_too_few_entries_is_requested_again(
     assert accessions(client.ask(question, ["Gad1"]).found) == {"Gad1": ["P48318", "A2AQ51", "A2AQ52"]}
     assert len(server.asked(part)) == 4
     server.troubles[part] = ["rows"] * 4
-    with pytest.raises(ServiceError, match=r"got an incomplete answer \(4 attempts\)"):
+    with pytest.raises(ServiceError, match=r"got an incomplete response \(4 attempts\)"):
         client.ask(question, ["Vip"])
 
 
@@ -418,7 +418,7 @@ def test_waiting_times_increase_and_retries_end(
 ) -> None:
     server.troubles["/run"] = [DOWN] * 4
     message = (
-        r"^UniProt \(http://127\.0\.0\.1:\d+/idmapping/run\): expected an answer, "
+        r"^UniProt \(http://127\.0\.0\.1:\d+/idmapping/run\): expected a response, "
         r"got HTTP 503 \(Service unavailable\) \(4 attempts\)\. Do this\.$"
     )
     with pytest.raises(ServiceError, match=message):
@@ -710,7 +710,7 @@ def test_without_a_network_the_error_advises_to_pass_a_file(
     find("Gad1")
     server.troubles["/run"] = ["drop"] * 6
     words = (
-        rf"no connection .*\(6 attempts\)\. The answers received so far are kept in {tmp_path / 'cache'}\. "
+        rf"no connection .*\(6 attempts\)\. The responses received so far are kept in {tmp_path / 'cache'}\. "
         r"Run again to continue\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
     )
     with pytest.raises(ServiceError, match=words):

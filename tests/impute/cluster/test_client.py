@@ -373,7 +373,7 @@ def test_an_address_without_an_answer_is_reported(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client._TIMEOUT", 0.3)
-    message = r"dask: expected a Dask scheduler that responds at tcp://127\.0\.0\.1:9, got no answer within"
+    message = r"dask: expected a Dask scheduler that responds at tcp://127\.0\.0\.1:9, got no response within"
     with pytest.raises(ServiceError, match=message):
         auto.impute_to(tmp_path / "a.zarr", dask="tcp://127.0.0.1:9")
     assert list(tmp_path.iterdir()) == []

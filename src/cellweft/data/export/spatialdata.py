@@ -75,7 +75,7 @@ def read_spatialdata(
     Raises
     ------
     MissingFileError, FormatError
-        There is nothing at the path, no table, or several tables and you did not choose one.
+        The path does not exist; there is no table; or there are several and you did not choose one.
     KeyMissingError
         No such table or coordinate system.
     InputError

@@ -108,7 +108,7 @@ def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
             argument,
             expected="a bin size, such as 'bin50'",
             got=repr(sample),
-            fix="Write bin followed by the side of a bin, as a number of DNB.",
+            fix="Write bin followed by the side length of a bin, as a number of DNBs.",
         )
     if not has_cells:
         raise FormatError(

@@ -113,7 +113,7 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file cannot be read.
     InputError

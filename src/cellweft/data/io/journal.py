@@ -160,7 +160,7 @@ def claim(folder: Path) -> None:
     """Create and mark a folder; raise `OutputExistsError` if it does not belong to cellweft."""
     check_own(folder)
     folder.mkdir(exist_ok=True)
-    note = {"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"}
+    note = {"schema": _SCHEMA, "made by": "cellweft, for a run that can be resumed here"}
     (folder / MARK).write_text(json.dumps(note))
 
 

@@ -116,7 +116,7 @@ def refuse_lost_cells(
                 f"{many(len(regions), 'chunk')} missing, and {many(len(cells), 'cell')} without any "
                 f"counts there ({shorten(first, most=3)}, rows {cells[0]:,} to {cells[-1]:,})"
             ),
-            fix=_fix("these cells are empty"),
+            fix=_fix("these cells really are empty"),
         )
 
 
@@ -146,7 +146,7 @@ def refuse_lost_places(
             if sum(stop - start for start, stop in flat) == array.shape[0]:
                 parts = [part for part in parts if part[1] != slice(2, 3)]
         if parts:
-            fix: str = _fix("the positions are zero") if missing_chunks else _COPY
+            fix: str = _fix("the positions really are zero") if missing_chunks else _COPY
             raise FormatError(
                 where,
                 expected="all chunks of the coordinates",
@@ -192,7 +192,7 @@ def regions_text(regions: tuple[Region, ...], genes: NDArray[Any]) -> str:
 
 
 def _fix(meant: str) -> Message:
-    return _COPY + " If " + meant + " in truth: " + arg("missing_chunks", "zeros") + "."
+    return _COPY + " If " + meant + ": " + arg("missing_chunks", "zeros") + "."
 
 
 def _rows_text(rows: Any) -> str:

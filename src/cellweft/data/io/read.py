@@ -95,7 +95,7 @@ def open_input(
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The contents of the file do not match its name, or are not supported; a zarr store lacks names of
         cells or genes, or chunks in its manifest.

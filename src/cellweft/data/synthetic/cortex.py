@@ -120,7 +120,7 @@ def simulate_cortex(
     n_donors
         Number of donors in the atlas. Each has its own effect on every gene.
     spill_over
-        Fraction, from 0 to below 1, of a spatial cell's transcripts that come from its six nearest
+        Fraction, at least 0 and below 1, of a spatial cell's transcripts that come from its six nearest
         neighbours.
     dropout
         Probability, from 0 to 1, that the atlas misses a gene with a low rate in a cell.
@@ -128,7 +128,7 @@ def simulate_cortex(
         Standard deviation over genes of the log-ratio between the yields of the spatial platform and the
         atlas.
     seed
-        Seed of all draws.
+        Random seed.
 
     Returns
     -------

@@ -93,10 +93,10 @@ def pseudo_spots(
     cells
         Raw counts in X, with coordinates; not changed.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``, two-dimensional; by default ``obsm["spatial"]`` or columns with
-        common names.
+        ``"obsm:KEY"`` or ``"obs:X,Y"``, two-dimensional; by default ``obsm["spatial"]`` or columns with usual
+        names.
     labels
-        Column of ``obs`` with cell types; by default a column with a common name.
+        Column of ``obs`` with cell types; by default a column with a usual name.
     spacing
         Distance between spots, in the unit of the coordinates; see `RESOLUTIONS`. The grid is centred on the
         tissue.
@@ -110,15 +110,15 @@ def pseudo_spots(
         Radius of the discs; by default half of the spacing (the smaller one if the grid has two), so that no
         cell is in two spots.
     width
-        Width of the boxes as a fraction of the grid spacing, above 0 to 1.
+        Width of the boxes as a fraction of the grid spacing, above 0 and at most 1.
     caught
-        Fraction of the cells in a spot whose counts are captured, above 0 to 1, drawn once for each cell; by
-        default 0.6 for discs (published values are 0.5 to 0.7) and 1 for boxes, whose gaps already lose
-        cells.
+        Fraction of the cells in a spot whose counts are captured, above 0 and at most 1, drawn once for each
+        cell; by default 0.6 for discs (published values are 0.5 to 0.7) and 1 for boxes, whose gaps already
+        lose cells.
     min_cells
         Spots with fewer captured cells are left out.
     seed
-        Seed of the draw.
+        Random seed.
 
     Returns
     -------
@@ -139,8 +139,8 @@ def pseudo_spots(
     Notes
     -----
     "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text specifies neither shape nor size.
-    The published pseudo-spots of embryo 1 are sums over all cells in boxes, whose width is .55 of the grid
-    spacing along each axis, on a grid of 30 x 40 from edge to edge. Three in ten cells are in a box, the
+    The published pseudo-spots of embryo 1 are sums over all cells in boxes, whose width is 0.55 times the
+    grid spacing along each axis, on a grid of 30 x 40 from edge to edge. Three in ten cells are in a box, the
     others in between. ``shape="boxes", grid=(30, 40)`` reproduces such spots. Discs with a random loss of
     cells are not from the paper.
 
@@ -338,7 +338,7 @@ def _crossings(
     if np.prod(counts) > _MOST_CROSSINGS:
         raise SettingError(
             "spacing",
-            expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
+            expected=f"a grid of at most {_MOST_CROSSINGS:,} points",
             got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
             fix="Increase it, in the unit of the coordinates.",
         )
@@ -357,7 +357,10 @@ def _crossings(
 def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
     if not isinstance(grid, tuple | list) or len(grid) != 2:
         raise SettingError(
-            "grid", expected="crossing points along the two axes", got=repr(grid), fix="Write grid=(30, 40)."
+            "grid",
+            expected="numbers of grid points along the two axes",
+            got=repr(grid),
+            fix="Write grid=(30, 40).",
         )
     for count in grid:
         check_range("grid", count, low=2, integer=True)

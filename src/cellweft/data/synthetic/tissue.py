@@ -75,7 +75,7 @@ def simulate_tissue(
         Standard deviation over genes of the log-ratio between the yields of the spatial platform and the
         reference.
     seed
-        Seed of all draws.
+        Random seed.
 
     Returns
     -------

@@ -239,7 +239,7 @@ class ProteinEmbedder:
             Names must be unique, and sequences consist of amino acid letters, in upper or lower case.
         work_dir
             Folder for the finished batches. If a call is interrupted, the next one resumes from it and embeds
-            no protein twice. The folder is kept at the end. None keeps nothing.
+            no protein twice. The folder is kept at the end. With None, nothing is kept.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
             (stage, proteins done, different proteins) after every batch.

@@ -246,7 +246,7 @@ def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
     cause = error.__cause__
     if isinstance(error, kinds.LocalEntryNotFoundError):
         is_offline = cause is None or isinstance(cause, kinds.OfflineModeIsEnabled)
-        why = "offline mode" if is_offline else f"no answer from the Hub ({_first_line(cause)})"
+        why = "offline mode" if is_offline else f"no response from the Hub ({_first_line(cause)})"
         is_part = type(error) is not kinds.LocalEntryNotFoundError
         return _not_here(model, f"{why} and {'some of its files' if is_part else 'nothing'} in the cache")
     return _not_here(model, f"an interrupted download ({_first_line(error)})")

@@ -74,7 +74,7 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     Raises
     ------
     MissingFileError
-        There is nothing at the path.
+        The path does not exist.
     FormatError
         The file is not a FASTA file (binary, a web page, other text, empty), is truncated, or contains
         nucleotides.

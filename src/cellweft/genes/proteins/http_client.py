@@ -108,7 +108,7 @@ class Service:
     def refused(self, path: str, got: str) -> ServiceError:
         """Return the error for an unusable answer."""
         return ServiceError(
-            f"{self.name} ({self.url}{path.partition('?')[0]})", expected="an answer", got=got, fix=self.fix
+            f"{self.name} ({self.url}{path.partition('?')[0]})", expected="a response", got=got, fix=self.fix
         )
 
     def _ask(
@@ -132,7 +132,7 @@ class Service:
             else:
                 if good(answer):
                     return answer
-                whole = "an incomplete answer" if answer.is_good else f"HTTP {answer.status}"
+                whole = "an incomplete response" if answer.is_good else f"HTTP {answer.status}"
                 trouble = whole + words_of(answer.data)
                 wait = max(pause, _asked_wait(answer.headers))
                 if wait > _LONGEST_WAIT:
@@ -177,14 +177,14 @@ class _Session(requests.Session):
 
 def _in_words(error: BaseException) -> str:
     if isinstance(error, requests.Timeout):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, requests.JSONDecodeError) and error.doc.lstrip().startswith("<"):
         return "a web page instead of data (does the network require a login?)"
     if isinstance(error, requests.ConnectionError):
         if _is_unknown_host(error):
             return "no connection: the host name cannot be resolved"
         return f"no connection ({_cause(error)})"
-    return "an answer that was cut off"
+    return "a truncated response"
 
 
 def _is_unknown_host(error: BaseException) -> bool:

@@ -85,7 +85,7 @@ def wanted_genes(
     Raises
     ------
     MissingFileError, FormatError
-        There is nothing at the path, or it does not contain genes.
+        The path does not exist, or does not contain genes.
     GeneError
         There is no gene, a duplicate gene, or a name with spaces or commas in a list.
     KeyMissingError
@@ -257,7 +257,7 @@ def in_uniprot(
     if uniprot.offline and len(unasked) == len(wanted) and not any(candidates.values()):
         raise MissingFileError(
             f"cache ({uniprot.cache})",
-            expected=f"UniProt's answers for these genes of {organism_name(taxon)}",
+            expected=f"cached UniProt responses for these genes of {organism_name(taxon)}",
             got="none",
             fix=without_network(taxon),
         )

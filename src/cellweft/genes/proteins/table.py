@@ -69,7 +69,7 @@ class ProteinTable:
 
     @property
     def missing(self) -> list[str]:
-        """Genes without one."""
+        """Genes without a protein."""
         return list(self.table.loc[self.table["length"] == 0, "gene"])
 
     @property
@@ -120,7 +120,7 @@ class ProteinTable:
 
     @checks_kinds
     def write(self, fasta: PathLike, *, table: PathLike | None = None, overwrite: bool = False) -> None:
-        """Write the proteins to a FASTA file, and all genes to a table. Either both are written, or none.
+        """Write the proteins to a FASTA file, and all genes to a table. Either both are written or neither.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class ProteinTable:
         Raises
         ------
         SettingError
-            Another ending.
+            A path has another ending.
         OutputExistsError, OutputError
             A file exists, or cannot be written.
         """
@@ -185,15 +185,15 @@ def find_proteins(
     gene_column
         Column of `var` with the names; by default those of `var` itself.
     cache
-        Folder for UniProt's answers; by default cellweft's folder in your cache directory. Cached answers are
-        not requested again. To use a newer release of UniProt, remove the folder.
+        Folder for cached responses from UniProt; by default cellweft's folder in your cache directory.
+        Nothing that is cached is requested again. To use a newer release of UniProt, remove the folder.
     offline
-        Whether to use only cached answers of UniProt, and never the network.
+        Whether to use only cached responses from UniProt, and never the network.
     url
-        Address of UniProt's service, or of a copy.
+        URL of the UniProt service, or of a mirror.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
-        (stage, done, total) as work goes on.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with (stage,
+        done, total) during the search.
 
     Returns
     -------
@@ -207,11 +207,11 @@ def find_proteins(
     GeneError
         There is no gene, a gene occurs twice, or no gene has a protein.
     MissingFileError
-        There is nothing at a path, or offline the cache has no answer for any of the genes.
+        A path does not exist or, in offline mode, the cache contains no response for any of the genes.
     FormatError, InputError
         A file has the wrong format, or contains only proteins of other organisms.
     ServiceError
-        UniProt did not answer. Answers that were received are kept, and the next run resumes from there.
+        UniProt did not respond. Responses received so far are kept, and the next run resumes from there.
 
     Notes
     -----
@@ -245,7 +245,7 @@ def find_proteins(
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"The answers received so far are kept in {folder}. Run again to continue. "
+        fix = f"The responses received so far are kept in {folder}. Run again to continue. "
         fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)

@@ -335,7 +335,7 @@ def _other(worker: str, *, expected: str, got: str) -> NoReturn:
 def _client(scheduler: Any, address: str) -> Iterator[Any]:
     """Provide a client of a scheduler, given by its address or as a local cluster."""
     distributed, cluster = require("distributed", "dask"), Cluster(address=address, client=None)
-    with cluster.errors(got=f"no answer within {_TIMEOUT:g} seconds"):
+    with cluster.errors(got=f"no response within {_TIMEOUT:g} seconds"):
         client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
     with client:
         yield client

@@ -369,7 +369,7 @@ def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
         raise InputError(
             "pearson",
             expected="correlations from -1 to 1",
-            got=f"{np.abs(pearson[is_known]).max():g} at most, by size",
+            got=f"absolute values up to {np.abs(pearson[is_known]).max():g}",
             fix="Pass Pearson correlations of out-of-fold predictions.",
         )
     if is_known.sum() < SMALLEST_PANEL:
