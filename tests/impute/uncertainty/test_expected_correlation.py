@@ -437,7 +437,9 @@ def test_arrays_of_wrong_shape_are_refused() -> None:
 def test_values_that_are_not_correlations_are_refused() -> None:
     features, pearson = drawn_panel(12, seed=0)
     pearson[0] = -1.5
-    with pytest.raises(InputError, match=r"pearson: expected correlations from -1 to 1, got absolute values up to 1\.5"):
+    with pytest.raises(
+        InputError, match=r"pearson: expected correlations from -1 to 1, got absolute values up to 1\.5"
+    ):
         fit_predictability(features, pearson)
 
 
