@@ -275,10 +275,26 @@ def test_which_cells_are_in_a_spot(made: PseudoSpots, tissue: Pair) -> None:
     ("caught", "error", "message"),
     [
         ("boxs", SettingError, r"caught='boxs': expected 'obs:COLUMN', 'boxes' or 'boxes:0.55'"),
-        ("boxes:wide", SettingError, "expected a width above 0 to 1, in spacings of the grid, got 'wide'"),
-        ("boxes:0", SettingError, "expected a width above 0 to 1, in spacings of the grid, got '0'"),
-        ("boxes:1.2", SettingError, "expected a width above 0 to 1, in spacings of the grid, got '1.2'"),
-        ("boxes:nan", SettingError, "expected a width above 0 to 1, in spacings of the grid, got 'nan'"),
+        (
+            "boxes:wide",
+            SettingError,
+            "expected a width above 0 and at most 1, as a fraction of the grid spacing, got 'wide'",
+        ),
+        (
+            "boxes:0",
+            SettingError,
+            "expected a width above 0 and at most 1, as a fraction of the grid spacing, got '0'",
+        ),
+        (
+            "boxes:1.2",
+            SettingError,
+            "expected a width above 0 and at most 1, as a fraction of the grid spacing, got '1.2'",
+        ),
+        (
+            "boxes:nan",
+            SettingError,
+            "expected a width above 0 and at most 1, as a fraction of the grid spacing, got 'nan'",
+        ),
         ("obs:summed", KeyMissingError, r"caught='summed': expected a column of obs of the reference"),
         ("obs:cell_type", InputError, "caught='obs:cell_type': expected True or False for each of 500 cells"),
         (np.ones(3, dtype=bool), InputError, r"caught: expected True or False .* got bool values of shape"),
