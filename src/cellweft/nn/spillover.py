@@ -218,6 +218,33 @@ class SpilloverModel:
             )
         return posterior
 
+    def own_counts(self, counts: FloatArray, around: Surroundings) -> FloatArray:
+        """Return how many of the counts are expected to be the cells' own, (n_cells, n_genes) float32.
+
+        Parameters
+        ----------
+        counts, around
+            As in `posterior`.
+
+        Notes
+        -----
+        Given profile, s and e, a count is the cell's own with probability (1 - s) times the share of its gene
+        in the cell and its region, over the share of the gene in the whole mixture.
+        """
+        own_counts, candidates = np.empty(counts.shape, dtype=np.float32), self.candidates(counts)
+        size = counts.shape[1] * candidates.shape[1]
+        for rows in row_blocks(len(counts), rows_within(_VALUES, size)):
+            joint = self._joint(counts[rows], around[rows], candidates[rows])[0]
+            own, near, wide = self._mixtures(around[rows], candidates[rows])
+            part = np.zeros(counts[rows].shape)
+            for place, background in enumerate(BACKGROUNDS):
+                rest = (1 - background) * own + background * wide
+                for number, share in enumerate(SHARES):
+                    mixed = np.maximum((1 - share) * rest + share * near, 1e-12)
+                    part += np.einsum("cp,cpg->cg", joint[:, :, place, number] * (1 - share), rest / mixed)
+            own_counts[rows] = counts[rows] * part.clip(0, 1)
+        return own_counts
+
     def fit(self, counts: FloatArray, around: Surroundings) -> SpilloverModel:
         """Return the model fitted to a sample of cells; parameters as in `posterior`."""
         model, candidates = self, self.candidates(counts)
@@ -237,12 +264,8 @@ class SpilloverModel:
         self, counts: FloatArray, around: Surroundings, candidates: IntArray
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
         """Return joint probabilities of profiles and (s, e), likelihoods of (s, e), expected gene shares."""
-        own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
-        near, wide = (
-            self._mixed(neighbor_weights, candidates, own) for neighbor_weights in (around.near, around.wide)
-        )
-        has_wide = np.asarray(around.wide.any(axis=1))[:, None, None]
-        wide = np.where(has_wide, wide, own)
+        own, near, wide = self._mixtures(around, candidates)
+        has_wide = around.wide.any(axis=1)
         has_near: BoolArray = np.asarray(around.near.any(axis=1))
         logs = np.full((*candidates.shape, len(BACKGROUNDS), len(SHARES)), -np.inf)
         for place, background in enumerate(BACKGROUNDS[: None if has_wide.any() else 1].astype(np.float32)):
@@ -260,6 +283,15 @@ class SpilloverModel:
         expected += np.einsum("cp,cpg->cg", of_rest @ BACKGROUNDS, wide)
         expected += np.einsum("cp,cpg->cg", joint.sum(axis=2) @ SHARES, near)
         return joint, likelihood.sum(axis=1), expected
+
+    def _mixtures(
+        self, around: Surroundings, candidates: IntArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return profiles of candidates, neighbours and region: (n_cells, n_candidates, n_genes) each."""
+        own = self.profiles.astype(np.float32)[candidates]
+        near, wide = (self._mixed(weights, candidates, own) for weights in (around.near, around.wide))
+        has_wide = np.asarray(around.wide.any(axis=1))[:, None, None]
+        return own, near, np.where(has_wide, wide, own)
 
     def _mixed(self, shares: DoubleArray, candidates: IntArray, own: FloatArray) -> FloatArray:
         """Return mean profiles of surroundings; profiles similar to the candidate are replaced by it.
