@@ -437,7 +437,9 @@ def test_tables_must_fit() -> None:
 def test_correlations_must_be_correlations() -> None:
     features, pearson = drawn_panel(12, seed=0)
     pearson[0] = -1.5
-    with pytest.raises(InputError, match=r"pearson: expected correlations from -1 to 1, got absolute values up to 1\.5"):
+    with pytest.raises(
+        InputError, match=r"pearson: expected correlations from -1 to 1, got absolute values up to 1\.5"
+    ):
         fit_predictability(features, pearson)
 
 
