@@ -20,7 +20,6 @@ Run: python benchmarks/spillover_training.py [--tissues cortex,hypothalamus,star
 """
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,13 +30,11 @@ import torch
 
 import cellweft
 import spillover
-from cellweft._compute import row_blocks, torch_stream
+from cellweft._compute import torch_stream
 from cellweft.data._pair import Pair
-from cellweft.data.io.backed_matrix import open_rows
 from cellweft.nn import attention
 from cellweft.nn.attention import CellMap, Moments, correlation_loss, queries_of
 from cellweft.nn.config import AttentionSettings
-from cellweft.nn.spillover import BACKGROUNDS, SHARES, Surroundings
 from cellweft.nn.training import fit_steps, warm_cosine
 from cellweft.tl import _spillover
 
@@ -126,67 +123,29 @@ class Spilled:
     ----------
     share
         (n_cells,) as estimated by `cellweft.tl.spillover`.
-    own
-        (n_cells, n_panel) counts times the share of each that is expected to be the cell's own.
+    pair
+        The pair without the estimated spill-over, by `cellweft.tl.remove_spillover`.
     neighbors, weights
         (n_cells, 6) the nearest cells, and their weights; a row's sum is 1, or 0 for a cell alone.
     """
 
     share: np.ndarray
-    own: np.ndarray
+    pair: Pair
     neighbors: np.ndarray
     weights: np.ndarray
 
 
 def told(pair: Pair, seed: int) -> Spilled:
     """Return what the model of spill-over estimates for a pair."""
-    hoods = _spillover._Neighborhoods.of(pair, 6, _spillover._checked_radius(pair, None))
-    model = _spillover._reference_model(pair, 100, seed=seed, budget=2**30)
-    cells = _spillover._Cells(pair=pair, rows_at_once=2000)
-    share, _, model = _spillover._estimated(cells, hoods, model, seed=seed, progress=lambda *_: None)
-    counts, every = panel_counts(pair), np.arange(pair.st.n_cells)
-    around = Surroundings.none(len(counts), len(model.profiles))
-    for turn in range(3):  # profiles without neighbours, then with those estimated in the previous turn
-        known = model.posterior(counts.astype(np.float32), around)
-        if turn < 2:
-            table = _spillover._table(known.candidates, known.of_profile, len(model.profiles))
-            around = hoods.around(every, cells.totals, table)
-    own = np.empty(counts.shape)
-    for rows in row_blocks(len(counts), 300):
-        own[rows] = counts[rows] * own_part(model, counts[rows], around[rows], known.candidates[rows])
-    weights = hoods._weights(every)[0].multiply(cells.totals[None]).tolil()
-    neighbors, by_weight = np.zeros((len(counts), 6), dtype=np.int64), np.zeros((len(counts), 6))
+    estimate = _spillover._estimate(pair, 6, None, n_profiles=100, seed=seed, memory="1 GB", progress=False)
+    every, totals = np.arange(pair.st.n_cells), estimate.cells.totals
+    weights = estimate.neighborhoods._weights(every)[0].multiply(totals[None]).tolil()
+    neighbors, by_weight = np.zeros((len(every), 6), dtype=np.int64), np.zeros((len(every), 6))
     for cell, (others, values) in enumerate(zip(weights.rows, weights.data, strict=True)):
         neighbors[cell, : len(others)] = others
         by_weight[cell, : len(others)] = np.array(values) / max(sum(values), 1e-9)
-    return Spilled(share=np.nan_to_num(share), own=own, neighbors=neighbors, weights=by_weight)
-
-
-def own_part(model, counts: np.ndarray, around: Surroundings, candidates: np.ndarray) -> np.ndarray:
-    """Return the expected share of each count that is the cell's own, (n_cells, n_panel)."""
-    joint = model._joint(counts.astype(np.float32), around, candidates)[0]
-    own = model.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_panel
-    near, wide = (model._mixed(one, candidates, own) for one in (around.near, around.wide))
-    wide = np.where(around.wide.any(axis=1)[:, None, None], wide, own)
-    part = np.zeros(counts.shape)
-    for place, background in enumerate(BACKGROUNDS):
-        rest = (1 - background) * own + background * wide
-        for number, share in enumerate(SHARES):
-            mixed = np.maximum((1 - share) * rest + share * near, 1e-12)
-            part += (joint[:, :, place, number, None] * (1 - share) * rest / mixed).sum(axis=1)
-    return part
-
-
-def with_counts(pair: Pair, counts: np.ndarray) -> Pair:
-    """Return a pair with other counts of its panel, brought to the same total."""
-    side, before = pair.st, panel_counts(pair).sum(axis=1)
-    columns = np.zeros((len(counts), side.matrix.shape[1]), dtype=np.float32)
-    columns[:, side.columns[pair.st_shared]] = counts
-    kept = np.divide(counts.sum(axis=1), before, out=np.ones(len(counts)), where=before > 0)
-    changed = dataclasses.replace(
-        side, matrix=open_rows(sp.csr_matrix(columns)), rows=None, totals=side.totals * kept
-    )
-    return dataclasses.replace(pair, st=changed)
+    own = cellweft.tl.remove_spillover(pair, seed=seed, progress=False)
+    return Spilled(share=estimate.share, pair=own, neighbors=neighbors, weights=by_weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +244,7 @@ def by_design(tissue: Tissue, spilled: Spilled, seed: int) -> Iterator[tuple[str
     genes = pair.sc.dense(usable, pair.find_genes(tissue.genes))
     every = slice(0, pair.st.n_cells)
     raw = pair.st.dense(every, pair.st_shared)
-    clean = with_counts(pair, spilled.own).st.dense(every, pair.st_shared)
+    clean = spilled.pair.st.dense(every, spilled.pair.st_shared)
     plain = None
     for design in DESIGNS:
         sees_clean = design in ("queries", "panel")
@@ -314,7 +273,7 @@ def of_attention(tissue: Tissue, spilled: Spilled, seed: int) -> dict[tuple[str,
 
 def of_the_method(tissue: Tissue, spilled: Spilled, seed: int) -> pd.DataFrame:
     """Return the scores of the whole method for the designs that need no other training."""
-    clean, rows = with_counts(tissue.pair, spilled.own), {}
+    clean, rows = spilled.pair, {}
     fits = [
         cellweft.Imputer(seed=seed, reliability=False).fit(one, progress=False)
         for one in (tissue.pair, clean)

@@ -196,6 +196,22 @@ def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     assert_refused(nowhere, "--coordinates: expected positions of the spatial cells")
 
 
+def test_impute_without_spillover_equals_the_python_way(call: Any, both: Any, tmp_path: Path) -> None:
+    asked = ("--genes", "Gene01", "--remove-spillover", "--no-reliability", *QUICK)
+    shown = call("impute", *both, "-o", tmp_path / "out.zarr", *asked, "--json")
+    as_json = one_object(shown)
+    own = cellweft.tl.remove_spillover(cellweft.pair(*both), progress=False)
+    assert as_json["spillover_removed"] == pytest.approx(own.findings["spillover_removed"])
+    assert own.cautions[-1] in as_json["cautions"]
+    settings = dict(setting.split("=") for setting in QUICK if "=" in setting)
+    imputer = cellweft.Imputer(
+        settings={key: int(value) for key, value in settings.items()}, reliability=False
+    )
+    expected = imputer.fit(own, progress=False).impute(["Gene01"], progress=False)
+    written = anndata.read_zarr(tmp_path / "out.zarr")
+    np.testing.assert_allclose(np.asarray(written.X), np.asarray(expected.X), atol=1e-5)
+
+
 def test_results_as_counts_need_a_tissue_with_counts(
     call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -61,6 +62,49 @@ def test_blocks_seeds_and_formats_of_the_matrix_do_not_matter(
     np.testing.assert_array_equal(share, told(cellweft.pair(cortex.sc, dense)))
     monkeypatch.setattr(_spillover, "READ_ROWS", 77)
     np.testing.assert_allclose(told(cortex_pair), share, rtol=0, atol=1e-4)  # float32 sums
+
+
+def panel_shares(pair: Pair) -> np.ndarray:
+    """Share of each panel gene in the panel counts of each cell."""
+    stored = pair.st.stored(slice(None), pair.st_shared)
+    counts = np.asarray(stored.toarray() if sp.issparse(stored) else stored, dtype=np.float64)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
+
+
+def test_counts_without_spill_over_are_closer_to_the_cells_own(
+    cortex: SimulatedTissue, cortex_pair: Pair
+) -> None:
+    clean = made(0.0)  # the same cells
+    own = cellweft.tl.remove_spillover(cortex_pair, progress=False)
+    types = cortex.truth.obs["cell_type"].to_numpy()  # individual cells have too few counts to compare
+    truth, before, after = (
+        pd.DataFrame(panel_shares(pair)).groupby(types).mean()
+        for pair in (cellweft.pair(clean.sc, clean.st), cortex_pair, own)
+    )
+    assert (after - truth).abs().to_numpy().mean() < 0.9 * (before - truth).abs().to_numpy().mean()
+    removed = own.findings["spillover_removed"]
+    assert removed == pytest.approx(cortex.truth.obs["spill_over"].mean(), abs=0.12)
+    assert own.cautions == (*cortex_pair.cautions, own.cautions[-1])
+    assert f"removed from the counts, {removed:.0%} of a cell on average" in own.cautions[-1]
+    imputer = cellweft.Imputer(settings={"steps": 3, "level_steps": 3}, reliability=False)
+    assert np.isfinite(imputer.fit(own, progress=False).impute([cortex_pair.sc.genes[0]]).X).all()
+    assert own.st.n_genes == len(own.shared_genes) == len(own.st.input_names)
+
+
+def test_a_pair_without_some_cells_keeps_their_names_and_positions(cortex: SimulatedTissue) -> None:
+    st = cortex.st.copy()
+    st.X = sp.csr_matrix(st.X)
+    st.obs["in_tissue"] = np.arange(st.n_obs) % 5 > 0  # cells outside the tissue are dropped
+    pair = cellweft.pair(cortex.sc, st)
+    own = cellweft.tl.remove_spillover(pair, progress=False)
+    assert own.st.rows is not None
+    assert own.st.obs_names.equals(pair.st.obs_names)
+    before, after = panel_shares(pair), panel_shares(own)
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.9
+    counts = [one.st.stored(slice(None), one.st_shared).toarray() for one in (pair, own)]
+    assert (counts[1] <= counts[0] + 1e-4).all()
+    assert (own.st.totals <= pair.st.totals).all()
+    assert own.st.totals[3] == pytest.approx(counts[1][3].sum(), rel=1e-4)
 
 
 def test_neighbours_are_in_the_same_slice(cortex: SimulatedTissue) -> None:

@@ -49,6 +49,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "mixing": {"both": None},
     "presence": {"imputer": None},
     "spillover": {"pair": None},
+    "remove_spillover": {"pair": None},
 }
 WRONG = [
     None,

@@ -68,6 +68,7 @@ def impute(
     interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
     no_reliability: bool = False,
     spillover: bool = False,
+    remove_spillover: bool = False,
     save_model: options.SaveModel = None,
     writing: WritingOptions,
     network: options.NetworkOptions,
@@ -93,6 +94,9 @@ def impute(
     spillover
         Also write the share of each cell's counts that spilled over from its neighbours
         (obs["cellweft_spillover"]). Requires counts in ST.
+    remove_spillover
+        Remove the estimated spill-over from the counts of the panel before training. See docs/counts.md for
+        when this helps. Requires counts in ST.
     sc, st, memory, save_model, writing, network, data, run
         Options that are shared by several commands.
     """
@@ -118,23 +122,28 @@ def impute(
             device=run.device,
         )
         pair = data.pair(sc, st, output, save_model)
-        _check_counts(pair, writing, spillover=spillover)
+        _check_counts(pair, writing, spillover=spillover or remove_spillover)
         result_options: Any = {"interval": interval, "sparse": writing.sparse, "measured": writing.measured}
         plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **result_options)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
-            shares = None
+            shares: Any = None
+            estimate: Any = {"seed": run.seed, "memory": memory, "progress": progress}
             if spillover:
-                shares = tl.spillover(pair, seed=run.seed, memory=memory, progress=progress)
+                shares = tl.spillover(pair, **estimate)
             spilled = _tell_spillover(screen, shares)
+            if remove_spillover:
+                pair = tl.remove_spillover(pair, **estimate)
+                screen.say_each(pair.cautions[-1:])
+                spilled["spillover_removed"] = pair.findings["spillover_removed"]
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            column: Any = None if shares is None else shares.to_numpy()
+            column = None if shares is None else shares.to_numpy()
             job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, summary = _made(job.var, plan.n_cells)
         about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)} | spilled
-        about["cautions"] += [one["caution"] for one in spilled.values() if one["caution"]]
+        about["cautions"] += [caution for caution in [spilled.get("spillover", {}).get("caution")] if caution]
         files = {"output": request.target, "model": model}
         said += ", on the scale of counts" * (writing.scale == "counts")
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **summary, **about})

@@ -1,4 +1,4 @@
-"""The two sides of a pair as if some genes had never been measured in the tissue.
+"""The two sides of a pair as if some genes had never been measured in the tissue, or with other counts.
 
 Held-out genes are removed first: scale, totals, the total to which cells are normalised, and empty cells and
 genes are determined again from the remaining genes.
@@ -19,6 +19,7 @@ from cellweft._errors import InputError
 from cellweft._typing import DoubleArray, IntArray, Scale
 from cellweft.data.batches import with_batches
 from cellweft.data.expression_scale import judge_scale, scan_values
+from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.side import Side
 from cellweft.data.value_cautions import FEW_GENES
@@ -116,9 +117,37 @@ def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
     return side.genes[panel] if _is_part(side) else side.genes
 
 
+def with_counts(side: Side, genes: IntArray, counts: sp.csr_matrix, *, totals: DoubleArray) -> Side:
+    """Return a side with only some of its genes, and other counts of these.
+
+    Parameters
+    ----------
+    side
+        A side with counts.
+    genes, counts
+        (n_kept,) positions of genes, and (n_cells, n_kept) their counts, in memory.
+    totals
+        (n_cells,) sizes of the cells.
+    """
+    matrix = counts
+    if side.rows is not None:  # the other rows of the input are not cells of this side
+        place = np.full(side.matrix.shape[0], len(side.rows))
+        place[side.rows] = np.arange(len(side.rows))
+        matrix = sp.vstack([counts, sp.csr_matrix((1, len(genes)), dtype=counts.dtype)], format="csr")[place]
+    return dataclasses.replace(
+        _of_genes(side, genes),
+        matrix=open_rows(sp.csr_matrix(matrix)),
+        columns=np.arange(len(genes)),
+        totals=totals,
+        sparsity=1 - counts.nnz / max(counts.shape[0] * counts.shape[1], 1),
+        gene_cells=np.asarray(counts.getnnz(axis=0), dtype=np.int64),
+        layers={},
+    )
+
+
 def _of_genes(side: Side, genes: IntArray) -> Side:
     """Return a side with some of its genes, given by position, and the same normalisation."""
-    by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
+    by_gene = ("genes", "input_names", "columns", "gene_cells", "symbols", "gene_ids")
     parts: dict[str, Any] = {name: getattr(side, name)[genes] for name in by_gene}
     if side.batches is not None:
         parts["batches"] = side.batches.of_genes(genes)

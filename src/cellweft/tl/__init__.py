@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "tl._regional_genes": ["axis_bins", "near_type", "regional_genes", "regions_of"],
         "tl._shared_embedding": ["mixing", "presence", "shared_embedding"],
         "tl._spatial_axis": ["Axis", "axis_of_score", "fit_axis"],
-        "tl._spillover": ["spillover"],
+        "tl._spillover": ["remove_spillover", "spillover"],
         "tl._multiple_imputation": ["multiple_imputations"],
         "tl._subsample": ["subsample_types"],
     },

@@ -23,5 +23,6 @@ from cellweft.tl._shared_embedding import shared_embedding as shared_embedding
 from cellweft.tl._spatial_axis import Axis as Axis
 from cellweft.tl._spatial_axis import axis_of_score as axis_of_score
 from cellweft.tl._spatial_axis import fit_axis as fit_axis
+from cellweft.tl._spillover import remove_spillover as remove_spillover
 from cellweft.tl._spillover import spillover as spillover
 from cellweft.tl._subsample import subsample_types as subsample_types
