@@ -286,7 +286,7 @@ def test_bad_spatial_data(place: Any, both: Any, tissue: SimulatedTissue, tmp_pa
         (
             lambda made: write(made.sc, X=off_panel(made.sc, made.st.var_names)),
             [],
-            ("the reference side: expected cells with counts of the model's genes", "none in 100 cells"),
+            ("the reference data: expected cells with counts of the model's genes", "none in 100 cells"),
         ),
         (
             lambda made: write(made.sc),

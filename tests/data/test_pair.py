@@ -108,7 +108,7 @@ def test_normalised_and_log_values_are_not_normalised_again(sc: Any, tissue: Any
     np.testing.assert_array_equal(made.sc.dense(slice(None)), sc.X.log1p().toarray())
     np.testing.assert_allclose(made.st.dense(slice(None)), np.log1p(shares), rtol=1e-6)  # float32 rounding
     text = made.summary()
-    assert "logarithms of normalised counts, as specified" in text
+    assert "log-transformed normalised counts, ln(x + 1), as specified" in text
     assert "The two inputs are on different scales" in text
 
 
@@ -434,7 +434,7 @@ def test_cautions_are_raised_for_unusual_inputs(sc: Any, tissue: Any, tmp_path: 
         "Spatial: 1 cell has no counts at all",
         "Reference: 1 gene has no counts in any cell: 'Lamp5'",
         "Reference: 1 cell without counts in the shared genes",
-        "times apart",
+        "fold difference",
         "size_factor='nCount_RNA'",
         "by gene (CSC), so it was loaded into memory completely (",
         "Spatial: 1 cell at exactly the same position as another cell; if they are from several slices",

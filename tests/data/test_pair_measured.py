@@ -97,7 +97,7 @@ def test_genes_that_a_batch_of_the_reference_lacks_are_reported(
     reference.X = sp.csr_matrix(values) if kind != "dense" else values
     made = pair(write_as(reference, tmp_path, "h5ad") if kind == "h5ad" else reference, joined)
     assert made.findings["reference_genes_partly_measured"] == {"Gene9": ["two"]}
-    said = f"Reference: 1 gene without counts in any cell of one obs[{column!r}] ('Gene9' in 'two')"
+    said = f"Reference: 1 gene without counts in any cell of one group of obs[{column!r}] ('Gene9' in 'two')"
     assert [one.startswith(said) for one in made.cautions].count(True) == 1
     np.testing.assert_array_equal(made.sc.totals, values.sum(axis=1))
     values[1, 9] = 1

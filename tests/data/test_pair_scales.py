@@ -61,14 +61,14 @@ def test_logarithms_of_counts_are_undone_exactly(
         assert side.target == known.target
     said = "\n".join(made.cautions)
     assert (
-        "Reference: the values look like logarithms of counts, ln(count + 1); the counts are recovered"
+        "Reference: the values look like log-transformed counts, ln(count + 1); the counts are recovered"
         in said
     )
-    assert "Spatial: the values look like binary logarithms of counts, log2(count + 1)" in said
+    assert "Spatial: the values look like log2-transformed counts, log2(count + 1)" in said
     assert "specify the scale: sc_scale=SCALE" in said
     assert "specify the scale: st_scale=SCALE" in said
     assert "different scales" not in said
-    assert "values        logarithms of counts, ln(count + 1), " in made.summary()
+    assert "values        log-transformed counts, ln(count + 1), " in made.summary()
 
 
 def test_binary_logarithms_of_millions_become_natural_ones(sc: Any, tissue: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_size_that_is_not_used_for_logarithms_is_reported(sc: Any, tissue: Any
     logs = changed(sc, lambda x: np.log1p(millions(x)))
     logs.obs["nCount"] = 1000.0
     said = pair(logs, tissue, size_factor="nCount").cautions
-    assert any("the cell sizes are not used" in one and "size_factor='nCount'" in one for one in said)
+    assert any("the cell sizes (" in one and ") are ignored" in one and "size_factor='nCount'" in one for one in said)
 
 
 def test_a_guess_is_reported(sc: Any, tissue: Any) -> None:
@@ -192,6 +192,9 @@ def test_a_reference_of_two_scales_or_sums_is_reported(sc: Any, tissue: Any) -> 
         return pair(changed(sc, change), tissue).cautions
 
     said = joined(lambda x: x * 1e6, lambda x: np.log1p(x * 1e4))
-    assert any("not logarithms, and others contain values that look like logarithms" in one for one in said)
+    assert any("not log-transformed, and others contain values that look like log" in one for one in said)
     said = joined(lambda x: np.log1p(x * 1e4), lambda x: np.log1p(x * 1e6))
-    assert any("Reference: cells add up to 10,000 or 1,000,000, as when" in one for one in said)
+    assert any(
+        "Reference: the values of each cell sum to 10,000 or 1,000,000, which happens if" in one
+        for one in said
+    )

@@ -136,7 +136,7 @@ def test_composition_from_a_file_and_of_some_spots(both: Any, tmp_path: Path) ->
             InputError,
             "expected one row for each of the 3 spots, by name, got duplicate names",
         ),
-        (pd.DataFrame(-SHARES, index=["s1", "s2", "s3"]), InputError, "expected shares, at or above zero"),
+        (pd.DataFrame(-SHARES, index=["s1", "s2", "s3"]), InputError, "expected non-negative proportions"),
         (pd.DataFrame(SHARES + np.nan, index=["s1", "s2", "s3"]), InputError, "expected finite numbers"),
         (pd.DataFrame({"A": list("xyz")}, index=["s1", "s2", "s3"]), InputError, "expected numbers"),
         (

@@ -146,7 +146,7 @@ def test_only_one_element_can_be_transferred_at_a_time(fitted: Imputer) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"obs": "scor"}, r"obs='scor': expected a column of obs of the reference side.*'score'"),
+        ({"obs": "scor"}, r"obs='scor': expected a column of obs of the reference data.*'score'"),
         ({"obs": ["age", "kind"]}, r"obs: expected columns of numbers.*text in 'kind' of 2 columns"),
         ({"obsm": "proteins"}, r"obsm='proteins': expected a key of obsm.*'protein'"),
         ({"layer": "splice"}, r"layer='splice': expected a layer of the reference.*'spliced'"),

@@ -482,7 +482,7 @@ def test_spots_at_the_same_position(fit_placer: FitPlacer, placer: Placer, tissu
     for one, message in (
         (
             with_places(tissue, np.arange(4.0).reshape(2, 2), slide=["a", "b"]),
-            r"2 spots at different positions in the same slice, got 2 spots at 2 places\. Check .*slices=",
+            r"2 spots at different positions in the same slice, got 2 spots at 2 positions\. Check .*slices=",
         ),
     ):
         for call in (lambda one=one: fit_placer(on=one), lambda one=one: placer.place(one)):
@@ -517,7 +517,7 @@ def test_cells_of_zero_counts(fit_placer: FitPlacer, placer: Placer, tissue: Sim
     counts = none.X.toarray()
     counts[:, none.var_names.isin(tissue.st.var_names)] = 0
     none.X = sp.csr_matrix(counts + np.eye(100, 28)[::-1] * ~none.var_names.isin(tissue.st.var_names))
-    message = r"the reference side: expected cells with counts of the model's genes, got none in 100 cells"
+    message = r"the reference data: expected cells with counts of the model's genes, got none in 100 cells"
     for call in (lambda: fit_placer(on=pair(none, tissue.st)), lambda: placer.place(pair(none, tissue.st))):
         with pytest.raises(InputError, match=message):
             call()
@@ -529,7 +529,7 @@ def test_spots_of_zero_counts(fit_placer: FitPlacer, placer: Placer, tissue: Sim
     counts[:, spots.var["panel"]] = 0
     spots.X = sp.csr_matrix(counts)
     both = pair(tissue.sc[:, spots.var["panel"].to_numpy()].copy(), spots)
-    message = r"the spatial side: expected cells with counts of the model's genes, got none in 90 cells"
+    message = r"the spatial data: expected cells with counts of the model's genes, got none in 90 cells"
     for call in (lambda: fit_placer(on=both), lambda: placer.place(both)):
         with pytest.raises(InputError, match=message):
             call()

@@ -327,7 +327,7 @@ class TestBatches:
         counts[:, ~shared] += 1
         empty.X = type(empty.X)(counts)
         with pytest.raises(
-            InputError, match=r"the reference side: expected cells with counts of the model's genes"
+            InputError, match=r"the reference data: expected cells with counts of the model's genes"
         ):
             fit_placer(on=pair(empty, tissue.st))
         spots = tissue.truth.copy()
@@ -336,7 +336,7 @@ class TestBatches:
         spots.X = type(spots.X)(counts)
         few = tissue.sc[:, shared].copy()
         with pytest.raises(
-            InputError, match=r"the spatial side: expected cells with counts of the model's genes"
+            InputError, match=r"the spatial data: expected cells with counts of the model's genes"
         ):
             fit_placer(on=pair(few, spots))
 

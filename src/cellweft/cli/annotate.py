@@ -36,8 +36,8 @@ def annotate(
         calibrated.
     columns
         Columns of obs in SC that contain the labels, separated by commas, such as class,subclass. The labels
-        of a cell are consistent with each other. Default: the column of --labels, or one with a usual name,
-        such as cell_type.
+        of a cell are consistent with each other. Default: the column of --labels, or one with a recognised
+        name, such as cell_type.
     preset
         The method: cellweft's own (auto), or stImpute as published (stimpute).
     settings

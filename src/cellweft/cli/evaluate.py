@@ -87,8 +87,8 @@ class PlaceOptions:
     hits
         Numbers of neighbours K. The score is the share of each cell's K true neighbours that is found.
     caught
-        Which cells of SC are in a spot, to score them separately: obs:COLUMN of SC, or boxes for the cells in
-        a box, 0.55 grid spacings wide, around a spot.
+        Cells of SC that lie within a spot, to be scored separately: obs:COLUMN of SC, or boxes for all cells
+        within a box around a spot that is 0.55 grid spacings wide.
     pseudo_spots
         First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
         paper, or discs. Pass the same file as ST; --coordinates and --labels select the positions and types

@@ -110,7 +110,6 @@ def impute(
         _check_interval(interval, preset, no_reliability=no_reliability)
         _check_measured(writing.measured, preset)
         check_device(run.device)
-        from cellweft import tl
         from cellweft.impute.imputer import Imputer, write_imputation
 
         imputer = Imputer(
@@ -127,18 +126,10 @@ def impute(
         plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **result_options)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
-            shares: Any = None
-            estimate: Any = {"seed": run.seed, "memory": memory, "progress": progress}
-            if spillover:
-                shares = tl.spillover(pair, **estimate)
-            spilled = _tell_spillover(screen, shares)
-            if remove_spillover:
-                pair = tl.remove_spillover(pair, **estimate)
-                screen.say_each(pair.cautions[-1:])
-                spilled["spillover_removed"] = pair.findings["spillover_removed"]
+            how: Any = {"seed": run.seed, "memory": memory, "progress": progress}
+            pair, column, spilled = _spilled(screen, pair, report=spillover, remove=remove_spillover, how=how)
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            column = None if shares is None else shares.to_numpy()
             job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, summary = _made(job.var, plan.n_cells)
@@ -214,14 +205,24 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
     screen.say(f"Network: {'; '.join(parts) or 'none'}")
 
 
-def _tell_spillover(screen: Screen, shares: pd.Series[float] | None) -> dict[str, Any]:
-    """Print the mean spill-over, and return its entries for the record; empty if there is none."""
-    if shares is None:
-        return {}
-    record = shares.attrs[RECORD]
-    screen.say(f"Spill-over: neighbours explain {record['mean']:.0%} of a cell's counts better, on average")
-    screen.say_each([record["caution"]] if record["caution"] else [])
-    return {"spillover": record}
+def _spilled(
+    screen: Screen, pair: Pair, *, report: bool, remove: bool, how: dict[str, Any]
+) -> tuple[Pair, Any, dict[str, Any]]:
+    """Return the pair to use, the estimated shares if requested, and entries for the record."""
+    from cellweft import tl
+
+    column, entries = None, dict[str, Any]()
+    if report:
+        shares = tl.spillover(pair, **how)
+        column, entries["spillover"] = shares.to_numpy(), shares.attrs[RECORD]
+        mean, caution = entries["spillover"]["mean"], entries["spillover"]["caution"]
+        screen.say(f"Spill-over: neighbours explain {mean:.0%} of a cell's counts better, on average")
+        screen.say_each([caution] if caution else [])
+    if remove:
+        pair = tl.remove_spillover(pair, **how)
+        screen.say_each(pair.cautions[-1:])
+        entries["spillover_removed"] = pair.findings["spillover_removed"]
+    return pair, column, entries
 
 
 def _made(var: pd.DataFrame, n_cells: int) -> tuple[str, dict[str, Any]]:

@@ -61,8 +61,8 @@ class PairOptions:
     Attributes
     ----------
     labels, st_labels
-        Column of obs with the cell types. Default: a column with a usual name, such as cell_type, if there is
-        one.
+        Column of obs with the cell types. Default: a column with a recognised name, such as cell_type, if
+        there is one.
     sc_layer, st_layer
         Layer that contains the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
@@ -74,16 +74,16 @@ class PairOptions:
     size_factor
         Column of obs with each cell's total count, if the file contains only some of the genes.
     reference_batch
-        Column of obs with the donor, technology or atlas of each cell, if the reference combines several
-        that differ in how well they detect genes. Their levels are equalised gene by gene.
+        Column of obs with the donor, technology or atlas of each cell, if the reference combines several that
+        differ in how well they detect genes. Expression is rescaled gene by gene to make them comparable.
     sc_gene_column, st_gene_column
-        Column of var with the gene names. Default: the names of var.
+        Column of var with the gene names. Default: var_names.
     coordinates
         Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none for no coordinates. Default:
-        obsm["spatial"], or columns with usual names, such as x and y.
+        obsm["spatial"], or columns with recognised names, such as x and y.
     slices
         Column of obs with the tissue slice of each cell; none for a single slice. Default: a column with a
-        usual name, such as slice, if there is one.
+        recognised name, such as slice, if there is one.
     st_size_factor
         Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates

@@ -50,7 +50,7 @@ def proteins(
         Table of all genes with their protein and why it was chosen, or why there is none: .tsv, .csv or
         .parquet. Default: a .tsv file named like the output.
     gene_column
-        Column of var with the gene names. Default: the names of var.
+        Column of var with the gene names. Default: var_names.
     cache
         Folder for cached responses from UniProt, so that nothing is requested twice. Default: cellweft's
         folder in your cache directory.

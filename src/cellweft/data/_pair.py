@@ -402,10 +402,10 @@ def pair(
     st
         The spatial data, in any of these formats, or the output folder of a Xenium, MERSCOPE, CosMx, Visium,
         Visium HD or Slide-seq run, or a Stereo-seq table (.gem). The columns x and y of a table (or other
-        usual names) are its coordinates.
+        recognised names) are its coordinates.
     labels, st_labels
-        Column of ``obs`` with cell types; by default a column with a usual name (cell_type, cluster, ...), if
-        there is one.
+        Column of ``obs`` with cell types; by default a column with a recognised name (cell_type, cluster,
+        ...), if there is one.
     sc_layer, st_layer
         Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. If there is no
         X, the layer with counts or ``raw`` is used, with a caution.
@@ -420,17 +420,18 @@ def pair(
         the matrix.
     reference_batch
         Column of ``obs`` of the reference with the donor, technology or atlas of each cell, if the reference
-        combines several that differ in how well they detect genes. Their levels are equalised gene by gene.
+        combines several that differ in how well they detect genes. Expression is rescaled gene by gene to
+        make them comparable.
     sc_gene_column, st_gene_column
         Column of ``var`` with the gene names; by default ``var_names``.
     coordinates
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, or ``"none"`` for no coordinates; by default
-        ``obsm["spatial"]``, or columns with usual names.
+        ``obsm["spatial"]``, or columns with recognised names.
     slices
         Column of ``obs`` of the spatial data with the slice of each cell, or "none" for a single slice. By
-        default, a column with a usual name and several values is used. Otherwise, a column such as "batch" or
-        "region" is used, with a caution, if cells with different values overlap in space or are clearly
-        separated.
+        default, a column with a recognised name and several values is used. Otherwise, a column such as
+        "batch" or "region" is used, with a caution, if cells with different values overlap in space or are
+        clearly separated.
     sc_scale, st_scale
         Scale of the values; detected by default. "raw": counts. "normalised": counts divided by a size
         factor. "log", "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh": of normalised
@@ -463,16 +464,16 @@ def pair(
         There are no coordinates, or a layer or column does not exist.
     InputError
         An input contains NaN, no data, a single cell, duplicate names of spatial cells, unusable coordinates,
-        labels or slices that differ between nearly all cells, or batches that cannot be compared.
+        labels or slices that are unique to nearly every cell, or batches that cannot be compared.
     ScaleError
         There are negative values: the data are scaled.
 
     Notes
     -----
     Genes are matched by exact name, then ignoring case, then by alternative spellings (``HLA-A``, R's
-    ``HLA.A``). If few match, columns of ``var`` with other names are tried, such as symbols next to Ensembl
-    IDs. Shared genes have the names of the spatial data, so that results can be joined with it. The values
-    are read once, in blocks of rows, so that files larger than memory can be checked.
+    ``HLA.A``). If few match, columns of ``var`` that contain other gene names are tried, such as symbols next
+    to Ensembl IDs. Shared genes are named as in the spatial data, so that results can be joined with them.
+    The values are read once, in blocks of rows, so that files larger than memory can be checked.
 
     Spots with 0 in the column ``in_tissue`` are left out. Genes that were not measured in some slices, for
     example because two panels were concatenated, are left out of the panel and of the totals of the cells.

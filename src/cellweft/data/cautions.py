@@ -265,8 +265,8 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.sc_partly:
         yield (
             f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in any cell of one "
-            f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), although other groups "
-            "have counts. If they were not measured there, as when tables with different genes are "
+            f"group of obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), although "
+            "other groups have counts. If they were not measured, as when tables with different genes are "
             "combined, they are imputed too low: remove these genes or these cells. If they are specific "
             "to one sex, or to cell types that are absent there, you can ignore this."
         )

@@ -102,7 +102,7 @@ def column_values(side: Side, name: str, *, argument: str) -> CellValues:
     KeyMissingError, InputError
         No such column, or its numbers contain NaN.
     """
-    column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
+    column = column_of(side.obs, name, where=f"the {side.name} data", argument=argument)
     return array_values(column, n_rows=side.n_cells, argument=argument)
 
 
@@ -212,7 +212,7 @@ def table_values(side: Side, names: Iterable[str], *, argument: str) -> CellValu
         fix = sentence("Specify one: {}.", arg(argument, Placeholder("COLUMN")))
         raise InputError(argument, expected="one or more columns of obs", got="none", fix=fix)
     for name in names:
-        columns[name] = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
+        columns[name] = column_of(side.obs, name, where=f"the {side.name} data", argument=argument)
     return array_values(pd.DataFrame(columns), n_rows=side.n_cells, argument=argument)
 
 
@@ -278,7 +278,7 @@ def layer_values(pair: Pair, layer: str, genes: IntArray) -> CellValues:
         (cells, columns), (n_cells, n_columns) = side.matrix.shape, matrix.shape
         raise FormatError(
             where,
-            expected=f"{cells:,} cells x {columns:,} genes, as the reference's matrix has",
+            expected=f"{cells:,} cells x {columns:,} genes, the shape of the reference's matrix",
             got=f"{n_cells:,} x {n_columns:,}",
             fix="Create the layer again for the same cells and genes as X.",
         )

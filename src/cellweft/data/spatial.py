@@ -484,7 +484,7 @@ def _asked_coordinates(
         for name in names:
             column_of(obs, name, where=where, argument=argument)
         return _from_obs(obs, names, where, missing_chunks, argument)
-    fix = "Write for example " + arg(argument, "obsm:spatial") + "."
+    fix = "For example, use " + arg(argument, "obsm:spatial") + "."
     raise SettingError(
         argument, expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'", got=repr(asked), fix=fix
     )

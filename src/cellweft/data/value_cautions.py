@@ -105,7 +105,11 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
     yield from _guess_cautions(one)
     if side.has_sizes and side.scale == "log":
         size = arg(wish.argument("size_factor"), wish.size_factor)
-        yield f"{title}: the cell sizes are not used, because logarithms are used unchanged: " + size + "."
+        yield (
+            f"{title}: the cell sizes ("
+            + size
+            + ") are ignored, because log-transformed values are used as they are."
+        )
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
             f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory completely "
@@ -131,7 +135,8 @@ def _guess_cautions(checked: CheckedSide) -> Iterator[str]:
     if judged.sums:
         sums = " or ".join(map(brief, judged.sums))
         yield (
-            f"{title}: cells add up to {sums}, as when datasets with different target sums are combined. "
+            f"{title}: the values of each cell sum to {sums}, which happens if datasets with different "
+            "target sums are combined. "
             "Convert all cells to counts, or to a single target sum."
         )
     if not judged.has_ones:
@@ -177,7 +182,7 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         if ratio >= 10:
             yield (
                 f"In the shared genes a typical reference cell has {brief(medians[0])} counts and a typical "
-                f"spatial cell {brief(medians[1])}, {ratio:,.0f} times apart (one may contain reads "
+                f"spatial cell {brief(medians[1])}, a {ratio:,.0f}-fold difference (one may contain reads "
                 "rather than molecules). Each input is normalised by its own cell sizes."
             )
 
@@ -221,8 +226,8 @@ def _size_cautions(sc: CheckedSide) -> Iterator[str]:
     if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
         return
     said = (
-        f"Reference: it has only {side.n_genes:,} genes, and a cell's size is its total over these. If "
-        "there is a "
+        f"Reference: there are only {side.n_genes:,} genes, and the size of a cell is its total count over "
+        "these. If there is a "
     )
     said += "column of obs with whole-transcriptome totals, use it instead ("
     said += arg("size_factor") + ")."

@@ -94,7 +94,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     values = _numbers(table.to_numpy(), where)
     if (values < 0).any():
         raise InputError(
-            where, expected="shares, at or above zero", got="values below zero", fix="Correct the table."
+            where, expected="non-negative proportions", got="negative values", fix="Correct the table."
         )
     types = table.columns.astype(str)
     if types.has_duplicates:
@@ -256,5 +256,5 @@ def _numbers(values: Any, where: str) -> DoubleArray:
 
 def _other_form(where: str, expected: str, example: str) -> SettingError:
     return SettingError(
-        where, expected=expected, got="another form", fix="Write for example " + example + "."
+        where, expected=expected, got="a value in another format", fix="For example, use " + example + "."
     )

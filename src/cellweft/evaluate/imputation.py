@@ -96,9 +96,9 @@ def evaluate_imputation(
         genes of the held-out cells from their kept genes. ``"fraction"``: a method is fitted to the kept
         genes of all cells and predicts the others.
     protocol
-        ``"cut"``: held-out genes are removed first, as in `Pair.hold_out`, and cells are normalised by the
-        remaining genes. ``"published"``: cells are normalised by the totals of the whole panel. Held-out
-        genes leave a trace in these totals, from which an abundant gene can be predicted.
+        ``"cut"``: held-out genes are removed first, as in `Pair.hold_out`, and cells are normalised by their
+        totals over the remaining genes. ``"published"``: cells are normalised by the totals of the whole
+        panel. Held-out genes leave a trace in these totals, from which an abundant gene can be predicted.
     scale
         ``"log"``: score log-normalised values. ``"counts"``: also score counts; the names of these scores end
         in ``_counts``, for example ``"pearson_counts"``. The counts of a method are the result of
@@ -128,7 +128,7 @@ def evaluate_imputation(
         Device for Imputers that are given by name. If you give several, such as "cuda:0,cuda:1", or "all" for
         all GPUs, methods, seeds and folds run in parallel, one fit per device.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
         (stage, done, total) before each fit and at the end.
 
     Returns
@@ -162,10 +162,11 @@ def evaluate_imputation(
     They have no labels, ``obs``, ``obsm``, ``uns`` or size factors, because these may depend on all genes.
     The reference contains only the shared genes, including the held-out ones, so that the result does not
     depend on other genes. A reference of counts with fewer than 2,000 genes and no size factors is normalised
-    by its shared genes. Gene sets are weighted by the shared genes of such a reference, or by all genes of a
-    larger one. The truth, which no method sees, is the same in all folds: ``log1p(x / total * target)``, with
-    each cell's sum over all shared genes and the median of these sums. With ``"published"``, both inputs and
-    the truth are normalised as in `cellweft.pair`.
+    by its totals over the shared genes, and the weights of gene sets are computed from these genes only. If
+    the reference is larger, they are computed from all of its genes. The truth, which no method sees, is the
+    same in all folds: ``log1p(x / total * target)``, with each cell's sum over all shared genes and the
+    median of these sums. With ``"published"``, both inputs and the truth are normalised as in
+    `cellweft.pair`.
 
     If a method raises an error, the evaluation stops. A note on the error names the method, seed and fold.
 

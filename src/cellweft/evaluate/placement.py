@@ -79,7 +79,7 @@ def evaluate_placement(
         Device for Placers that are given by name. If you give several, such as "cuda:0,cuda:1", or "all" for
         all GPUs, each fits and scores one method with one seed at a time.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
         (stage, done, total) before each fit and at the end.
 
     Returns

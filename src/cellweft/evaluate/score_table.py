@@ -85,7 +85,7 @@ def score_methods(
     device
         One device, several separated by commas, or "all".
     progress
-        The option of the user; a function is called with ("evaluate", done, total) before waiting for each
+        The option of the user; a callback is called with ("evaluate", done, total) before waiting for each
         fit, and at the end.
 
     Returns

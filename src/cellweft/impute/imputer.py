@@ -92,7 +92,8 @@ class Imputer(NotebookText, FolderModel):
     Parameters
     ----------
     preset
-        "auto", the default, is cellweft's own method: learned attention with levels (docs/auto.md).
+        "auto", the default, is cellweft's own method: learned attention, with the level of each
+        gene adapted to the spatial platform (docs/auto.md).
         "stimpute" is the published method with its settings.
     settings
         Settings that differ from those of the preset, named as in `cellweft.nn.config.AttentionSettings` or
@@ -127,8 +128,8 @@ class Imputer(NotebookText, FolderModel):
     intervals_
         The fitted distribution of measured values around predictions, or None.
     network_
-        Relations of stImpute's gene graph: the weight and source of each, and how many genes of the reference
-        it covers. For the other genes, expression is used. Empty for "auto".
+        Edge types of stImpute's gene graph: for each, its weight, its source, and how many reference genes it
+        covers. For the other genes, expression is used. Empty for "auto".
 
     Notes
     -----
@@ -198,7 +199,7 @@ class Imputer(NotebookText, FolderModel):
             embeddings, gene sets, edges, settings, seed, versions and number of threads are the same. To
             compare the values, the data are read once more.
         progress
-            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
             (stage, done, total) during training.
 
         Raises
@@ -375,7 +376,7 @@ class Imputer(NotebookText, FolderModel):
         memory
             Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called after each block.
+            As in `fit`; a callback is called after each block.
 
         Returns
         -------
@@ -537,7 +538,7 @@ class Imputer(NotebookText, FolderModel):
         memory
             Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called after each block of cells.
+            As in `fit`; a callback is called after each block of cells.
 
         Returns
         -------
@@ -592,7 +593,7 @@ class Imputer(NotebookText, FolderModel):
         memory
             Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called after each block of cells and each part of the calibration.
+            As in `fit`; a callback is called after each block of cells and each part of the calibration.
 
         Returns
         -------
@@ -620,9 +621,9 @@ class Imputer(NotebookText, FolderModel):
         cell gives to the reference, rescaled (vector scaling, Guo et al. 2017), and logistic regression in
         the shared embedding. They are calibrated on held-out reference cells that are adapted to the panel,
         the gene levels and the depth of the tissue; see docs/labels.md. Unknown cells are detected by a model
-        that is trained on the same cells, leaving one label at a time out of the reference. Cells are marked
-        as unknown in groups of about 30 similar cells, if more than 30 % of a group look unknown, and more
-        than twice as many as in the whole tissue.
+        that is trained on the same cells, leaving one label at a time out of the reference. Similar
+        cells are grouped by about 30. A group is marked as unknown if more than 30 % of its cells look
+        unknown, and if this share is more than 2.5 times that of the whole tissue.
         """
         start, fitted, pair = time.monotonic(), self._fitted(), self._data(pair)
         with progress_callback(progress) as report:

@@ -73,8 +73,8 @@ def spatial(
         Layer to read a gene from, or "raw" for the ``raw`` slot; ``X`` by default. Values are not
         transformed. The layer must exist even if ``color`` is not a gene.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default ``obsm["spatial"]`` or columns with usual names. In 3-D,
-        the first two dimensions are drawn.
+        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default ``obsm["spatial"]`` or columns with recognised names. In
+        3-D, the first two dimensions are drawn.
     colors
         Colour of each label, at least one of which must be drawn; by default those of `label_colors`. Missing
         labels are grey.

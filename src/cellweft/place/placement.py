@@ -255,7 +255,7 @@ class Placement(NotebookText):
         return sparse_weights([group[:2] for group in self._groups], best, shape=shape)
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
-        """Return the composition of every spot: C^ T, or its mean with the normalised C^T T.
+        """Return the cell-type composition of every spot.
 
         Parameters
         ----------
@@ -271,6 +271,11 @@ class Placement(NotebookText):
         ------
         KeyMissingError, InputError
             The labels do not exist, do not have one value per cell, or are all the same.
+
+        Notes
+        -----
+        The mapping from cells to spots times the indicator of each type; if the setting ``composition`` is
+        "both", the mean of this and of the weight that the cells of each type give to the spot.
         """
         types = labels_of(self.pair, labels)
         if len(np.unique(types)) < 2:
@@ -332,7 +337,7 @@ class Placement(NotebookText):
         memory
             Budget for the result and the blocks that are read.
         progress
-            As in `cellweft.Imputer.fit`; a function is called while cells are read.
+            As in `cellweft.Imputer.fit`; a callback is called while cells are read.
 
         Returns
         -------

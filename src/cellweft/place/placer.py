@@ -35,7 +35,7 @@ from cellweft._errors import (
 )
 from cellweft._model_folder import FolderModel, ModelFolder, check_width, named, part_of
 from cellweft._provenance import provenance, timed
-from cellweft._text import NotebookText
+from cellweft._text import NotebookText, many
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
 from cellweft.data._pair import Pair, coordinates_of, inputs_of
 from cellweft.data.validation import check_unique_names
@@ -152,9 +152,9 @@ class Placer(NotebookText, FolderModel):
     ----------
     preset
         "stem" is the published method with its settings. "auto", the default, is the variant that was most
-        accurate in our benchmarks: both inputs are normalised to the same small total, the mapping of the
-        spots covers every cell, three encoders are averaged and combined with a direct comparison of
-        expression, positions are geometric medians, and compositions use both mappings.
+        accurate in our benchmarks: both inputs are normalised to the same small total, the mapping from spots
+        to cells gives every cell the same total weight, three encoders are averaged and combined with a
+        direct comparison of expression, positions are geometric medians, and compositions use both mappings.
     settings
         Settings that differ from those of the preset, named as in `cellweft.nn.config.StemSettings`. They are
         copied.
@@ -223,7 +223,7 @@ class Placer(NotebookText, FolderModel):
         pair
             Cells, and spots with coordinates. Several slices are used for training together.
         progress
-            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
             (stage, done, total) during training.
 
         Raises
@@ -306,7 +306,7 @@ class Placer(NotebookText, FolderModel):
             The cells to place and the spots to place them on; by default those passed to `fit` or `attach`.
             To place other cells on the same spots, use `Pair.with_reference`.
         progress
-            As in `fit`; a function is called while cells and spots are embedded.
+            As in `fit`; a callback is called while cells and spots are embedded.
 
         Raises
         ------
@@ -470,7 +470,7 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
         raise InputError(
             "coordinates",
             expected=f"at least 2 spots at different positions{slices}",
-            got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
+            got=f"{many(pair.st.n_cells, 'spot')} at {many(len(np.unique(coordinates, axis=0)), 'position')}",
             fix="Check the coordinates ("
             + arg("coordinates")
             + ") and the column that separates slices ("
@@ -480,7 +480,7 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
     for side in (pair.sc, pair.st):
         if side.empty_cells.all():
             raise InputError(
-                f"the {side.name} side",
+                f"the {side.name} data",
                 expected="cells with counts of the shared genes",
                 got=f"none in {side.n_cells:,} cells",
                 fix="Check the layer.",

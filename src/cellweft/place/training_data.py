@@ -337,7 +337,7 @@ def check_counts(side: ModelInput, n_values: int) -> None:
     """Raise `InputError` if a side has no counts in the model's genes."""
     if not n_values:
         raise InputError(
-            f"the {side.side.name} side",
+            f"the {side.side.name} data",
             expected="cells with counts of the model's genes",
             got=f"none in {side.side.n_cells:,} cells",
             fix="Check the layer, and the genes that both inputs share.",

@@ -63,7 +63,7 @@ def report(
     overwrite
         Whether to replace an existing file.
     progress
-        As in `cellweft.Imputer.fit`; a function is called after each section.
+        As in `cellweft.Imputer.fit`; a callback is called after each section.
 
     Returns
     -------

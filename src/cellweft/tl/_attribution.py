@@ -217,7 +217,7 @@ def attribute(
     memory
         Budget for attributions and all intermediates, such as "4 GB".
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
         (stage, done, total) in cells.
 
     Returns

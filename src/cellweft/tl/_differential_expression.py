@@ -99,7 +99,7 @@ def differential_expression(
     reference
         Group to compare the others with; by default, each group is compared with all other labelled cells.
     progress
-        As in `cellweft.Imputer.fit`; a function is called after each imputation.
+        As in `cellweft.Imputer.fit`; a callback is called after each imputation.
 
     Returns
     -------

@@ -221,7 +221,7 @@ def gene_trends(
     min_cells
         Types with fewer cells are left out.
     progress
-        As in `cellweft.Imputer.fit`; a function is called after each type.
+        As in `cellweft.Imputer.fit`; a callback is called after each type.
 
     Returns
     -------

@@ -66,7 +66,7 @@ def multiple_imputations(
     memory
         Budget for the whole process, including all results.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with (stage,
+        True shows a bar in terminals and notebooks, False shows nothing; a callback is called with (stage,
         done, total) while genes are imputed, and after each matrix.
 
     Returns

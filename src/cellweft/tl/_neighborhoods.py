@@ -44,7 +44,7 @@ def neighborhood_enrichment(
     seed
         Random seed of the permutations.
     progress
-        As in `cellweft.Imputer.fit`; a function is called after each permutation.
+        As in `cellweft.Imputer.fit`; a callback is called after each permutation.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def region_enrichment(
     seed
         Random seed of the permutations.
     progress
-        As in `cellweft.Imputer.fit`; a function is called after each permutation.
+        As in `cellweft.Imputer.fit`; a callback is called after each permutation.
 
     Returns
     -------

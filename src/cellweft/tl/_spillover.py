@@ -64,7 +64,7 @@ def spillover(
     memory: str | int = "1 GB",
     progress: ProgressOption = True,
 ) -> pd.Series[float]:
-    """Return the share of each spatial cell's panel counts that its neighbours explain better.
+    """Return the share of each cell's panel counts that its neighbours explain better than the reference.
 
     Transcripts of a cell are assigned to its neighbour where cells overlap or segmentation misses the border.
 
@@ -86,7 +86,7 @@ def spillover(
     memory
         Budget for the data of the cells and of a block.
     progress
-        As in `cellweft.Imputer.fit`; a function is called while cells are read.
+        As in `cellweft.Imputer.fit`; a callback is called while cells are read.
 
     Returns
     -------
@@ -113,10 +113,10 @@ def spillover(
     -----
     The counts of a cell are modelled as a mixture of two profiles: that of a group of reference cells,
     adapted to the spatial platform gene by gene, and the mean profile of its neighbours in the same slice,
-    weighted by their totals and by one over their distance (no less than the spacing). The equations are in
-    docs/counts.md. Cells whose neighbours are of their own type are not informative, and get about the mean
-    of the tissue. In real tissue, where the reference fits less well, shares are uncertain, and too high if
-    there is no spill-over. Compare them with the shares after shuffling the coordinates.
+    weighted by their totals and by the inverse of their distance, which is set to at least the spacing. The
+    equations are in docs/counts.md. Cells whose neighbours are of their own type are not informative, and get
+    about the mean of the tissue. In real tissue, where the reference fits less well, shares are uncertain,
+    and too high if there is no spill-over. Compare them with the shares after shuffling the coordinates.
 
     Examples
     --------
@@ -201,8 +201,7 @@ def remove_spillover(
     estimate = _estimate(
         pair, n_neighbors, radius, n_profiles=n_profiles, seed=seed, memory=memory, progress=progress
     )
-    cells, side = estimate.cells, pair.st
-    own = sp.vstack([sp.csr_matrix(estimate.own_counts(rows)) for rows in cells.row_blocks()], format="csr")
+    cells, side, own = estimate.cells, pair.st, estimate.own_counts()
     kept = np.asarray(own.sum(axis=1), dtype=np.float64)[:, 0]
     fraction = np.divide(kept, cells.totals, out=np.ones(len(kept)), where=cells.totals > 0)
     removed = 1 - float(fraction[cells.totals > 0].mean()) if cells.totals.any() else 0.0
@@ -318,8 +317,11 @@ class _Neighborhoods:
         cells
             (n_asked,) positions of the cells.
         totals, profiles
-            (n_cells,) total counts of each cell, and (n_cells, n_profiles) probabilities of its profiles.
+            (n_cells,) total counts of each cell, and (n_cells, n_profiles) probabilities of its profiles; if
+            these are of no cells, no neighbours are known.
         """
+        if not profiles.shape[0]:
+            return Surroundings.none(len(cells), profiles.shape[1])
         near, wide = self._weights(cells)
         both = [_shares(weights.multiply(totals[None]) @ profiles) for weights in (near, wide)]
         return Surroundings(near=both[0], wide=both[1])
@@ -361,13 +363,9 @@ class _Cells:
         dense: Any = stored.toarray() if sp.issparse(stored) else stored
         return np.asarray(dense, dtype=np.float32)
 
-    def row_blocks(self) -> Iterator[slice]:
-        """Yield the positions of all cells, block by block."""
-        return row_blocks(self.pair.st.n_cells, self.rows_at_once)
-
     def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield all cells, block by block."""
-        for rows in self.row_blocks():
+        for rows in row_blocks(self.pair.st.n_cells, self.rows_at_once):
             yield rows, self.read(rows)
 
 
@@ -378,7 +376,6 @@ class _Estimate:
     cells: _Cells
     neighborhoods: _Neighborhoods
     model: SpilloverModel
-    profiles: sp.csr_matrix  # n_cells x n_profiles, probabilities
     share: DoubleArray  # n_cells
     is_compared: NDArray[np.bool_]  # n_cells: has neighbours and counts
 
@@ -387,47 +384,62 @@ class _Estimate:
         """Mean share of the cells that were compared with neighbours."""
         return float(self.share[self.is_compared].mean()) if self.is_compared.any() else 0.0
 
-    def own_counts(self, rows: slice) -> FloatArray:
-        """Return the counts of some cells that are expected to be their own, (n_rows, n_panel)."""
-        around = self.neighborhoods.around(np.arange(rows.start, rows.stop), self.cells.totals, self.profiles)
-        return self.model.own_counts(self.cells.read(rows), around)
+    def own_counts(self) -> sp.csr_matrix:
+        """Return the counts that are expected to be the cells' own, (n_cells, n_panel).
+
+        The profiles of neighbours are those of the final model: first without their own neighbours, then with
+        these.
+        """
+        profiles = _no_profiles(self.model)
+        for _ in range(_PASSES):
+            parts = []
+            for rows, block in self.cells.blocks():
+                posterior = self.model.posterior(block, self._around(rows, profiles))
+                parts.append(_table(posterior.candidates, posterior.of_profile, profiles.shape[1]))
+            profiles = sp.csr_matrix(sp.vstack(parts, format="csr"))
+        own = [
+            sp.csr_matrix(self.model.own_counts(block, self._around(rows, profiles)))
+            for rows, block in self.cells.blocks()
+        ]
+        return sp.csr_matrix(sp.vstack(own, format="csr"))
+
+    def _around(self, rows: slice, profiles: sp.csr_matrix) -> Surroundings:
+        cells = np.arange(rows.start, rows.stop)
+        return self.neighborhoods.around(cells, self.cells.totals, profiles)
 
 
 def _estimated(
     cells: _Cells, neighborhoods: _Neighborhoods, model: SpilloverModel, *, seed: int, progress: Progress
 ) -> _Estimate:
     """Return the model fitted to the cells, and the share of each."""
-    totals, n_profiles = cells.totals, len(model.profiles)
-    n_cells = len(totals)
+    totals, n_cells = cells.totals, len(cells.totals)
     drawn = sample_rows(np.flatnonzero(totals > 0), _SAMPLE_CELLS, numpy_stream(seed, "spillover: cells"))
     sample = np.sort(drawn)
     counts = cells.read(sample)
     share, has_neighbors = np.zeros(n_cells), np.zeros(n_cells, dtype=np.bool_)
-    profiles = sp.csr_matrix((0, n_profiles))  # of no cells: no neighbours are known in the first pass
+    profiles = _no_profiles(model)
     for turn in range(_PASSES + 1):
-
-        def around(rows: IntArray, own_profiles: sp.csr_matrix = profiles) -> Surroundings:
-            if not own_profiles.shape[0]:
-                return Surroundings.none(len(rows), n_profiles)
-            return neighborhoods.around(rows, totals, own_profiles)
-
-        model = model.fit(counts, around(sample))
+        model = model.fit(counts, neighborhoods.around(sample, totals, profiles))
         parts = []
         for rows, block in cells.blocks():
-            lies = around(np.arange(rows.start, rows.stop))
-            posterior = model.posterior(block, lies)
-            share[rows], has_neighbors[rows] = posterior.share, lies.near.any(axis=1)
-            parts.append(_table(posterior.candidates, posterior.of_profile, n_profiles))
+            around = neighborhoods.around(np.arange(rows.start, rows.stop), totals, profiles)
+            posterior = model.posterior(block, around)
+            share[rows], has_neighbors[rows] = posterior.share, around.near.any(axis=1)
+            parts.append(_table(posterior.candidates, posterior.of_profile, profiles.shape[1]))
             progress("spill-over", turn * n_cells + rows.stop, (_PASSES + 1) * n_cells)
         profiles = sp.csr_matrix(sp.vstack(parts, format="csr"))
     return _Estimate(
         cells=cells,
         neighborhoods=neighborhoods,
         model=model,
-        profiles=profiles,
         share=share,
         is_compared=has_neighbors & (totals > 0),
     )
+
+
+def _no_profiles(model: SpilloverModel) -> sp.csr_matrix:
+    """Return probabilities of profiles of no cells."""
+    return sp.csr_matrix((0, len(model.profiles)))
 
 
 def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> SpilloverModel:

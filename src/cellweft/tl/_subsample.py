@@ -37,7 +37,7 @@ def subsample_types(
     cells
         The reference; not changed.
     labels
-        Column of ``obs`` with cell types; by default a column with a usual name.
+        Column of ``obs`` with cell types; by default a column with a recognised name.
     rate
         Fraction of the cells of an abundant type to keep, above 0 and at most 1; at least one cell is kept.
     types

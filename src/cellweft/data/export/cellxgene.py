@@ -87,7 +87,7 @@ def write_cellxgene(
     overwrite
         Whether to replace an existing file.
     progress
-        As in `cellweft.Imputer.fit`; a function is called while rows are written.
+        As in `cellweft.Imputer.fit`; a callback is called while rows are written.
 
     Returns
     -------

@@ -151,7 +151,7 @@ def to_spatialdata(
     overwrite
         Whether to replace ``output`` if it exists. Elements are never replaced.
     progress
-        As in `cellweft.Imputer.fit`; a function is called while rows are written into a store.
+        As in `cellweft.Imputer.fit`; a callback is called while rows are written into a store.
 
     Returns
     -------

@@ -47,7 +47,7 @@ def vitessce_config(
     url
         Address of the store for the web page; by default that of a local server for its folder at port 8000.
     columns
-        Columns of ``obs`` with groups of cells; by default a column with a usual name for cell types, if
+        Columns of ``obs`` with groups of cells; by default a column with a recognised name for cell types, if
         there is one.
     gene
         Gene that colours the cells at first; by default they are coloured by group or, if there are no

@@ -88,7 +88,7 @@ class _Layers(LazyMapping):
             if stored.shape != self.shape:
                 raise FormatError(
                     self.where + element,
-                    expected=f"{self.shape[0]:,} genes x {self.shape[1]:,} cells, as the matrix has",
+                    expected=f"{self.shape[0]:,} genes x {self.shape[1]:,} cells, the shape of the matrix",
                     got=f"shape {stored.shape}",
                     fix=_FIX,
                 )

@@ -96,7 +96,7 @@ def pseudo_spots(
         ``"obsm:KEY"`` or ``"obs:X,Y"``, two-dimensional; by default ``obsm["spatial"]`` or columns with usual
         names.
     labels
-        Column of ``obs`` with cell types; by default a column with a usual name.
+        Column of ``obs`` with cell types; by default a column with a recognised name.
     spacing
         Distance between spots, in the unit of the coordinates; see `RESOLUTIONS`. The grid is centred on the
         tissue.

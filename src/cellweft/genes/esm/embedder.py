@@ -241,7 +241,7 @@ class ProteinEmbedder:
             Folder for the finished batches. If a call is interrupted, the next one resumes from it and embeds
             no protein twice. The folder is kept at the end. With None, nothing is kept.
         progress
-            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            True shows a bar in terminals and notebooks, False shows nothing; a callback is called with
             (stage, proteins done, different proteins) after every batch.
 
         Returns

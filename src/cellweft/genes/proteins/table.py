@@ -192,7 +192,7 @@ def find_proteins(
     url
         URL of the UniProt service, or of a mirror.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with (stage,
+        True shows a bar in terminals and notebooks, False shows nothing; a callback is called with (stage,
         done, total) during the search.
 
     Returns
