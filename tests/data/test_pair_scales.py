@@ -126,7 +126,7 @@ def test_a_size_that_is_not_used_for_logarithms_is_reported(sc: Any, tissue: Any
     logs = changed(sc, lambda x: np.log1p(millions(x)))
     logs.obs["nCount"] = 1000.0
     said = pair(logs, tissue, size_factor="nCount").cautions
-    assert any("the cell sizes (" in one and ") are ignored" in one and "size_factor='nCount'" in one for one in said)
+    assert any("the cell sizes (size_factor='nCount') are ignored" in one for one in said)
 
 
 def test_a_guess_is_reported(sc: Any, tissue: Any) -> None:

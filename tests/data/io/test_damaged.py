@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -365,6 +366,19 @@ def test_barcodes_that_are_not_a_list(barcodes: str, tmp_path: Path) -> None:
         group["data"], group["indices"], group["indptr"] = np.ones(2), np.array([0, 1]), np.array([0, 1, 2])
     with pytest.raises(FormatError, match=message):
         open_input(path, argument="sc").obs.names()
+
+
+def test_sparse_values_of_half_precision_are_read_in_any_order(stored: Any, sc: Any) -> None:
+    path = stored("h5ad")
+    expected = pair(sc, path).st.dense(slice(None))
+    with h5py.File(path, "r+") as file:
+        values, indices, indptr = (file[f"X/{name}"][:] for name in ("data", "indices", "indptr"))
+        for start, stop in itertools.pairwise(indptr):
+            values[start:stop], indices[start:stop] = values[start:stop][::-1], indices[start:stop][::-1]
+        file["X/indices"][:] = indices
+        del file["X/data"]
+        file["X/data"] = values.astype(np.float16)
+    np.testing.assert_allclose(pair(sc, path).st.dense(slice(None)), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

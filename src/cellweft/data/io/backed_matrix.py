@@ -231,6 +231,9 @@ class _DiskSparseRows(Reopening):
             with reading(self.where, place), self.watch.reading(self.where):
                 indices, values = self.indices[low:high], self.data[low:high]
             _check_indices(indices, self.n_columns, self.where)
+            values = (
+                values.astype(np.float32) if values.dtype == np.float16 else values
+            )  # scipy has no float16
             parts = (values, indices, starts)
             block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))
             return _picked(block, columns, is_own=True)
