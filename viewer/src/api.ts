@@ -80,7 +80,7 @@ async function failure(answer: Response): Promise<ServerError> {
     const { error } = (await answer.json()) as { error: { where: string; expected: string; got: string; fix: string } };
     return new ServerError(error.where, error.expected, error.got, error.fix);
   } catch {
-    return new ServerError("the server", "an answer", `status ${answer.status}`, "Restart cellweft view and reload this page.");
+    return new ServerError("the server", "a response", `status ${answer.status}`, "Restart cellweft view and reload this page.");
   }
 }
 
@@ -90,7 +90,7 @@ async function ask(path: string, options: RequestInit = {}): Promise<Response> {
     answer = await fetch(path, options);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ServerError("the server", "an answer", "none", "Check that cellweft view is still running, and reload this page.");
+    throw new ServerError("the server", "a response", "none", "Check that cellweft view is still running, and reload this page.");
   }
   if (!answer.ok) throw await failure(answer);
   return answer;

@@ -46,7 +46,7 @@ export class Combobox {
     this.genes = genes;
     this.searcher = new GeneSearch(genes.names);
     this.input.disabled = genes.names.length === 0;
-    this.input.placeholder = genes.names.length ? `Search ${genes.names.length.toLocaleString("en-GB")} genes` : "No genes here";
+    this.input.placeholder = genes.names.length ? `Search ${genes.names.length.toLocaleString("en-GB")} genes` : "This result has no genes";
   }
 
   show(gene: string | null): void {

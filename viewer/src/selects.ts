@@ -14,8 +14,8 @@ export const TITLES: Record<Layer, string> = {
 
 const EXPLAINED: Record<Layer, (unit: string) => string> = {
   column: () => "Cells coloured by the column selected above",
-  measured: (unit) => `What the instrument counted (${unit})`,
-  imputed: (unit) => `What cellweft predicts (${unit})`,
+  measured: (unit) => `Measured by the instrument (${unit})`,
+  imputed: (unit) => `Predicted by cellweft (${unit})`,
   uncertainty: () => "Width of the interval around the prediction: narrower is better",
 };
 

@@ -30,7 +30,7 @@ export function watchTheme(changed: () => void): void {
   if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
   const button = byId("theme");
   const tell = (): void => {
-    button.setAttribute("aria-label", isDark() ? "Switch to light" : "Switch to dark");
+    button.setAttribute("aria-label", isDark() ? "Switch to light mode" : "Switch to dark mode");
     button.title = isDark() ? "Light" : "Dark";
     changed();
   };

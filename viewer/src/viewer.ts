@@ -287,7 +287,7 @@ export class Viewer implements ViewerState {
     if (!this.within) return clearComparison();
     showWaiting(this.selected);
     if (!this.selected || !this.dataset.layers.length) {
-      byId("region-count").textContent = this.selected ? `${counted(this.selected, "cell")}; this file holds no expression.` : "There are no cells in this region.";
+      byId("region-count").textContent = this.selected ? `${counted(this.selected, "cell")}; this file contains no expression values.` : "There are no cells in this region.";
       return;
     }
     try {
