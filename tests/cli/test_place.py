@@ -93,7 +93,9 @@ def test_it_writes_the_result_of_the_placer(place: Any, both: Any, tmp_path: Pat
     assert re.fullmatch(r"([\w ]+: [\d,]+ of [\d,]+\n)*", result.stderr)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Inputs: 100 reference cells x 28 genes, 90 spatial cells")
-    assert any(line.startswith("Plan: 100 cells on 90 spots by 12 genes, 16 training steps") for line in lines)
+    assert any(
+        line.startswith("Plan: 100 cells on 90 spots by 12 genes, 16 training steps") for line in lines
+    )
     assert last_line(result.stdout).startswith("Placed 100 cells on 90 spots, median confidence 0.")
     assert f"placed{suffix}, spots{suffix} (" in last_line(result.stdout)
     assert {one.name for one in tmp_path.iterdir()} == {f"placed{suffix}", f"spots{suffix}", "model"}

@@ -175,7 +175,10 @@ def test_values_of_a_result_of_counts_are_called_counts(
         legend = page.locator("#legend").inner_text()
         assert legend.count("counts") == 2  # expression and the width of its interval
         assert "log-normalised" not in page.content()
-        for layer, said in (("measured", "Measured by the instrument (counts)"), ("imputed", "Predicted by cellweft (counts)")):
+        for layer, said in (
+            ("measured", "Measured by the instrument (counts)"),
+            ("imputed", "Predicted by cellweft (counts)"),
+        ):
             assert said in page.locator(f"[data-toggles={layer}]").get_attribute("title")
         for name in ("label", "confidence", "unknown"):
             page.select_option("#color", name)
