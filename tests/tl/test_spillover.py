@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellweft
+from cellweft._errors import InputError
 from cellweft.data._pair import Pair
 from cellweft.data.synthetic.tissue import SimulatedTissue
 from cellweft.tl import _spillover
@@ -89,6 +90,16 @@ def test_counts_without_spill_over_are_closer_to_the_cells_own(
     imputer = cellweft.Imputer(settings={"steps": 3, "level_steps": 3}, reliability=False)
     assert np.isfinite(imputer.fit(own, progress=False).impute([cortex_pair.sc.genes[0]]).X).all()
     assert own.st.n_genes == len(own.shared_genes) == len(own.st.input_names)
+    with pytest.raises(InputError, match="expected counts as measured, because a trace of held-out genes"):
+        own.hold_out(own.shared_genes[:3])
+
+
+def test_size_factors_are_not_reduced(cortex: SimulatedTissue) -> None:
+    st = cortex.st.copy()
+    st.obs["area"] = np.linspace(50, 90, st.n_obs)
+    pair = cellweft.pair(cortex.sc, st, st_size_factor="area")
+    own = cellweft.tl.remove_spillover(pair, progress=False)
+    np.testing.assert_array_equal(own.st.totals, pair.st.totals)
 
 
 def test_a_pair_without_some_cells_keeps_their_names_and_positions(cortex: SimulatedTissue) -> None:

@@ -51,7 +51,7 @@ from cellweft.data.gene_names import (
     only_count,
     own_names,
 )
-from cellweft.data.hold_out import cut_tissue, side_counts
+from cellweft.data.hold_out import check_as_measured, cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, cell_types, column_of, in_order_of
 from cellweft.data.io.lazy_input import RAW, Input
@@ -223,7 +223,7 @@ class Pair(NotebookText):
         GeneError
             A gene is not shared, or fewer than two genes are left.
         InputError
-            No cell has counts in the remaining genes.
+            No cell has counts in the remaining genes, or spill-over was removed from the counts.
 
         Examples
         --------
@@ -234,6 +234,7 @@ class Pair(NotebookText):
         >>> part.st.n_genes, bool((part.st.totals <= whole.st.totals).all())
         (4, True)
         """
+        check_as_measured(self.findings)
         held = np.unique(self.find_shared(genes))
         rest = np.delete(np.arange(len(self.shared_genes)), held)
         if len(rest) < 2:

@@ -117,6 +117,17 @@ def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
     return side.genes[panel] if _is_part(side) else side.genes
 
 
+def check_as_measured(findings: dict[str, Any]) -> None:
+    """Raise `InputError` if the counts of a pair were corrected with genes that are to be held out."""
+    if "spillover_removed" in findings:
+        raise InputError(
+            "pair",
+            expected="counts as measured, because a trace of held-out genes remains in corrected counts",
+            got="a pair from which spill-over was removed",
+            fix="Hold out the genes first: remove_spillover(pair.hold_out(genes)).",
+        )
+
+
 def with_counts(side: Side, genes: IntArray, counts: sp.csr_matrix, *, totals: DoubleArray) -> Side:
     """Return a side with only some of its genes, and other counts of these.
 

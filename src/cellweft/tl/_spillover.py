@@ -179,8 +179,9 @@ def remove_spillover(
     Pair
         The same reference and cells. The spatial data contain only the panel genes. Each count is multiplied
         by the probability that it is the cell's own, so the values are no longer integers, and no count
-        becomes larger. The size of each cell is reduced by the same fraction as its panel counts. A caution
-        states how much was removed on average. Layers of the spatial data are dropped.
+        becomes larger. The size of each cell is reduced by the same fraction as its panel counts, unless it
+        is a size factor. Counts are not given back to the neighbours, so imputed counts are lower, too. A
+        caution states how much was removed on average. Layers of the spatial data are dropped.
 
     Raises
     ------
@@ -208,7 +209,9 @@ def remove_spillover(
     caution = f"Spatial: estimated spill-over was removed from the counts, {removed:.0%} of a cell on average"
     return replace(
         pair,
-        st=with_counts(side, pair.st_shared, own, totals=side.totals * fraction),
+        st=with_counts(
+            side, pair.st_shared, own, totals=side.totals if side.has_sizes else side.totals * fraction
+        ),
         st_shared=np.arange(len(pair.shared_genes)),
         cautions=(*pair.cautions, f"{caution}; see docs/counts.md."),
         findings=pair.findings | {"spillover_removed": removed},
